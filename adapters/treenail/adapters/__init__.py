@@ -1,0 +1,3 @@
+"""Adapters."""
+
+ADAPTERS = ()

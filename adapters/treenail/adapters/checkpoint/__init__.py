@@ -1,0 +1,6 @@
+"""Checkpoints without pickle: a state tree as safetensors and JSON, under a manifest with sizes and checksums."""
+
+from treenail.adapters.checkpoint.store import CheckpointStore, persist, snapshot
+from treenail.adapters.checkpoint.tree import Snapshot, freeze, thaw
+
+__all__ = ["CheckpointStore", "Snapshot", "freeze", "persist", "snapshot", "thaw"]

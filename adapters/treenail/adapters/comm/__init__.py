@@ -1,0 +1,5 @@
+"""Communicators."""
+
+from treenail.adapters.comm.single import SingleProcess
+
+__all__ = ["SingleProcess"]

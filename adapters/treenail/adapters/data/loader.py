@@ -1,0 +1,185 @@
+"""Batches that resume exactly: what counts is what was consumed, not what workers prefetched."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from treenail.adapters.seeding import seed_sample, shielded_rng
+from treenail.contracts import Dataset
+from treenail.kernel import Sampler, StateError, mix
+
+T = TypeVar("T")
+
+
+class Loader:
+    """torch's DataLoader over a `Sampler`: a `BatchSource`.
+
+    Every sample is drawn under generators seeded by (seed, epoch, index), so that a transform that uses torch's, random's
+    or numpy's global generator gives the same sample in any worker, in any order, and after a resume; the process's own
+    generators are left as they were.
+
+    Args:
+        dataset: Samples by index.
+        sampler: Their order; its cursor says what was consumed.
+        batch_size: Samples of a batch.
+        num_workers: Loader processes, kept from epoch to epoch; 0 loads in this process.
+        drop_last: Leave out an incomplete last batch.
+        seed: Seed of the samples' randomness.
+        collate: Makes a batch of a list of samples; torch's default_collate when None.
+        pin_memory: Put batches into page-locked memory, for copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        seed: int = 0,
+        collate: Callable[[list[object]], object] | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        # The loader's own generator keeps the process's one untouched when an iterator is made.
+        self._generator = torch.Generator().manual_seed(mix(seed, "workers"))
+        self._loader: DataLoader[object] = DataLoader(
+            _SeededSamples(dataset, seed, shield=num_workers == 0),
+            batch_sampler=_Keys(sampler, batch_size, drop_last=drop_last),
+            num_workers=num_workers,
+            collate_fn=collate,
+            generator=self._generator,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_parent if num_workers else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler) // self.batch_size if self.drop_last else -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._loader)
+
+    @property
+    def consumed(self) -> int:
+        """How many batches of the current epoch have been consumed."""
+        return -(-self.sampler.cursor // self.batch_size)
+
+    def advance(self) -> None:
+        """Record that one further batch was consumed."""
+        self.sampler.advance(min(self.batch_size, len(self.sampler) - self.sampler.cursor))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one."""
+        self.sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the sampler's state; a few integers, whatever the number of workers."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands; no data is read."""
+        self.sampler.load_state_dict(state_dict)
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent decides, and still needs its workers until the next commit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Keys:
+    """The batches of an epoch, from the cursor on, as lists of (epoch, index)."""
+
+    def __init__(self, sampler: Sampler, batch_size: int, *, drop_last: bool) -> None:
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, size = self._sampler.epoch, len(self._sampler)
+        for cursor in range(self._sampler.cursor, size, self._batch_size):
+            if self._drop_last and cursor + self._batch_size > size:
+                return
+            yield [(epoch, index) for index in self._sampler.indices(cursor, self._batch_size).tolist()]
+
+
+class _SeededSamples(TorchDataset[object]):
+    """Draws each sample under its own seed; torch's fetcher asks for a batch's samples at once."""
+
+    def __init__(self, dataset: Dataset, seed: int, *, shield: bool) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._shield = shield
+
+    def __getitem__(self, key: tuple[int, int]) -> object:
+        epoch, index = key
+        seed_sample(self._seed, epoch, index)
+        return self._dataset[index]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[object]:
+        if not self._shield:  # a worker process has no generators to protect
+            return [self[key] for key in keys]
+        with shielded_rng():
+            return [self[key] for key in keys]
+
+
+class Batches:
+    """Ready-made batches in memory, in the given order every epoch: a `BatchSource`.
+
+    Args:
+        batches: The batches of an epoch.
+    """
+
+    def __init__(self, batches: Sequence[T]) -> None:
+        self._batches = batches
+        self._epoch = 0
+        self._consumed = 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._batches[self._consumed :] if self._consumed else self._batches)
+
+    @property
+    def consumed(self) -> int:
+        """How many batches of the current epoch have been consumed."""
+        return self._consumed
+
+    def advance(self) -> None:
+        """Record that one further batch was consumed."""
+        self._consumed += 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one."""
+        if epoch != self._epoch:
+            self._epoch, self._consumed = epoch, 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the epoch and how many of its batches were consumed."""
+        return {"epoch": self._epoch, "consumed": self._consumed, "size": len(self._batches)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands.
+
+        Raises:
+            StateError: The state is of another number of batches, or its position does not exist.
+        """
+        epoch, consumed, size = (state_dict.get(name) for name in ("epoch", "consumed", "size"))
+        if size != len(self._batches):
+            raise StateError(f"the state is of {size!r} batches, here are {len(self._batches)}", where="Batches")
+        if not isinstance(epoch, int) or not isinstance(consumed, int) or not 0 <= consumed <= len(self._batches):
+            raise StateError(f"no position epoch {epoch!r}, batch {consumed!r}", where="Batches")
+        self._epoch, self._consumed = epoch, consumed

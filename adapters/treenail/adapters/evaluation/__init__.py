@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from treenail.adapters.evaluation.accuracy import Accuracy
+
+__all__ = ["Accuracy"]

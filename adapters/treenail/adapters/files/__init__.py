@@ -1,0 +1,5 @@
+"""File backends."""
+
+from treenail.adapters.files.local import LocalFiles
+
+__all__ = ["LocalFiles"]

@@ -1,0 +1,70 @@
+"""The training step of a plain module with a loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from treenail.contracts import Loss, StepOutput
+from treenail.kernel import TrainingError
+
+
+class SupervisedStep:
+    """Forward, loss, backward and update for a batch of (inputs, targets).
+
+    Args:
+        model: Takes the inputs.
+        loss: (outputs, targets) → 0-dim mean loss.
+        optimizer: Updates the model's parameters.
+        device: Where the model is; batches are moved there.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, optimizer: Optimizer, device: torch.device | None = None) -> None:
+        self._model = model
+        self._loss = loss
+        self._optimizer = optimizer
+        self._device = device if device is not None and device.type != "cpu" else None
+
+    def __call__(self, batch: object) -> StepOutput:
+        """Update once.
+
+        Raises:
+            TrainingError: The batch is not a pair of tensors, or the loss cannot be differentiated.
+        """
+        inputs, targets = as_pair(batch, self._device)
+        self._optimizer.zero_grad()
+        loss = self._loss(self._model(inputs), targets)
+        if not loss.requires_grad or loss.ndim != 0:
+            raise TrainingError(
+                f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
+                mend="a loss must be one number that depends on the model's parameters",
+            )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self._optimizer.step()
+        return StepOutput(loss.detach(), len(targets))
+
+
+def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """Check that a batch is (inputs, targets) and move it.
+
+    Raises:
+        TrainingError: It is something else.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise TrainingError(f"a batch is a {describe(batch)}", mend="let the dataset return (input, target) pairs")
+    inputs, targets = batch
+    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+        raise TrainingError(
+            f"a batch is ({describe(inputs)}, {describe(targets)})",
+            mend="let the dataset return pairs that collate to two tensors",
+        )
+    if device is not None:
+        return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    return inputs, targets
+
+
+def describe(value: object) -> str:
+    """Name a value's type, with the length of a sequence."""
+    size = f" of {len(value)}" if isinstance(value, tuple | list | dict) else ""
+    return type(value).__name__ + size

@@ -1,0 +1,95 @@
+"""The random number generators of a process: seeding, saving, restoring and shielding them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from treenail.kernel import StateError, mix
+
+
+def seed_process(seed: int) -> None:
+    """Seed torch (all devices), random, and numpy where it is imported, each from its own hash of `seed`."""
+    torch.manual_seed(mix(seed, "torch"))
+    random.seed(mix(seed, "random"))
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(mix(seed, "numpy") % 2**32)
+
+
+def seed_sample(seed: int, epoch: int, index: int) -> None:
+    """Seed the generators that transforms draw from, by (seed, epoch, index) alone: never by the worker.
+
+    Seeds torch's CPU generator, random, and numpy where it is imported.
+    """
+    mixed = mix(seed, epoch, index)
+    torch.default_generator.manual_seed(mixed)
+    random.seed(mixed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(mixed % 2**32)
+
+
+class RngState:
+    """The states of all generators of this process, as a stateful part of a run.
+
+    torch's CPU and CUDA generators, random's, and numpy's global one where numpy is imported.
+    """
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the generators' states."""
+        version, words, gauss = random.getstate()
+        state: dict[str, object] = {
+            "torch": torch.get_rng_state(),
+            "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+            "random": [version, list(words), gauss],
+        }
+        if numpy := sys.modules.get("numpy"):
+            name, keys, position, has_gauss, cached = numpy.random.get_state()
+            state["numpy"] = [name, [int(key) for key in keys], position, has_gauss, cached]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Restore the generators.
+
+        Raises:
+            StateError: The state lacks a generator, or is for another number of CUDA devices.
+        """
+        cpu, cuda, python = (state_dict.get(name) for name in ("torch", "cuda", "random"))
+        if not isinstance(cpu, torch.Tensor) or not isinstance(cuda, list) or not isinstance(python, list):
+            raise StateError("the state lacks one of torch, cuda, random", where="rng")
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if cuda and len(cuda) != devices:
+            raise StateError(
+                f"the state is for {len(cuda)} CUDA devices, here are {devices}",
+                where="rng",
+                mend="resume on the machine it was saved on",
+            )
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        version, words, gauss = python
+        random.setstate((version, tuple(words), gauss))
+        numbers = state_dict.get("numpy")
+        if isinstance(numbers, list):
+            import numpy as np
+
+            name, keys, position, has_gauss, cached = numbers
+            np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+
+
+@contextmanager
+def shielded_rng() -> Iterator[None]:
+    """Leave the CPU generators (torch, random, numpy) afterwards as they were before."""
+    cpu, python = torch.get_rng_state(), random.getstate()
+    numpy = sys.modules.get("numpy")
+    numbers = numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        if numpy and numbers is not None:
+            numpy.random.set_state(numbers)

@@ -1,0 +1,108 @@
+"""Curves as local files: JSON lines, PNG images and texts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from torch import Tensor, nn
+
+from treenail.kernel import FileError, require
+
+
+class JsonLines:
+    """Writes ``scalars.jsonl`` (a line for each record: step, epoch, attempt, values), ``images/``, ``texts/``, ``config.txt``.
+
+    Args:
+        directory: Where; it is made when the run starts.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self._attempt = 1
+        self._file: TextIO | None = None
+
+    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
+        """Open the files; lines of earlier attempts beyond `step` and `epoch` are dropped."""
+        self._attempt = attempt
+        path = self.directory / "scalars.jsonl"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                _drop_tail(path, step, epoch)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"cannot write: {error.strerror}", where=str(path)) from error
+
+    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+        """Add a line."""
+        if self._file is None:
+            raise FileError("scalars before start() or after close()", where=str(self.directory))
+        line = {"step": step, "epoch": epoch, "attempt": self._attempt, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def image(self, name: str, image: Tensor, *, step: int) -> None:
+        """Write ``images/NAME/STEP.png``.
+
+        Raises:
+            MissingDependencyError: Pillow is not installed.
+            ValueError: The image has another form than float[1 or 3, height, width].
+        """
+        if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
+            raise ValueError(f"an image is float[1 or 3, height, width], got {image.dtype}{list(image.shape)}")
+        pillow = require("PIL.Image", extra="train", purpose="writing images")
+        pixels = image.detach().cpu().clamp(0, 1).mul(255).round().byte()
+        array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+        path = self._below("images", name) / f"{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pillow.fromarray(array).save(path)
+
+    def graph(self, model: nn.Module, inputs: Tensor) -> None:
+        """Write the module tree and the example's shape to ``graph.txt``."""
+        (self.directory / "graph.txt").write_text(f"inputs {list(inputs.shape)}\n{model}\n", encoding="utf-8")
+
+    def config(self, config: str) -> None:
+        """Write ``config.txt``."""
+        (self.directory / "config.txt").write_text(config, encoding="utf-8")
+
+    def text(self, name: str, text: str, *, step: int) -> None:
+        """Write ``texts/NAME/STEP.txt``."""
+        path = self._below("texts", name) / f"{step:08d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _below(self, kind: str, name: str) -> Path:
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"{name!r} is no name for a file")
+        return self.directory.joinpath(kind, *parts)
+
+
+def _drop_tail(path: Path, step: int, epoch: int) -> None:
+    """Keep the whole lines up to a step and epoch; a line that a crash tore is dropped, too."""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(record, dict) or not {"step", "epoch"} <= record.keys():
+            continue
+        if record["step"] <= step and record["epoch"] <= epoch:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

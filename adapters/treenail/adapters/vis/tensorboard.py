@@ -1,0 +1,70 @@
+"""Curves in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from treenail.kernel import FileError, require
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoard:
+    """Writes event files; ``tensorboard --logdir DIRECTORY`` shows them.
+
+    Args:
+        directory: Where the event files lie.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        require("tensorboard", extra="tensorboard", purpose="TensorBoard")
+        self.directory = Path(directory)
+        self._writer: SummaryWriter | None = None
+
+    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
+        """Open a new event file; TensorBoard drops what earlier ones hold from the step after `step` on."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = step + 1 if attempt > 1 else None
+        self._writer = SummaryWriter(str(self.directory), purge_step=purge)
+
+    def _started(self) -> SummaryWriter:
+        if self._writer is None:
+            raise FileError("TensorBoard was not started, or is closed", where=str(self.directory))
+        return self._writer
+
+    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+        """Add a point to each curve."""
+        writer = self._started()
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    def image(self, name: str, image: Tensor, *, step: int) -> None:
+        """Add a picture."""
+        self._started().add_image(name, image, step)
+
+    def graph(self, model: nn.Module, inputs: Tensor) -> None:
+        """Trace the model and add its graph."""
+        self._started().add_graph(model, inputs)
+
+    def config(self, config: str) -> None:
+        """Add the config as a text."""
+        self._started().add_text("config", f"```\n{config}\n```", 0)
+
+    def text(self, name: str, text: str, *, step: int) -> None:
+        """Add a text."""
+        self._started().add_text(name, text, step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,125 @@
+"""The config of a whole run: frozen Structs, keyword-only, unknown fields forbidden.
+
+The same Structs are filled from YAML (`treenail.adapters.config`) and from Python, where mypy checks that each slot
+holds the right kind of component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+from msgspec import Meta, Struct
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from treenail.contracts.step import TrainWork
+from treenail.kernel import Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(outputs [batch, …], targets [batch, …]) → 0-dim mean loss."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples by index; anything that torch's DataLoader takes as a map-style dataset."""
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> object:
+        """Return a sample: (input, target)."""
+        ...
+
+
+class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dataset and how it is drawn.
+
+    Args:
+        dataset: The samples.
+        batch_size: Samples of a batch.
+        sampler: Their order; its first argument is the number of samples. None: random for training, sequential else.
+        num_workers: Loader processes; 0 loads in the training process. Results do not depend on it.
+        drop_last: Leave out an incomplete last batch.
+    """
+
+    dataset: Spec[Dataset]
+    batch_size: Annotated[int, Meta(ge=1)]
+    sampler: Late[int, Sampler] | None = None
+    num_workers: Annotated[int, Meta(ge=0)] = 0
+    drop_last: bool = False
+
+
+class Evaluation(Data, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Data to evaluate on, and what to measure besides the loss.
+
+    Args:
+        metrics: What to measure.
+    """
+
+    metrics: tuple[Spec[Metric], ...] = ()
+
+
+class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A learning-rate scheduler and when it steps.
+
+    Args:
+        scheduler: Any of torch's, or one with its interface; its first argument is the optimizer.
+        every: Whether it steps after each training step or after each epoch.
+        metric: Name of the validation metric that its `step` takes, for ReduceLROnPlateau; it then steps after each
+            validation.
+    """
+
+    scheduler: Late[Optimizer, LRScheduler]
+    every: Literal["step", "epoch"] = "epoch"
+    metric: str | None = None
+
+
+class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which checkpoints stay.
+
+    Args:
+        keep_last: How many; those that a pointer (``latest``, ``best``) leads to stay besides. None keeps all.
+    """
+
+    keep_last: Annotated[int, Meta(ge=1)] | None = 3
+
+
+class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole training run.
+
+    Args:
+        model: What is trained: any module that takes a batch of inputs.
+        loss: (outputs, targets) → mean loss.
+        optimizer: Its first argument is the model's parameters.
+        train: The training data.
+        loop: How to train; its first argument is the run's `TrainWork`.
+        val: Data for validation between epochs.
+        test: Data for the test after training.
+        schedules: Learning-rate schedules.
+        hooks: By name. They are added to the default hooks (`timer`, `logger`, `progress`, `schedule`, `checkpoint`); an
+            entry of the same name replaces a default hook, null removes it.
+        vis: Where curves go, by name; the first argument of each is its directory. Defaults to JSON lines.
+        checkpoints: Which checkpoints stay.
+        seed: Everything random in the run follows from it.
+        device: ``"auto"`` (a GPU if there is one), or as torch names it.
+        imports: Prefixes below which ``type: package.module:name`` may import components.
+    """
+
+    model: Spec[nn.Module]
+    loss: Spec[Loss]
+    optimizer: Late[Iterable[nn.Parameter], Optimizer]
+    train: Data
+    loop: Late[TrainWork, Loop]
+    val: Evaluation | None = None
+    test: Evaluation | None = None
+    schedules: tuple[Schedule, ...] = ()
+    hooks: dict[str, Spec[Hook] | None] = {}
+    vis: dict[str, Late[Path, VisBackend] | None] = {}
+    checkpoints: Checkpoints = Checkpoints()
+    seed: Annotated[int, Meta(ge=0)] = 0
+    device: str = "auto"
+    imports: tuple[str, ...] = ()

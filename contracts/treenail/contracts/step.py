@@ -1,0 +1,53 @@
+"""What passes between the assembly of a run and its loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from treenail.kernel import BatchSource, Engine
+
+
+class StepOutput(NamedTuple):
+    """What a training step reports.
+
+    Args:
+        loss: 0-dim tensor, detached: the mean loss over the batch.
+        weight: What the batch counts in a mean over batches: its number of samples (or tokens).
+        stepped: False when the optimizer skipped this step; schedulers then stay where they are.
+    """
+
+    loss: Tensor
+    weight: float
+    stepped: bool = True
+
+
+@runtime_checkable
+class EvaluationLoop(Protocol):
+    """A pass over evaluation data; a `Loop` without state of its own.
+
+    Attributes:
+        metrics: The results by name (``"val/accuracy"``); None before the first pass and after an interrupted one.
+    """
+
+    metrics: dict[str, float] | None
+
+    def run(self, engine: Engine) -> None:
+        """Evaluate; return early, with `metrics` None, when the engine is asked to stop meanwhile."""
+        ...
+
+
+class TrainWork(NamedTuple):
+    """What a training loop gets as its first argument.
+
+    Args:
+        step: Takes a batch, updates the model once, and reports.
+        batches: The training data.
+        validation: What to run between epochs, if anything.
+    """
+
+    step: Callable[[object], StepOutput]
+    batches: BatchSource
+    validation: EvaluationLoop | None = None

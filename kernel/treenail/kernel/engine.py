@@ -1,0 +1,330 @@
+"""The engine: holds a run's stateful parts, runs loops, fires hook points, and commits steps.
+
+A step is committed after all hooks of the step ran. Counters, logs and checkpoints happen at commits and nowhere else:
+hooks and signal handlers *request* a checkpoint or a stop, the next commit carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from treenail.kernel.errors import EngineError, HookError, StateError, TreenailError, did_you_mean
+from treenail.kernel.hooks import HOOK_POINTS, Attached, inspect_hook, order_hooks
+from treenail.kernel.meters import Meters
+from treenail.kernel.ports import Checkpointer, Loop, Stateful
+
+T = TypeVar("T")
+
+
+class Points:
+    """What fires each hook point: one callable per point, or None where no hook overrides it.
+
+    A loop writes ``if fire := engine.points.after_train_iter: fire(engine, index, batch, outputs)``, so that a point
+    nobody overrides costs no call.
+    """
+
+    __slots__ = HOOK_POINTS
+
+    before_run: Callable[[Engine], None] | None
+    after_run: Callable[[Engine], None] | None
+    before_train: Callable[[Engine], None] | None
+    after_train: Callable[[Engine], None] | None
+    before_train_epoch: Callable[[Engine], None] | None
+    after_train_epoch: Callable[[Engine], None] | None
+    before_train_iter: Callable[[Engine, int, object], None] | None
+    after_train_iter: Callable[[Engine, int, object, object], None] | None
+    before_val: Callable[[Engine], None] | None
+    after_val: Callable[[Engine], None] | None
+    before_val_epoch: Callable[[Engine], None] | None
+    after_val_epoch: Callable[[Engine, dict[str, float]], None] | None
+    before_val_iter: Callable[[Engine, int, object], None] | None
+    after_val_iter: Callable[[Engine, int, object, object], None] | None
+    before_test: Callable[[Engine], None] | None
+    after_test: Callable[[Engine], None] | None
+    before_test_epoch: Callable[[Engine], None] | None
+    after_test_epoch: Callable[[Engine, dict[str, float]], None] | None
+    before_test_iter: Callable[[Engine, int, object], None] | None
+    after_test_iter: Callable[[Engine, int, object, object], None] | None
+    before_save_checkpoint: Callable[[Engine, dict[str, object]], None] | None
+    after_load_checkpoint: Callable[[Engine, dict[str, object]], None] | None
+    on_exception: Callable[[Engine, BaseException], None] | None
+
+    def __init__(self) -> None:
+        self.compile(())
+
+    def compile(self, ordered: tuple[Attached, ...] | list[Attached]) -> None:
+        """Bind every point to the hooks that override it, in the given order."""
+        for point in HOOK_POINTS:
+            handlers = [(each.name, each.handlers[point]) for each in ordered if point in each.handlers]
+            setattr(self, point, _fire(point, handlers) if handlers else None)
+
+
+def _fire(point: str, handlers: list[tuple[str, Callable[..., None]]]) -> Callable[..., None]:
+    def fire(*arguments: object) -> None:
+        for name, handler in handlers:
+            try:
+                handler(*arguments)
+            except Exception as error:
+                error.add_note(f"raised by hook '{name}' at {point}")
+                raise
+
+    def fire_all(*arguments: object) -> None:
+        for name, handler in handlers:
+            try:
+                handler(*arguments)
+            except Exception as error:  # one hook's failure must not keep the others from cleaning up
+                original = arguments[-1]
+                if isinstance(original, BaseException):
+                    original.add_note(f"hook '{name}' failed at {point}, too: {type(error).__name__}: {error}")
+
+    return fire_all if point == "on_exception" else fire
+
+
+class Record(NamedTuple):
+    """Scalars of a committed step, as sinks receive them.
+
+    Args:
+        values: By name: ``"train/loss"``, ``"val/accuracy"`` …
+        step: Training steps committed when the record was delivered.
+        epoch: Epochs completed then.
+        attempt: How often the run was resumed, plus one.
+    """
+
+    values: Mapping[str, float]
+    step: int
+    epoch: int
+    attempt: int
+
+
+class Engine:
+    """Runs loops over named stateful parts.
+
+    Args:
+        parts: What a checkpoint holds besides the engine's own counters, by name. Anything with `state_dict` and
+            `load_state_dict`: modules, optimizers, samplers, loops.
+        checkpointer: Where requested checkpoints go; without one a request is an error.
+
+    Attributes:
+        step: Training steps committed since the run began, across resumes.
+        epoch: Training epochs completed.
+        attempt: 1 for a new run, one more for every resume.
+        total_steps: Steps of the whole run where the loop knows them, for progress.
+        stop_reason: Why a stop was requested; loops look at it after each commit.
+        points: What loops fire.
+        meters: Running means for the next log line.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Stateful] | None = None, *, checkpointer: Checkpointer | None = None
+    ) -> None:
+        self.parts: dict[str, Stateful] = dict(parts or {})
+        for reserved in ("engine", "hooks"):
+            if reserved in self.parts:
+                raise EngineError(f"a part may not be called '{reserved}'", mend="choose another name")
+        self.checkpointer = checkpointer
+        self.step = 0
+        self.epoch = 0
+        self.attempt = 1
+        self.total_steps: int | None = None
+        self.stop_reason: str | None = None
+        self.points = Points()
+        self.meters = Meters()
+        self._attached: list[Attached] = []
+        self._ordered: list[Attached] = []
+        self._sinks: list[Callable[[Record], None]] = []
+        self._records: list[Mapping[str, float]] = []
+        self._requests: list[tuple[str, tuple[str, ...]]] = []
+
+    # Parts and hooks
+
+    def part(self, name: str, kind: type[T]) -> T:
+        """Return a part, typed.
+
+        Raises:
+            EngineError: There is no such part, or it is of another kind.
+        """
+        found = self.parts.get(name)
+        if found is None:
+            mend = did_you_mean(name, self.parts) or f"the parts are {', '.join(self.parts) or 'none'}"
+            raise EngineError(f"the engine holds no part '{name}'", mend=mend)
+        if not isinstance(found, kind):
+            raise EngineError(f"the part '{name}' is a {type(found).__qualname__}, not a {kind.__qualname__}")
+        return found
+
+    def attach(self, hook: object, name: str | None = None) -> None:
+        """Add a hook: an object with at least one hook point, usually a subclass of `Hook`.
+
+        Args:
+            hook: The hook; its `priority`, `before` and `after` place it.
+            name: What other hooks and checkpoints call it; its class's name when None.
+
+        Raises:
+            HookError: A point is misspelt or mis-signed, the name is taken, or the order contradicts itself.
+        """
+        name = name or type(hook).__qualname__
+        if any(each.name == name for each in self._attached):
+            raise HookError(f"a hook named '{name}' is already attached", mend="attach it under another name")
+        attached = [*self._attached, inspect_hook(name, hook)]
+        ordered = order_hooks(attached)
+        self._attached, self._ordered = attached, ordered
+        self.points.compile(ordered)
+
+    @property
+    def hooks(self) -> dict[str, object]:
+        """The attached hooks by name, in the order in which they run."""
+        return {each.name: each.hook for each in self._ordered}
+
+    def describe_hooks(self) -> str:
+        """Return a table of the hooks in their order: priority, name, points."""
+        rows = [f"{each.priority:>4}  {each.name:<16} {', '.join(each.handlers)}" for each in self._ordered]
+        return "\n".join(rows)
+
+    # Running
+
+    def run(self, *loops: Loop) -> None:
+        """Run loops one after the other, until done or stopped.
+
+        Whatever a loop or hook raises is told to every hook's `on_exception` and goes on to the caller.
+        """
+        try:
+            if fire := self.points.before_run:
+                fire(self)
+            for loop in loops:
+                if self.stop_reason is None:
+                    loop.run(self)
+            if fire := self.points.after_run:
+                fire(self)
+        except BaseException as error:
+            if tell := self.points.on_exception:
+                tell(self, error)
+            raise
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to stop at the next commit; safe in a signal handler. The first reason is kept."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+
+    def request_checkpoint(self, reason: str, *pointers: str) -> None:
+        """Ask for a checkpoint at the next commit; safe in a signal handler.
+
+        Args:
+            reason: Why, for the manifest and the log.
+            *pointers: Names that shall lead to this checkpoint, besides ``"latest"``.
+        """
+        self._requests.append((reason, pointers))
+
+    def publish(self, values: Mapping[str, float]) -> None:
+        """Give scalars to every sink at the next commit; a step that never commits leaves no trace."""
+        self._records.append(values)
+
+    def subscribe(self, sink: Callable[[Record], None]) -> None:
+        """Add a receiver of committed scalars."""
+        self._sinks.append(sink)
+
+    def commit(self, *, steps: int = 0, epochs: int = 0) -> None:
+        """Advance the counters, deliver what was published, and save if that was requested.
+
+        Only loops call this, when every part is consistent: after a step and all its hooks, or at the end of an epoch.
+        """
+        self.step += steps
+        self.epoch += epochs
+        if self._records:
+            self.deliver()
+        if self._requests:
+            self._save()
+
+    def deliver(self) -> None:
+        """Give everything published to the sinks now; for loops that commit nothing, such as a test."""
+        records, self._records = self._records, []
+        for values in records:
+            record = Record(values, self.step, self.epoch, self.attempt)
+            for sink in self._sinks:
+                sink(record)
+
+    def _save(self) -> None:
+        requests, self._requests = self._requests, []
+        reason = ", ".join(dict.fromkeys(reason for reason, _ in requests))
+        if self.checkpointer is None:
+            raise EngineError(f"a checkpoint was requested ({reason}), but the engine has no checkpointer")
+        checkpoint = self.state_dict()
+        if fire := self.points.before_save_checkpoint:
+            fire(self, checkpoint)
+        pointers = ["latest", *dict.fromkeys(name for _, names in requests for name in names if name != "latest")]
+        self.checkpointer.save(checkpoint, step=self.step, epoch=self.epoch, reason=reason, pointers=pointers)
+
+    # State
+
+    def _stateful_hooks(self) -> dict[str, Stateful]:
+        return {each.name: each.hook for each in self._attached if isinstance(each.hook, Stateful)}
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the whole tree: the engine's counters, every part's state, every stateful hook's state."""
+        tree: dict[str, object] = {
+            "engine": {
+                "step": self.step,
+                "epoch": self.epoch,
+                "attempt": self.attempt,
+                "meters": self.meters.state_dict(),
+            },
+            "hooks": {name: hook.state_dict() for name, hook in self._stateful_hooks().items()},
+        }
+        return tree | {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take a tree that `state_dict` returned; the attempt becomes one more.
+
+        Raises:
+            StateError: The tree lacks a part or hook that this engine has, has one that this engine lacks, or a part
+                refuses its state; the message names it.
+        """
+        if fire := self.points.after_load_checkpoint:
+            fire(self, state_dict)
+        own = _mapping(state_dict, "engine")
+        hook_states = _mapping(state_dict, "hooks")
+        hooks = self._stateful_hooks()
+        part_states = {name: state for name, state in state_dict.items() if name not in ("engine", "hooks")}
+        _same_names(self.parts, part_states, "part")
+        _same_names(hooks, hook_states, "hook")
+        counters = {name: own.get(name) for name in ("step", "epoch", "attempt")}
+        step, epoch, attempt = counters.values()
+        if not isinstance(step, int) or not isinstance(epoch, int) or not isinstance(attempt, int):
+            raise StateError(f"the counters are {counters}, not integers", where="engine")
+        targets = [(name, part, part_states[name]) for name, part in self.parts.items()]
+        targets += [(f"hooks.{name}", hook, hook_states[name]) for name, hook in hooks.items()]
+        for name, target, state in targets:
+            _load(name, target, state)
+        self.meters.load_state_dict(_mapping(own, "meters"))
+        self.step, self.epoch, self.attempt = step, epoch, attempt + 1
+
+
+def _mapping(tree: Mapping[str, object], name: str) -> dict[str, object]:
+    found = tree.get(name)
+    if not isinstance(found, dict):
+        raise StateError(f"the state has no mapping '{name}'", mend="is it a checkpoint of a run?")
+    return found
+
+
+def _same_names(ours: Mapping[str, object], theirs: Mapping[str, object], kind: str) -> None:
+    missing = sorted(ours.keys() - theirs.keys())
+    unknown = sorted(theirs.keys() - ours.keys())
+    if missing or unknown:
+        parts = [f"has no state for the {kind} '{name}' of this run" for name in missing]
+        parts += [f"has state for the {kind} '{name}', which this run lacks" for name in unknown]
+        raise StateError(f"the checkpoint {' and '.join(parts)}", mend="resume with the config the run was begun with")
+
+
+def _load(name: str, target: Stateful, state: object) -> None:
+    if not isinstance(state, dict):
+        raise StateError(f"expected a mapping, got a {type(state).__name__}", where=name)
+    try:
+        target.load_state_dict(state)
+    except TreenailError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        raise StateError(
+            f"{type(target).__qualname__} does not take this state: {type(error).__name__}: {detail}",
+            where=name,
+            mend="is the checkpoint of another model or config?",
+        ) from error

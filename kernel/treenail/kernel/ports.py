@@ -1,0 +1,367 @@
+"""The ports: everything that may differ between two deployments stands behind one of these Protocols.
+
+Each is small enough to implement in an afternoon. What can be derived from a port is a function written once on top of
+it, never a method that each adapter repeats. The laws of a port are executable: `treenail.contracts.laws`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:  # the kernel imports no torch; only its types are named here
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from treenail.kernel.engine import Engine
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An object whose state can be saved and restored; the same shape as `torch.distributed.checkpoint.stateful.Stateful`."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state: nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and None."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, object], /) -> object:
+        """Take a state that `state_dict` returned, in this process or another one."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Stateful, Protocol):
+    """A resumable order of the indices of a dataset, epoch after epoch.
+
+    The order of an epoch is a pure function of the sampler's arguments and the epoch; it depends neither on the number
+    of processes nor on what was drawn before. Its state is where the consumer stands: (epoch, cursor), with
+    0 <= cursor <= len(sampler). Drawing indices moves nothing; `advance` does, when samples have been *consumed*.
+    """
+
+    epoch: int
+    cursor: int
+
+    def __len__(self) -> int:
+        """Return how many indices one whole epoch has, whatever the cursor."""
+        ...
+
+    def indices(self, cursor: int, count: int) -> Tensor:
+        """Return the indices at positions cursor … cursor+count-1 of the current epoch's order.
+
+        Args:
+            cursor: First position, 0 <= cursor <= len(self).
+            count: How many, >= 0; fewer come back at the end of the epoch.
+
+        Returns:
+            int64[min(count, len(self) - cursor)]
+
+        Raises:
+            ValueError: cursor or count is out of range.
+        """
+        ...
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices from the cursor to the end of the epoch; the cursor stays where it is."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """Record that `count` further samples were consumed.
+
+        Raises:
+            ValueError: count is negative or goes past the end of the epoch.
+        """
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one (then the cursor stays: a resumed epoch goes on).
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        ...
+
+
+@runtime_checkable
+class Loop(Stateful, Protocol):
+    """Runs an engine through one kind of work: training by epoch, validation, test, or one of yours."""
+
+    def run(self, engine: Engine) -> None:
+        """Do the work: fire the engine's hook points, commit each step, stop soon after `engine.stop_reason` is set."""
+        ...
+
+
+class Capabilities(NamedTuple):
+    """What a file backend can do beyond the primitives.
+
+    Args:
+        atomic_replace: `write` over an existing file shows readers the old or the new content, never a mixture.
+        conditional_put: A write can be made to fail when the file already exists.
+        multipart: Large files are uploaded in parts.
+        ranges: `read` of a range transfers that range only.
+    """
+
+    atomic_replace: bool
+    conditional_put: bool = False
+    multipart: bool = False
+    ranges: bool = True
+
+
+class FileStat(NamedTuple):
+    """Size in bytes, and time of the last change in seconds since the Unix epoch."""
+
+    size: int
+    modified: float
+
+
+@runtime_checkable
+class FileBackend(Protocol):
+    """Files under one root, named by relative POSIX paths (``"checkpoints/latest"``).
+
+    There are no directories to make or remove: a path may have any number of parts. A path that is empty, absolute or
+    climbs out of the root (``".."``) is refused with `FileError`.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do beyond the primitives."""
+        ...
+
+    @property
+    def uri(self) -> str:
+        """Where the root lies, for people and messages: ``file:///data/run``, ``s3://bucket/run``."""
+        ...
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return `length` bytes from `start` (all to the end when None); fewer come back at the end of the file.
+
+        Raises:
+            FileMissingError: There is no such file.
+            FileError: start or length is negative, or the store failed.
+        """
+        ...
+
+    def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
+        """Make `path` hold exactly `data`, durably: when this returns, a power cut does not lose it.
+
+        When it raises (the iterable may, too), or the process is killed, the path holds what it held before.
+
+        Raises:
+            FileError: The store refused or failed.
+        """
+        ...
+
+    def stat(self, path: str) -> FileStat:
+        """Return size and time of a file.
+
+        Raises:
+            FileMissingError: There is no such file.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all files below the directory `prefix` ("" is the root), in order of their names' bytes.
+
+        A prefix with nothing below it yields nothing. Files that a `write` has not finished are not listed.
+        """
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file.
+
+        Raises:
+            FileMissingError: There is no such file.
+        """
+        ...
+
+
+@runtime_checkable
+class VisBackend(Protocol):
+    """Scalars, images, graphs, configs and texts of a run, written to a place that people look at.
+
+    It is given committed steps only. `start` says which attempt of the run this is and where it begins; what an earlier
+    attempt wrote beyond that (a validation at that very step has a later epoch) is dropped: a resumed run has no
+    doubled tail.
+    """
+
+    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
+        """Begin (attempt 1) or resume a run that has committed `step` steps and completed `epoch` epochs."""
+        ...
+
+    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+        """Add one value for each name at a committed step."""
+        ...
+
+    def image(self, name: str, image: Tensor, *, step: int) -> None:
+        """Add a picture: float[channels, height, width] in [0, 1], 1 or 3 channels, RGB."""
+        ...
+
+    def graph(self, model: nn.Module, inputs: Tensor) -> None:
+        """Add the model's graph, traced or listed on an example input of shape [batch, …]."""
+        ...
+
+    def config(self, config: str) -> None:
+        """Add the run's config as text."""
+        ...
+
+    def text(self, name: str, text: str, *, step: int) -> None:
+        """Add a text."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release everything; calling it twice is harmless."""
+        ...
+
+
+class ParityReport(NamedTuple):
+    """How an exported artefact compared with its model before it was published.
+
+    Args:
+        files: Paths of the published files, the artefact first, then its side files.
+        shapes: The input shapes that were compared.
+        max_abs_error: Largest absolute difference over all of them.
+        tolerance: The largest that would have been accepted.
+    """
+
+    files: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    max_abs_error: float
+    tolerance: float
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Turns a model into an artefact that can be deployed, published only after a parity check."""
+
+    def export(self, model: nn.Module, inputs: Tensor, destination: Path) -> ParityReport:
+        """Export in eval mode, run the artefact at several batch sizes, compare, and only then publish.
+
+        The model comes back in the mode, on the device and with the weights that it had.
+
+        Args:
+            model: Takes one tensor, returns one tensor.
+            inputs: Example input of shape [batch, …]; the first dimension is free in the artefact.
+            destination: Path of the artefact; side files lie beside it and begin with its name.
+
+        Raises:
+            ExportError: The model cannot be exported, or the artefact disagrees with it; nothing was published.
+        """
+        ...
+
+
+@runtime_checkable
+class Communicator(Protocol):
+    """Rank, world size and collectives, on tensors and on objects. Every rank calls the same collective in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """This process's number, 0 <= rank < world_size."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """How many processes take part."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        ...
+
+    def all_reduce(self, tensor: Tensor, op: str = "sum") -> Tensor:
+        """Return the element-wise ``"sum"``, ``"mean"``, ``"max"`` or ``"min"`` over ranks, a new tensor on every rank.
+
+        Raises:
+            ValueError: The operation is unknown.
+        """
+        ...
+
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Return rank `source`'s tensor, a new tensor on every rank.
+
+        Raises:
+            ValueError: There is no such rank.
+        """
+        ...
+
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return every rank's tensor in rank order, new tensors; first dimensions may differ."""
+        ...
+
+    def broadcast_object(self, value: T, source: int = 0) -> T:
+        """Return rank `source`'s value on every rank.
+
+        Raises:
+            ValueError: There is no such rank.
+        """
+        ...
+
+    def all_gather_object(self, value: T) -> list[T]:
+        """Return every rank's value in rank order."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Accumulates over an evaluation and gives named results."""
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        ...
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch: the model's outputs [batch, …] and the targets [batch, …]."""
+        ...
+
+    def compute(self) -> Mapping[str, float]:
+        """Return the results of everything seen since `reset`, by name.
+
+        Raises:
+            TrainingError: Nothing was seen.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchSource(Stateful, Protocol):
+    """Batches of an epoch for a loop: iterates from where consumption stands, and moves on only when told to."""
+
+    def __len__(self) -> int:
+        """Return how many batches one whole epoch has."""
+        ...
+
+    def __iter__(self) -> Iterator[object]:
+        """Yield the batches of the current epoch that have not been consumed."""
+        ...
+
+    @property
+    def consumed(self) -> int:
+        """How many batches of the current epoch have been consumed."""
+        ...
+
+    def advance(self) -> None:
+        """Record that one further batch was consumed."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one."""
+        ...
+
+
+@runtime_checkable
+class Checkpointer(Protocol):
+    """Where the engine's commits put checkpoints."""
+
+    def save(
+        self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+    ) -> str:
+        """Save a state tree, whole or not at all, then move the pointers (``"latest"``, ``"best"``) to it.
+
+        Returns:
+            Where the checkpoint lies, for people.
+
+        Raises:
+            CheckpointError: It could not be saved; earlier checkpoints are untouched.
+        """
+        ...

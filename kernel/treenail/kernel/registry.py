@@ -1,0 +1,244 @@
+"""Names to callables, one registry a port; packages declare adapters, nothing is imported until it is named."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from treenail.kernel.errors import MissingDependencyError, RegistryError, did_you_mean
+
+T = TypeVar("T")
+
+ENTRY_POINT_GROUP = "treenail.adapters"
+
+
+class Adapter(NamedTuple):
+    """What a package offers for a port, as data.
+
+    Args:
+        port: Name of the port: ``"sampler"``, ``"hook"``, ``"files"`` …
+        name: The name a config writes after ``type:``.
+        target: Where the callable lies: ``"package.module:attribute"``.
+        aliases: Further names for the same callable.
+        requires: Modules that must be installed for it to work.
+        install: What to install when they are not, for example ``"treenail[onnx]"``.
+        summary: One line for listings.
+    """
+
+    port: str
+    name: str
+    target: str
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    install: str | None = None
+    summary: str = ""
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the required modules that cannot be found, without importing them."""
+        return tuple(module for module in self.requires if not _is_installed(module))
+
+
+class Namespace(NamedTuple):
+    """A module whose public classes or functions are all nameable for a port, under their own names.
+
+    Args:
+        port: Name of the port.
+        module: The module: ``"torch.optim"``.
+        base: ``"module:class"`` that eligible classes derive from, or None for the module's public functions.
+        exclude: Names that are not components.
+    """
+
+    port: str
+    module: str
+    base: str | None = None
+    exclude: tuple[str, ...] = ()
+
+    def members(self) -> dict[str, Callable[..., object]]:
+        """Import the module and return its eligible components by name."""
+        module = importlib.import_module(self.module)
+        found = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+        if self.base is None:
+            eligible = {
+                name: member
+                for name, member in found.items()
+                if callable(member)
+                and not isinstance(member, type)
+                and getattr(member, "__module__", "").startswith(("torch", self.module))
+            }
+        else:
+            base = import_target(self.base)
+            eligible = {
+                name: member
+                for name, member in found.items()
+                if isinstance(member, type)
+                and isinstance(base, type)
+                and issubclass(member, base)
+                and member is not base
+            }
+        return {name: member for name, member in eligible.items() if name not in self.exclude}
+
+
+class Registry(Generic[T]):
+    """The adapters of one port.
+
+    A plain name is looked up among the declared adapters, then among the namespaces; ``package:name`` asks for the
+    adapter that the package declared; two packages that declare one name must be told apart that way.
+
+    Args:
+        port: Name of the port, for messages.
+    """
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self._by_name: dict[str, list[tuple[str, Adapter]]] = {}
+        self._callables: dict[str, Callable[..., T]] = {}
+        self._namespaces: list[Namespace] = []
+        self._adapters: list[tuple[str, Adapter]] = []
+
+    def declare(self, declaration: Adapter | Namespace, scope: str = "") -> None:
+        """Add a declaration of a package (``scope``).
+
+        Raises:
+            RegistryError: It is for another port, or the package declared the name before.
+        """
+        if declaration.port != self.port:
+            raise RegistryError(f"'{declaration}' is for the port '{declaration.port}', this is '{self.port}'")
+        if isinstance(declaration, Namespace):
+            self._namespaces.append(declaration)
+            return
+        self._adapters.append((scope, declaration))
+        for name in (declaration.name, *declaration.aliases):
+            rivals = self._by_name.setdefault(name, [])
+            if name in self._callables or any(scope == other for other, _ in rivals):
+                raise RegistryError(
+                    f"the {self.port} '{name}' is registered twice",
+                    where=f"package '{scope}'" if scope else None,
+                    mend="choose another name",
+                )
+            rivals.append((scope, declaration))
+
+    def register(self, name: str, *aliases: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Return a decorator that registers a class or function of this process under a name.
+
+        Raises:
+            RegistryError: The name is taken.
+        """
+
+        def add(target: Callable[..., T]) -> Callable[..., T]:
+            for each in (name, *aliases):
+                if each in self._callables or each in self._by_name:
+                    raise RegistryError(f"the {self.port} '{each}' is registered twice", mend="choose another name")
+                self._callables[each] = target
+            return target
+
+        return add
+
+    def resolve(self, name: str) -> Callable[..., T]:
+        """Return the callable that a name stands for, importing its module now.
+
+        Raises:
+            RegistryError: The name is unknown (with the nearest one), ambiguous, or leads nowhere.
+            MissingDependencyError: The adapter needs a package that is not installed.
+        """
+        if name in self._callables:
+            return self._callables[name]
+        scope, _, plain = name.rpartition(":")
+        candidates = self._by_name.get(plain, [])
+        if scope:
+            candidates = [candidate for candidate in candidates if candidate[0] == scope]
+        if len(candidates) > 1:
+            choices = ", ".join(f"'{owner}:{plain}'" for owner, _ in candidates)
+            raise RegistryError(f"several packages offer a {self.port} '{plain}'", mend=f"write one of {choices}")
+        if candidates:
+            adapter = candidates[0][1]
+            if missing := adapter.missing():
+                raise MissingDependencyError(
+                    f"the {self.port} '{name}' needs {' and '.join(missing)}, not installed here",
+                    mend=f"pip install '{adapter.install or ' '.join(missing)}'",
+                )
+            return import_target(adapter.target)
+        if not scope:
+            for namespace in self._namespaces:
+                member = namespace.members().get(plain)
+                if member is not None:
+                    return member  # type: ignore[return-value]  # the namespace's base is the port's type
+        mend = did_you_mean(name, self.names()) or "`treenail adapters` lists what is known"
+        raise RegistryError(f"unknown {self.port} '{name}'", mend=mend)
+
+    def names(self) -> list[str]:
+        """Return every plain name that `resolve` knows, declared ones first."""
+        names = dict.fromkeys([*self._callables, *self._by_name])
+        for namespace in self._namespaces:
+            names.update(dict.fromkeys(namespace.members()))
+        return list(names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[tuple[str, Adapter]]:
+        """Yield (package, declaration) in the order of declaration."""
+        return iter(self._adapters)
+
+    @property
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """The modules whose members are nameable under their own names."""
+        return tuple(self._namespaces)
+
+
+def installed_adapters() -> Iterator[tuple[str, Adapter | Namespace]]:
+    """Yield (package, declaration) of every installed distribution that has the entry-point group `treenail.adapters`.
+
+    The entry point's name is the package's scope, its value an iterable of `Adapter` and `Namespace`.
+
+    Raises:
+        RegistryError: An entry point cannot be loaded or holds something else.
+    """
+    from importlib.metadata import entry_points  # costs as much to import as the rest of the kernel
+
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        try:
+            declarations = point.load()
+        except Exception as error:
+            raise RegistryError(
+                f"the adapters of '{point.name}' cannot be loaded: {type(error).__name__}: {error}",
+                where=f"entry point {point.value}",
+                mend="repair or uninstall that package",
+            ) from error
+        if not isinstance(declarations, Iterable):
+            raise RegistryError("not an iterable of Adapter and Namespace", where=f"entry point {point.value}")
+        for declaration in declarations:
+            if not isinstance(declaration, Adapter | Namespace):
+                raise RegistryError(f"{declaration!r} is no Adapter or Namespace", where=f"entry point {point.value}")
+            yield point.name, declaration
+
+
+def import_target(target: str) -> Callable[..., T]:
+    """Import ``"package.module:attribute"`` and return the attribute.
+
+    Raises:
+        RegistryError: The form is wrong, the module cannot be imported, or it has no such callable.
+    """
+    module_name, _, path = target.partition(":")
+    if not module_name or not path:
+        raise RegistryError(f"'{target}' does not name a component", mend="write 'package.module:attribute'")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RegistryError(f"'{target}': {error}", mend="is the module on the Python path?") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            mend = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
+            raise RegistryError(f"'{target}': '{part}' is not in the module", mend=mend)
+        found = getattr(found, part)
+    if not callable(found):
+        raise RegistryError(f"'{target}' is a {type(found).__name__}, not a class or function")
+    return found
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
