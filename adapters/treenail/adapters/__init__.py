@@ -1,3 +1,132 @@
-"""Adapters."""
+"""Treenail's adapters: one subpackage a job. Importing this imports none of them."""
 
-ADAPTERS = ()
+from treenail.kernel import Adapter, Namespace
+
+_A = "treenail.adapters"
+
+ADAPTERS: tuple[Adapter | Namespace, ...] = (
+    Adapter(
+        port="sampler",
+        name="random",
+        target=f"{_A}.sampling:RandomSampler",
+        aliases=("RandomSampler", "DefaultSampler", "ResumableRandomSampler"),
+        summary="every index once an epoch, shuffled by (seed, epoch)",
+    ),
+    Adapter(
+        port="sampler",
+        name="sequential",
+        target=f"{_A}.sampling:SequentialSampler",
+        aliases=("SequentialSampler", "ResumableSequentialSampler"),
+        summary="0, 1, 2 … every epoch",
+    ),
+    Adapter(
+        port="loop",
+        name="epochs",
+        target=f"{_A}.loops:EpochLoop",
+        aliases=("EpochLoop", "EpochBasedTrainLoop"),
+        summary="train for a number of epochs, validate between them",
+    ),
+    Adapter(
+        port="dataset",
+        name="digits",
+        target=f"{_A}.data:Digits",
+        requires=("sklearn",),
+        install="treenail[examples]",
+        summary="1,797 handwritten digits of 8x8 pixels",
+    ),
+    Adapter(
+        port="metric",
+        name="accuracy",
+        target=f"{_A}.evaluation:Accuracy",
+        aliases=("Accuracy",),
+        summary="top-k classification accuracy",
+    ),
+    Adapter(
+        port="hook",
+        name="timer",
+        target=f"{_A}.hooks:TimerHook",
+        aliases=("TimerHook", "IterTimerHook"),
+        summary="times steps and the wait for data",
+    ),
+    Adapter(
+        port="hook",
+        name="logger",
+        target=f"{_A}.hooks:LoggerHook",
+        aliases=("LoggerHook",),
+        summary="log lines every few steps; stops on a loss that is not finite",
+    ),
+    Adapter(
+        port="hook",
+        name="progress",
+        target=f"{_A}.hooks:ProgressHook",
+        aliases=("ProgressHook",),
+        requires=("rich",),
+        install="treenail[train]",
+        summary="a progress bar on terminals",
+    ),
+    Adapter(
+        port="hook",
+        name="schedule",
+        target=f"{_A}.hooks:ScheduleHook",
+        aliases=("ScheduleHook", "ParamSchedulerHook"),
+        summary="steps learning-rate schedulers",
+    ),
+    Adapter(
+        port="hook",
+        name="checkpoint",
+        target=f"{_A}.hooks:CheckpointHook",
+        aliases=("CheckpointHook",),
+        summary="asks for checkpoints every few epochs or steps",
+    ),
+    Adapter(
+        port="hook",
+        name="best",
+        target=f"{_A}.hooks:BestHook",
+        aliases=("BestHook",),
+        summary="keeps the checkpoint with the best metric",
+    ),
+    Adapter(
+        port="vis",
+        name="jsonlines",
+        target=f"{_A}.vis:JsonLines",
+        aliases=("JsonLines", "LocalVisBackend"),
+        summary="curves as lines of JSON, images as PNG",
+    ),
+    Adapter(
+        port="vis",
+        name="tensorboard",
+        target=f"{_A}.vis:TensorBoard",
+        aliases=("TensorBoard", "TensorboardVisBackend"),
+        requires=("tensorboard",),
+        install="treenail[tensorboard]",
+        summary="curves, images and graphs in TensorBoard",
+    ),
+    Adapter(
+        port="files",
+        name="local",
+        target=f"{_A}.files:LocalFiles",
+        aliases=("LocalFiles", "LocalBackend"),
+        summary="a local directory; atomic and durable writes",
+    ),
+    Adapter(
+        port="exporter",
+        name="onnx",
+        target=f"{_A}.export:OnnxExporter",
+        aliases=("OnnxExporter",),
+        requires=("onnx", "onnxscript", "onnxruntime"),
+        install="treenail[onnx]",
+        summary="ONNX, published after onnxruntime agreed with the model",
+    ),
+    Adapter(
+        port="communicator",
+        name="single",
+        target=f"{_A}.comm:SingleProcess",
+        aliases=("SingleProcess",),
+        summary="a world of one process",
+    ),
+    Namespace(port="module", module="torch.nn", base="torch.nn:Module"),
+    Namespace(port="loss", module="torch.nn.modules.loss", base="torch.nn:Module", exclude=("Module",)),
+    Namespace(port="loss", module="torch.nn.functional"),
+    Namespace(port="optimizer", module="torch.optim", base="torch.optim:Optimizer"),
+    Namespace(port="scheduler", module="torch.optim.lr_scheduler", base="torch.optim.lr_scheduler:LRScheduler"),
+)
