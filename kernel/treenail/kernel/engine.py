@@ -88,12 +88,14 @@ class Record(NamedTuple):
         values: By name: ``"train/loss"``, ``"val/accuracy"`` …
         step: Training steps committed when the record was delivered.
         epoch: Epochs completed then.
+        commit: Number of the commit that delivered it; a total order of a run's records, across resumes.
         attempt: How often the run was resumed, plus one.
     """
 
     values: Mapping[str, float]
     step: int
     epoch: int
+    commit: int
     attempt: int
 
 
@@ -108,6 +110,7 @@ class Engine:
     Attributes:
         step: Training steps committed since the run began, across resumes.
         epoch: Training epochs completed.
+        commits: Commits made; a state saved by commit n has all records up to n behind it.
         attempt: 1 for a new run, one more for every resume.
         total_steps: Steps of the whole run where the loop knows them, for progress.
         stop_reason: Why a stop was requested; loops look at it after each commit.
@@ -125,6 +128,7 @@ class Engine:
         self.checkpointer = checkpointer
         self.step = 0
         self.epoch = 0
+        self.commits = 0
         self.attempt = 1
         self.total_steps: int | None = None
         self.stop_reason: str | None = None
@@ -182,14 +186,20 @@ class Engine:
 
     # Running
 
-    def run(self, *loops: Loop) -> None:
+    def run(self, *loops: Loop, resume: dict[str, object] | None = None) -> None:
         """Run loops one after the other, until done or stopped.
 
         Whatever a loop or hook raises is told to every hook's `on_exception` and goes on to the caller.
+
+        Args:
+            *loops: What to do.
+            resume: A state tree to take first, after the hooks' `before_run`.
         """
         try:
             if fire := self.points.before_run:
                 fire(self)
+            if resume is not None:
+                self.load_state_dict(resume)
             for loop in loops:
                 if self.stop_reason is None:
                     loop.run(self)
@@ -229,6 +239,7 @@ class Engine:
         """
         self.step += steps
         self.epoch += epochs
+        self.commits += 1
         if self._records:
             self.deliver()
         if self._requests:
@@ -238,7 +249,7 @@ class Engine:
         """Give everything published to the sinks now; for loops that commit nothing, such as a test."""
         records, self._records = self._records, []
         for values in records:
-            record = Record(values, self.step, self.epoch, self.attempt)
+            record = Record(values, self.step, self.epoch, self.commits, self.attempt)
             for sink in self._sinks:
                 sink(record)
 
@@ -264,6 +275,7 @@ class Engine:
             "engine": {
                 "step": self.step,
                 "epoch": self.epoch,
+                "commits": self.commits,
                 "attempt": self.attempt,
                 "meters": self.meters.state_dict(),
             },
@@ -286,16 +298,17 @@ class Engine:
         part_states = {name: state for name, state in state_dict.items() if name not in ("engine", "hooks")}
         _same_names(self.parts, part_states, "part")
         _same_names(hooks, hook_states, "hook")
-        counters = {name: own.get(name) for name in ("step", "epoch", "attempt")}
-        step, epoch, attempt = counters.values()
-        if not isinstance(step, int) or not isinstance(epoch, int) or not isinstance(attempt, int):
-            raise StateError(f"the counters are {counters}, not integers", where="engine")
+        counters = {name: own.get(name) for name in ("step", "epoch", "commits", "attempt")}
+        numbers = [value for value in counters.values() if isinstance(value, int) and value >= 0]
+        if len(numbers) < len(counters):
+            raise StateError(f"the counters are {counters}, not whole numbers", where="engine")
         targets = [(name, part, part_states[name]) for name, part in self.parts.items()]
         targets += [(f"hooks.{name}", hook, hook_states[name]) for name, hook in hooks.items()]
         for name, target, state in targets:
             _load(name, target, state)
         self.meters.load_state_dict(_mapping(own, "meters"))
-        self.step, self.epoch, self.attempt = step, epoch, attempt + 1
+        self.step, self.epoch, self.commits, attempt = numbers
+        self.attempt = attempt + 1
 
 
 def _mapping(tree: Mapping[str, object], name: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the kernel imports no torch; only its types are named here
 
     from torch import Tensor, nn
 
-    from treenail.kernel.engine import Engine
+    from treenail.kernel.engine import Engine, Record
 
 T = TypeVar("T")
 
@@ -181,17 +181,16 @@ class FileBackend(Protocol):
 class VisBackend(Protocol):
     """Scalars, images, graphs, configs and texts of a run, written to a place that people look at.
 
-    It is given committed steps only. `start` says which attempt of the run this is and where it begins; what an earlier
-    attempt wrote beyond that (a validation at that very step has a later epoch) is dropped: a resumed run has no
-    doubled tail.
+    It is given committed steps only. `start` says which attempt of the run this is and after which commit it begins; what
+    an earlier attempt wrote in later commits is dropped: a resumed run has no doubled tail.
     """
 
-    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
-        """Begin (attempt 1) or resume a run that has committed `step` steps and completed `epoch` epochs."""
+    def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
+        """Begin a run (attempt 1, step 0, commit 0) or resume one that stands at `step`, after `commit`."""
         ...
 
-    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
-        """Add one value for each name at a committed step."""
+    def scalars(self, record: Record) -> None:
+        """Add a point to the curve of each name, at the record's step."""
         ...
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:

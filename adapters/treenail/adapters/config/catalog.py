@@ -104,7 +104,7 @@ class Catalog:
         else:
             target = self._registered(name, slot)
         if not fits(target, slot):
-            raise RegistryError(f"'{name}' is {_kind(target)}, which is not a {type_name(slot)}")
+            raise RegistryError(f"'{name}' is {_kind(target)}, not {a(type_name(slot))}")
         return target
 
     def _registered(self, name: str, slot: object) -> Callable[..., object]:
@@ -116,7 +116,7 @@ class Catalog:
                 others = [other for other, registry in self.registries.items() if other != port and name in registry]
                 if others and not error.message.startswith("several"):
                     raise RegistryError(
-                        f"'{name}' is a {others[0]}, here a {port} is needed", mend="`treenail adapters` lists them"
+                        f"'{name}' is {a(others[0])}, here {a(port)} is needed", mend="`treenail adapters` lists them"
                     ) from None
                 raise
         found = {id(target): target for target in self._anywhere(name) if fits(target, slot)}
@@ -165,7 +165,7 @@ def _is_method(protocol: type, name: str) -> bool:
 def _kind(target: Callable[..., object]) -> str:
     for port, kind in PORTS.items():
         if isinstance(target, type) and not get_args(kind) and fits(target, kind):
-            return f"a {port}"
+            return a(port)
     return "a class" if isinstance(target, type) else "a function"
 
 
@@ -173,3 +173,8 @@ def type_name(slot: object) -> str:
     """Name a slot's type for messages: the port's name where it is one."""
     port = next((port for port, kind in PORTS.items() if kind == slot), None)
     return port or getattr(slot, "__name__", None) or str(slot)
+
+
+def a(noun: str) -> str:
+    """Put the indefinite article before a noun."""
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast, get_arg
 import msgspec
 import torch
 
-from treenail.adapters.config.catalog import Catalog, type_name
+from treenail.adapters.config.catalog import Catalog, a, type_name
 from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, TreePath, dotted
 from treenail.adapters.config.signature import Field, fields_of
 from treenail.kernel import Component, Late, Spec, SpecError, TreenailError, did_you_mean, name_of
@@ -113,7 +113,7 @@ class _Converter:
         rest = [member for member in members if member is not NoneType]
         if len(rest) == 1:
             return self.convert(value, rest[0], path)
-        tried: list[Sequence[Mistake]] = []
+        tried: list[list[Mistake]] = []
         for member in rest:
             trial = _Converter(self._document, self._catalog, self._imports, self._targets)
             found = trial.convert(value, member, path)
@@ -121,7 +121,8 @@ class _Converter:
                 return found
             tried.append(trial.mistakes)
         if isinstance(value, dict) and "type" in value:  # a component: the member that came furthest explains best
-            self.mistakes += max(tried, key=_reach)
+            nearest = max(tried, key=lambda mistakes: len(mistakes[0].path))
+            self.mistakes += nearest
             return WRONG
         expected = " or ".join(dict.fromkeys(type_name(member) for member in members))
         return self.wrong(path, f"expected {expected}, got {_shown(value)}")
@@ -175,7 +176,7 @@ class _Converter:
             isinstance(plain, type) and isinstance(value, plain)
         ):
             return value  # an object that a Python config holds
-        return self.wrong(path, f"expected a {type_name(kind)} as a mapping {{type: …}}, got {_shown(value)}")
+        return self.wrong(path, f"expected {a(type_name(kind))} as a mapping {{type: …}}, got {_shown(value)}")
 
     def _untyped(self, value: object, path: TreePath) -> object:
         if isinstance(value, dict) and isinstance(value.get("type"), str):
@@ -197,12 +198,12 @@ class _Converter:
 
     def _component(self, value: object, slot: object, path: TreePath, *, late: bool) -> object:
         if not isinstance(value, dict):
-            return self.wrong(path, f"expected a {type_name(slot)} as a mapping {{type: …}}, got {_shown(value)}")
+            return self.wrong(path, f"expected {a(type_name(slot))} as a mapping {{type: …}}, got {_shown(value)}")
         name = value.get("type")
         if not isinstance(name, str):
             problem = "'type' is missing" if "type" not in value else f"'type' must be a name, got {_shown(name)}"
             return self.wrong(
-                (*path, "type") if "type" in value else path, f"{problem}; write type: NAME of a {type_name(slot)}"
+                (*path, "type") if "type" in value else path, f"{problem}; write type: NAME of {a(type_name(slot))}"
             )
         target = self._resolve(name, slot, (*path, "type"))
         if target is WRONG or not callable(target):
@@ -257,10 +258,6 @@ class _Converter:
                 positional += [converted.pop(name) for name in leading]
                 positional += cast(list[object], converted.pop(field.name))  # converted to a list above
         return tuple(positional), converted
-
-
-def _reach(mistakes: Sequence[Mistake]) -> int:
-    return len(mistakes[0].path)
 
 
 def _is_enum(kind: object) -> bool:

@@ -71,14 +71,14 @@ class Document:
 
     def locate(self, path: TreePath, *, key: bool = False) -> str:
         """Return ``file:line:column`` of a value, or of its key; of the nearest part around it if it was not written."""
-        if key and path in self._keys and not any(path[: len(each)] == each for each in self.overrides):
+        overridden = [part for part in self.overrides if path[: len(part)] == part]
+        if overridden:
+            return f"override '{self.overrides[max(overridden, key=len)]}'"
+        if key and path in self._keys:
             return self._format(self._keys[path])
         for length in range(len(path), -1, -1):
-            part = path[:length]
-            if part in self.overrides:
-                return f"override '{self.overrides[part]}'"
-            if part in self._values:
-                return self._format(self._values[part])
+            if path[:length] in self._values:
+                return self._format(self._values[path[:length]])
         return self.source
 
     def _format(self, position: tuple[int, int]) -> str:

@@ -27,7 +27,7 @@ class VisHook(Hook):
     def before_train(self, engine: Engine) -> None:
         """Start the backends at the step where this attempt begins."""
         for backend in self._backends:
-            backend.start(run=self._run, attempt=engine.attempt, step=engine.step, epoch=engine.epoch)
+            backend.start(run=self._run, attempt=engine.attempt, step=engine.step, commit=engine.commits)
             if self._config:
                 backend.config(self._config)
         if not self._started:
@@ -37,7 +37,7 @@ class VisHook(Hook):
     def _write(self, record: Record) -> None:
         if self._started:
             for backend in self._backends:
-                backend.scalars(record.values, step=record.step, epoch=record.epoch)
+                backend.scalars(record)
 
     def after_run(self, engine: Engine) -> None:
         """Close the backends."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 from torch import Tensor, nn
 
-from treenail.kernel import FileError, require
+from treenail.kernel import FileError, Record, require
 
 
 class JsonLines:
-    """Writes ``scalars.jsonl`` (a line for each record: step, epoch, attempt, values), ``images/``, ``texts/``, ``config.txt``.
+    """Writes ``scalars.jsonl`` (a line for each record: step, epoch, commit, attempt, values), ``images/``, ``texts/``, ``config.txt``.
 
     Args:
         directory: Where; it is made when the run starts.
@@ -22,26 +21,24 @@ class JsonLines:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        self._attempt = 1
         self._file: TextIO | None = None
 
-    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
-        """Open the files; lines of earlier attempts beyond `step` and `epoch` are dropped."""
-        self._attempt = attempt
+    def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
+        """Open the files; lines of earlier attempts from later commits are dropped."""
         path = self.directory / "scalars.jsonl"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                _drop_tail(path, step, epoch)
+                _drop_tail(path, commit)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise FileError(f"cannot write: {error.strerror}", where=str(path)) from error
 
-    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+    def scalars(self, record: Record) -> None:
         """Add a line."""
         if self._file is None:
             raise FileError("scalars before start() or after close()", where=str(self.directory))
-        line = {"step": step, "epoch": epoch, "attempt": self._attempt, **values}
+        line = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")} | dict(record.values)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
@@ -88,17 +85,15 @@ class JsonLines:
         return self.directory.joinpath(kind, *parts)
 
 
-def _drop_tail(path: Path, step: int, epoch: int) -> None:
-    """Keep the whole lines up to a step and epoch; a line that a crash tore is dropped, too."""
+def _drop_tail(path: Path, commit: int) -> None:
+    """Keep the whole lines up to a commit; a line that a crash tore is dropped, too."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(record, dict) or not {"step", "epoch"} <= record.keys():
-            continue
-        if record["step"] <= step and record["epoch"] <= epoch:
+        if isinstance(record, dict) and isinstance(record.get("commit"), int) and record["commit"] <= commit:
             kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:

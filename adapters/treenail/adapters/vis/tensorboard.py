@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from treenail.kernel import FileError, require
+from treenail.kernel import FileError, Record, require
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -29,7 +28,7 @@ class TensorBoard:
         self.directory = Path(directory)
         self._writer: SummaryWriter | None = None
 
-    def start(self, *, run: str, attempt: int, step: int, epoch: int) -> None:
+    def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Open a new event file; TensorBoard drops what earlier ones hold from the step after `step` on."""
         from torch.utils.tensorboard import SummaryWriter
 
@@ -41,11 +40,11 @@ class TensorBoard:
             raise FileError("TensorBoard was not started, or is closed", where=str(self.directory))
         return self._writer
 
-    def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
+    def scalars(self, record: Record) -> None:
         """Add a point to each curve."""
         writer = self._started()
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
+        for name, value in record.values.items():
+            writer.add_scalar(name, value, record.step)
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Add a picture."""

@@ -1,0 +1,5 @@
+"""The command ``treenail``."""
+
+from treenail.adapters.cli.main import main
+
+__all__ = ["main"]

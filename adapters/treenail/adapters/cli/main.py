@@ -1,0 +1,122 @@
+"""Arguments of the commands, and errors as one line with an exit code.
+
+Exit codes: 0 done, 1 failed while running, 2 wrong input (config, arguments, checkpoint), 130 and 143 stopped by SIGINT
+and SIGTERM with a checkpoint saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from treenail.kernel import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    RegistryError,
+    SpecError,
+    TreenailError,
+)
+
+_WRONG_INPUT = (ConfigError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
+
+_OVERRIDES = "key=value pairs replace parts of the config: optimizer.lr=3e-4 schedules.0.every=step hooks.best=null"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        arguments: Those after the program's name; the process's own when None.
+    """
+    options = _parser().parse_args(arguments)
+    from treenail.adapters.cli import commands  # torch is imported only once there is something to do
+
+    try:
+        return int(getattr(commands, options.command)(options))
+    except KeyboardInterrupt:
+        return _report(
+            "interrupted; nothing of this attempt is lost that a checkpoint holds", 128 + signal.SIGINT, options
+        )
+    except TreenailError as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        return _report(f"{error}{notes}", 2 if isinstance(error, _WRONG_INPUT) else 1, options)
+    except BrokenPipeError:  # the reader of our output left
+        return 1
+    except Exception as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        detail = " ".join(str(error).split())
+        return _report(f"{type(error).__name__}: {detail}{notes}; --debug shows where", 1, options)
+
+
+def _report(message: str, code: int, options: argparse.Namespace) -> int:
+    if options.debug:
+        traceback.print_exc()
+    prefix = "" if options.command == "check" else "error: "
+    print(f"{prefix}{message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="treenail", description="Train PyTorch models from checked configs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        return command
+
+    train = add(
+        "train",
+        "train a model",
+        "Train the run that a config describes, then test it if the config has a test.\n\n"
+        "Checkpoints, curves and logs go to the work directory. Ctrl-C and SIGTERM stop at the next step,\n"
+        "with a checkpoint; --resume goes on from the latest one, exactly where the run stood.",
+    )
+    train.add_argument("config", type=Path, help="a .yaml file, or a .py file with a variable 'run'")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    train.add_argument(
+        "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+
+    test = add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
+    test.add_argument("config", type=Path, help="the config the checkpoint was trained with")
+    test.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    test.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
+    )
+
+    check = add(
+        "check",
+        "check configs",
+        "Check configs and build nothing. Every mistake is a line 'file:line:column: path: message'; exit code 2 if there is one.",
+    )
+    check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=".yaml and .py files")
+    check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)
+
+    export = add(
+        "export",
+        "export a checkpoint's model",
+        "Export the model of a checkpoint. The artefact is compared with the model and only then published.",
+    )
+    export.add_argument("config", type=Path, help="the config the checkpoint was trained with")
+    export.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    export.add_argument("--checkpoint", type=Path, required=True, metavar="P", help="as for test")
+    export.add_argument(
+        "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the artefact")
+
+    add(
+        "adapters",
+        "list ports and adapters",
+        "List every port, its adapters by the names a config uses, and whether each is ready here or what to install.",
+    )
+    return parser

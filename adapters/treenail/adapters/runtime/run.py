@@ -1,0 +1,181 @@
+"""What the commands do: train, test and export a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import msgspec
+from torch import Tensor, nn
+
+from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.comm import SingleProcess
+from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
+from treenail.adapters.logging import make_logger
+from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load
+from treenail.adapters.runtime.signals import stop_on_signals
+from treenail.adapters.runtime.workdir import CHECKPOINTS
+from treenail.adapters.vis import JsonLines
+from treenail.contracts import Manifest, Run
+from treenail.kernel import CheckpointError, ConfigError, Engine, Exporter, Hook, Late, ParityReport, Spec, StateError
+
+
+class Summary(NamedTuple):
+    """How a run ended.
+
+    Args:
+        metrics: The last results by name (``"val/accuracy"``, ``"test/accuracy"``).
+        step: Training steps of the whole run.
+        epoch: Epochs completed.
+        seconds: Time of this attempt.
+        attempt: 1, one more for every resume.
+        best: (metric, value, step) of the best validation, where the config asks for it.
+        stop_reason: Why the run stopped before its end, or None.
+        work_dir: Where checkpoints, curves and logs lie.
+    """
+
+    metrics: dict[str, float]
+    step: int
+    epoch: int
+    seconds: float
+    attempt: int
+    best: tuple[str, float, int] | None
+    stop_reason: str | None
+    work_dir: Path
+
+
+def train(run: Run, work_dir: Path, *, resume: bool = False) -> Summary:
+    """Train, then test if the config has a test.
+
+    Args:
+        run: The config.
+        work_dir: Where checkpoints, curves and logs go.
+        resume: Go on from the latest checkpoint there.
+
+    Raises:
+        TreenailError: Whatever is wrong with the config, the checkpoint, the directory or the training.
+    """
+    began = perf_counter()
+    if not run.vis:
+        run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
+    assembly = assemble(run, work_dir)
+    communicator = SingleProcess()
+    store = CheckpointStore(
+        LocalFiles(work_dir / CHECKPOINTS),
+        keep_last=run.checkpoints.keep_last,
+        config=assembly.config,
+        world_size=communicator.world_size,
+    )
+    engine = Engine(assembly.parts, checkpointer=store)
+    for name, hook in default_hooks(run, assembly, work_dir).items():
+        engine.attach(hook, name)
+    state = None
+    if resume:
+        manifest, state = store.load("latest")
+        store.run = manifest.run
+    loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
+    metrics: dict[str, float] = {}
+    engine.subscribe(
+        lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
+    )
+    try:
+        with stop_on_signals(engine):
+            engine.run(*loops, resume=state)
+    except StateError as error:
+        message = f"{error.where}: {error.message}" if error.where else error.message
+        where = f"{store.files.uri}/{store.resolve('latest')}" if resume else None
+        raise CheckpointError(message, where=where, mend=error.mend) from error
+    best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
+    return Summary(
+        metrics=metrics,
+        step=engine.step,
+        epoch=engine.epoch,
+        seconds=perf_counter() - began,
+        attempt=engine.attempt,
+        best=(best.metric, best.best, best.step) if best and best.best is not None else None,
+        stop_reason=engine.stop_reason,
+        work_dir=work_dir,
+    )
+
+
+def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hook]:
+    """Return the hooks of a run by name: the defaults, those of the config in their place or besides, none for null."""
+    specs: dict[str, Spec[Hook] | None] = {
+        "timer": Spec(TimerHook),
+        "logger": Spec(LoggerHook),
+        "progress": Spec(ProgressHook),
+        "schedule": Spec(ScheduleHook),
+        "checkpoint": Spec(CheckpointHook),
+        **run.hooks,
+    }
+    logger = make_logger(json_lines=work_dir / "log.jsonl")
+    hooks = {name: each.filled(logger=logger).build() for name, each in specs.items() if each is not None}
+    if "vis" not in hooks and assembly.vis:
+        config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
+        hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)
+    return hooks
+
+
+def test(run: Run, checkpoint: Path) -> dict[str, float]:
+    """Test the model of a checkpoint; return the results by name.
+
+    Args:
+        run: The config; it must have a test.
+        checkpoint: A checkpoint's directory, or a pointer: ``…/checkpoints/best``.
+
+    Raises:
+        TreenailError: The config has no test, or the checkpoint cannot be used.
+    """
+    if run.test is None:
+        raise ConfigError("the config has no 'test'", mend="add test: {dataset: …, batch_size: …, metrics: […]}")
+    device = choose_device(run.device)
+    model, _ = load_model(run, checkpoint)
+    loss = run.loss.build()
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    loop = evaluation(run, run.test, "test", model.to(device), loss, device)
+    Engine().run(loop)
+    if loop.metrics is None:
+        raise AssertionError("an uninterrupted evaluation has metrics")
+    return loop.metrics
+
+
+def export(run: Run, checkpoint: Path, exporter: Exporter, destination: Path) -> ParityReport:
+    """Export the model of a checkpoint, with a batch of the config's data as example input.
+
+    Raises:
+        TreenailError: The checkpoint cannot be used, or the artefact does not agree with the model.
+    """
+    model, _ = load_model(run, checkpoint)
+    data = run.test or run.val or run.train
+    batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))))
+    if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
+        raise ConfigError("the data gives no (inputs, targets) batches", where="test.dataset")
+    return exporter.export(model, batch[0][:4], destination)
+
+
+def load_model(run: Run, checkpoint: Path) -> tuple[nn.Module, Manifest]:
+    """Build the model of a config and give it a checkpoint's weights.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, it is damaged, or it is of another model.
+    """
+    if not checkpoint.exists():
+        raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
+    path = checkpoint.absolute()
+    manifest, state = CheckpointStore(LocalFiles(path.parent)).load(path.name)
+    model = run.model.build()
+    weights = state.get("model")
+    if not isinstance(weights, dict):
+        raise CheckpointError("the checkpoint holds no model", where=str(checkpoint))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint is of another model: {' '.join(str(error).split())}",
+            where=str(checkpoint),
+            mend="use the config that it was trained with",
+        ) from error
+    return model, manifest

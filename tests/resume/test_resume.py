@@ -1,0 +1,123 @@
+"""The first law: a run that was killed and resumed equals the run that was not, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.files import LocalFiles
+
+CONFIG = Path(__file__).with_name("noisy_run.py")
+STEPS = 24
+POINTS = [
+    "before_train_iter",
+    "after_train_iter",
+    "after_train_epoch",
+    "after_val_iter",
+    "after_val_epoch",
+    "before_save_checkpoint",
+]
+
+
+class Outcome(NamedTuple):
+    """What two runs are compared by."""
+
+    state: dict[str, object]
+    logged: list[dict[str, float]]
+
+    def __repr__(self) -> str:
+        return "Outcome(…)"  # a failing example is reported with its arguments, of which this one has megabytes
+
+
+def start(work_dir: Path, *, workers: int, checkpoints: str, kill: tuple[int, str] | None, resume: bool) -> int:
+    """Run the real command in a process of its own; return its exit code, negative for a signal."""
+    environment = os.environ | {"RUN_WORKERS": str(workers), "RUN_CHECKPOINTS": checkpoints, "OMP_NUM_THREADS": "1"}
+    environment["RUN_KILL"] = f"{kill[0]} {kill[1]}" if kill else ""
+    command = [sys.executable, "-m", "treenail.adapters.cli", "train", str(CONFIG), "--work-dir", str(work_dir)]
+    done = subprocess.run(
+        command + ["--resume"] * resume, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def outcome(work_dir: Path) -> Outcome:
+    """Read the last checkpoint and the logged scalars; clock times and the number of attempts may differ."""
+    _, state = CheckpointStore(LocalFiles(work_dir / "checkpoints")).load("latest")
+    engine = state.pop("engine")
+    assert isinstance(engine, dict)
+    state["counters"] = [engine["step"], engine["epoch"]]
+    lines = (work_dir / "jsonlines" / "scalars.jsonl").read_text().splitlines()
+    logged = [json.loads(line) for line in lines]
+    for record in logged:
+        for name in ("time", "data_time", "attempt", "commit"):
+            record.pop(name, None)
+    return Outcome(state, logged)
+
+
+def difference(ours: object, theirs: object, path: str = "state") -> str | None:
+    """Return the path of the first difference of two state trees; tensors must be equal bit for bit."""
+    if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        equal = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+        return None if equal else path
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        if ours.keys() != theirs.keys():
+            return f"{path}: keys {ours.keys() ^ theirs.keys()}"
+        pairs = [(ours[key], theirs[key], f"{path}.{key}") for key in ours]
+    elif isinstance(ours, list | tuple) and isinstance(theirs, list | tuple) and len(ours) == len(theirs):
+        pairs = [(one, other, f"{path}[{i}]") for i, (one, other) in enumerate(zip(ours, theirs, strict=True))]
+    else:
+        return None if ours == theirs else f"{path}: {ours!r} != {theirs!r}"
+    return next((found for pair in pairs if (found := difference(*pair))), None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    work_dir = tmp_path_factory.mktemp("undisturbed")
+    assert start(work_dir, workers=0, checkpoints="1 epoch", kill=None, resume=False) == 0
+    return outcome(work_dir)
+
+
+kills = st.lists(st.tuples(st.integers(0, STEPS - 1), st.sampled_from(POINTS)), min_size=1, max_size=2)
+
+
+@settings(
+    max_examples=int(os.environ.get("TREENAIL_RESUME_EXAMPLES", "5")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(kills=kills, workers=st.sampled_from([0, 1, 2]), checkpoints=st.sampled_from(["1 step", "3 step", "1 epoch"]))
+@example(kills=[(13, "after_train_iter")], workers=2, checkpoints="3 step")  # mid-epoch, with prefetched batches
+@example(kills=[(8, "after_val_epoch"), (16, "after_val_iter")], workers=0, checkpoints="1 epoch")  # inside validations
+def test_a_killed_and_resumed_run_equals_the_undisturbed_one(
+    undisturbed: Outcome, kills: list[tuple[int, str]], workers: int, checkpoints: str
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        work_dir = Path(directory)
+        for kill in [*sorted(kills), None]:
+            resume = (work_dir / "checkpoints" / "latest").exists()
+            code = start(work_dir, workers=workers, checkpoints=checkpoints, kill=kill, resume=resume)
+        assert code == 0
+        found = outcome(work_dir)
+    where = difference(found.state, undisturbed.state)
+    assert where is None, where
+    where = difference(found.logged, undisturbed.logged, "logged")
+    assert where is None, where
+
+
+def test_the_comparison_sees_a_single_bit(undisturbed: Outcome) -> None:
+    weights = undisturbed.state["model"]
+    assert isinstance(weights, dict)
+    changed = {name: weight.clone() for name, weight in weights.items()}
+    changed["0.weight"].view(torch.int32)[0, 0] ^= 1
+    assert difference(changed, weights) == "state.0.weight"
