@@ -336,6 +336,7 @@ def _load(name: str, target: Stateful, state: object) -> None:
         raise
     except Exception as error:
         detail = " ".join(str(error).split())
+        detail = detail if len(detail) <= 400 else f"{detail[:400]} …"
         raise StateError(
             f"{type(target).__qualname__} does not take this state: {type(error).__name__}: {detail}",
             where=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 from treenail.adapters.config import Catalog, InvalidConfigError, load_run
@@ -21,7 +22,12 @@ def train(options: Namespace) -> int:
     run = load_run(options.config, options.overrides)
     work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
     print(f"work directory: {work_dir}", file=sys.stderr)
-    summary = train_run(run, work_dir, resume=options.resume)
+    try:
+        summary = train_run(run, work_dir, resume=options.resume, allow_changes=options.allow_changes)
+    except BaseException:
+        with suppress(OSError):
+            work_dir.rmdir()  # succeeds only if nothing was written
+        raise
     _print_summary(summary)
     if summary.stop_reason in ("SIGINT", "SIGTERM"):
         again = " ".join(["treenail train", str(options.config), *options.overrides, f"--work-dir {work_dir} --resume"])

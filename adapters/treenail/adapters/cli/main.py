@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from treenail.kernel import (
+    BuildError,
     CheckpointError,
     ConfigError,
     MissingDependencyError,
@@ -22,7 +23,7 @@ from treenail.kernel import (
     TreenailError,
 )
 
-_WRONG_INPUT = (ConfigError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
+_WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
 
 _OVERRIDES = "key=value pairs replace parts of the config: optimizer.lr=3e-4 schedules.0.every=step hooks.best=null"
 
@@ -85,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
     )
     train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+    train.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="resume although the config changed in a way that changes the result",
+    )
 
     test = add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
     test.add_argument("config", type=Path, help="the config the checkpoint was trained with")
@@ -96,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     check = add(
         "check",
         "check configs",
-        "Check configs and build nothing. Every mistake is a line 'file:line:column: path: message'; exit code 2 if there is one.",
+        "Check configs and build nothing.\n\n"
+        "Every mistake is a line 'file:line:column: path: message', all mistakes at once; exit code 2 if there is one.",
     )
     check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=".yaml and .py files")
     check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)

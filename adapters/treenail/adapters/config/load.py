@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from treenail.adapters.config.catalog import Catalog
+from treenail.adapters.config.catalog import Catalog, a
 from treenail.adapters.config.convert import convert, describe
 from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, parse_yaml, read_text
 from treenail.adapters.config.overrides import apply_overrides
@@ -60,6 +60,6 @@ def _run_python(path: Path) -> Run:
         raise InvalidConfigError([Mistake(where, "", f"{type(error).__name__}: {error}")]) from error
     run = getattr(module, "run", None)
     if not isinstance(run, Run):
-        found = "has no variable 'run'" if run is None else f"has a 'run' that is a {type(run).__name__}"
+        found = "has no variable 'run'" if run is None else f"has a 'run' that is {a(type(run).__name__)}"
         raise ConfigError(f"the file {found}", where=str(path), mend="define run = Run(model=spec(…)(…), …)")
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -67,8 +68,7 @@ class OnnxExporter:
         example = inputs if len(inputs) > 1 else torch.cat([inputs, inputs])
         size = sum(each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()])
         try:
-            with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                warnings.simplefilter("ignore")
+            with _silence():
                 program = torch.onnx.export(
                     model,
                     (example,),
@@ -125,6 +125,20 @@ class OnnxExporter:
                 )
             worst = max(worst, difference)
         return tuple(shapes), worst
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress and its remarks on packages that are not needed from the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -18,20 +18,33 @@ def make_logger(console: TextIO | None = None, json_lines: Path | None = None) -
         console: Where people read; standard error when None. Colours where it is a terminal.
         json_lines: A file that gets each event as a line of JSON, too; it is appended to.
     """
-    console = console or sys.stderr
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if json_lines is not None:
         processors.append(_JsonLines(json_lines))
-    processors.append(structlog.dev.ConsoleRenderer(colors=console.isatty(), pad_event_to=0, sort_keys=False))
+    processors.append(
+        structlog.dev.ConsoleRenderer(colors=(console or sys.stderr).isatty(), pad_event_to=0, sort_keys=False)
+    )
     logger = structlog.wrap_logger(
-        structlog.PrintLogger(console),
+        _Terminal(console),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
     )
     return cast("FilteringBoundLogger", logger)  # structlog types the wrapper as Any
+
+
+class _Terminal:
+    """Writes lines to a stream; to what standard error is at that moment when None, since a progress bar wraps it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        print(message, file=self._stream or sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = msg
 
 
 class _JsonLines:

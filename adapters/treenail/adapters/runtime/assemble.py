@@ -16,7 +16,7 @@ from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.sampling import RandomSampler, SequentialSampler
 from treenail.adapters.seeding import RngState, seed_process
 from treenail.contracts import Data, Evaluation, Loss, Run, TrainWork
-from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix
+from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix, name_of
 
 
 class Assembly(NamedTuple):
@@ -133,9 +133,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def plain(value: object) -> object:
-    """Return a described config with what is not plain data replaced by its repr, for manifests and texts."""
+    """Return a described config with what is not plain data replaced by its name, for manifests and texts."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return f"<{name_of(value if callable(value) else type(value))}>"  # a repr may hold an address

@@ -15,6 +15,7 @@ from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
 from treenail.adapters.logging import make_logger
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load
+from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.signals import stop_on_signals
 from treenail.adapters.runtime.workdir import CHECKPOINTS
 from treenail.adapters.vis import JsonLines
@@ -46,13 +47,14 @@ class Summary(NamedTuple):
     work_dir: Path
 
 
-def train(run: Run, work_dir: Path, *, resume: bool = False) -> Summary:
+def train(run: Run, work_dir: Path, *, resume: bool = False, allow_changes: bool = False) -> Summary:
     """Train, then test if the config has a test.
 
     Args:
         run: The config.
         work_dir: Where checkpoints, curves and logs go.
         resume: Go on from the latest checkpoint there.
+        allow_changes: Resume although the config is not the checkpoint's in a way that changes the result.
 
     Raises:
         TreenailError: Whatever is wrong with the config, the checkpoint, the directory or the training.
@@ -75,6 +77,8 @@ def train(run: Run, work_dir: Path, *, resume: bool = False) -> Summary:
     if resume:
         manifest, state = store.load("latest")
         store.run = manifest.run
+        if not allow_changes:
+            refuse_changes(manifest.config, assembly.config, store.resolve("latest"))
     loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
     metrics: dict[str, float] = {}
     engine.subscribe(
@@ -174,8 +178,14 @@ def load_model(run: Run, checkpoint: Path) -> tuple[nn.Module, Manifest]:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint is of another model: {' '.join(str(error).split())}",
+            f"the checkpoint is of another model: {_first_mismatch(error)}",
             where=str(checkpoint),
             mend="use the config that it was trained with",
         ) from error
     return model, manifest
+
+
+def _first_mismatch(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return lines[0].rstrip(".") + more

@@ -34,7 +34,17 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
                     mend="leave --resume out, or name a --work-dir",
                 )
             return resumable[-1]
-        given = parent / f"{int(runs[-1].name) + 1 if runs else 1:03d}"
+        number = int(runs[-1].name) if runs else 0
+        while True:  # two runs that begin at once must not share a directory
+            number += 1
+            given = parent / f"{number:03d}"
+            try:
+                given.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise _unwritable(given, error.strerror or str(error)) from None
+            return given
     elif resume and not _has_checkpoint(given):
         raise CheckpointError("there is no checkpoint to resume from", where=str(given), mend="leave --resume out")
     elif not resume and _has_checkpoint(given):
@@ -57,8 +67,10 @@ def _probe(work_dir: Path) -> None:
         files.write("probe", b"")
         files.delete("probe")
     except FileError as error:
-        raise ConfigError(
-            f"the work directory cannot be written: {error.message.removeprefix('cannot write: ')}",
-            where=str(work_dir),
-            mend="choose another --work-dir",
-        ) from None
+        raise _unwritable(work_dir, error.message.removeprefix("cannot write: ")) from None
+
+
+def _unwritable(work_dir: Path, cause: str) -> ConfigError:
+    return ConfigError(
+        f"the work directory cannot be written: {cause}", where=str(work_dir), mend="choose another --work-dir"
+    )

@@ -13,7 +13,9 @@ from treenail.kernel import FileError, Record, require
 
 
 class JsonLines:
-    """Writes ``scalars.jsonl`` (a line for each record: step, epoch, commit, attempt, values), ``images/``, ``texts/``, ``config.txt``.
+    """Writes ``scalars.jsonl``, ``images/``, ``texts/``, ``config.txt`` and ``graph.txt``.
+
+    A line of ``scalars.jsonl`` is a record: step, epoch, commit, attempt, and the values by name.
 
     Args:
         directory: Where; it is made when the run starts.

@@ -1,0 +1,54 @@
+"""What a resumed run's config may change."""
+
+from __future__ import annotations
+
+from treenail.kernel import ConfigError
+
+_HARMLESS = ("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test")
+_HARMLESS_FIELDS = ("num_workers",)
+
+
+def refuse_changes(before: object, now: object, checkpoint: str) -> None:
+    """Refuse a config that would make the rest of a run another one.
+
+    Longer training, hooks, curves, the test and the number of loader processes may change.
+
+    Args:
+        before: The config of the checkpoint's manifest.
+        now: The config of this attempt, as plain data.
+        checkpoint: Name of the checkpoint.
+
+    Raises:
+        ConfigError: Something else differs; the message names the first differences.
+    """
+    changes = [
+        f"{path}: {old} → {new}"
+        for path, old, new in differences(before, now)
+        if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in _HARMLESS)
+        and path.rpartition(".")[2] not in _HARMLESS_FIELDS
+    ]
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise ConfigError(
+            f"the config is not the one that this run was begun with: {'; '.join(changes[:3])}{more}",
+            where=checkpoint,
+            mend="undo that, begin a new run, or resume with --allow-changes",
+        )
+
+
+def differences(before: object, now: object, path: str = "") -> list[tuple[str, str, str]]:
+    """Return (path, before, now) of each leaf that differs between two trees of plain data."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        lead = f"{path}." if path else ""
+        pairs = [(f"{lead}{key}", before.get(key), now.get(key)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(before, now, strict=True))]
+    else:
+        return [] if before == now else [(path, _short(before), _short(now))]
+    return [found for name, old, new in pairs for found in differences(old, new, name)]
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
