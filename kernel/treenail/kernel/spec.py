@@ -60,11 +60,14 @@ class Component(Generic[T_co]):
         signature = signature_of(self.target)
         if signature is None:
             return
+        unknown = [name for name in self.kwargs if name not in signature.parameters]
+        if unknown and not any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
+            mend = did_you_mean(unknown[0], signature.parameters) or f"its signature is {signature}"
+            raise SpecError(f"{name_of(self.target)} takes no '{unknown[0]}'", where=self.where, mend=mend)
         try:
             signature.bind(*(None,) * self.awaited, *self.args, **self.kwargs)
         except TypeError as error:
-            unknown = [name for name in self.kwargs if name not in signature.parameters]
-            mend = did_you_mean(unknown[0], signature.parameters) if unknown else f"its signature is {signature}"
+            mend = f"its signature is {signature}"
             raise SpecError(f"{name_of(self.target)}: {error}", where=self.where, mend=mend) from None
 
     def _call(self, *awaited: object) -> T_co:

@@ -168,6 +168,9 @@ class _Reader:
             raise ConfigError(f"the file expands to more than {_MAX_NODES:,} values", where=self._source)
         place = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.values[path] = place
+        expected = "map" if isinstance(node, MappingNode) else "seq" if isinstance(node, SequenceNode) else None
+        if expected and str(node.tag) != _CORE + expected:
+            return self._refuse_tag(node, path)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -195,9 +198,12 @@ class _Reader:
             value: Hashable = self._constructor.construct_object(node, deep=True)
             return value
         if tag not in (_CORE + "str", _CORE + "timestamp"):
-            self._mistake(node, path, f"the tag {tag.replace(_CORE, '!!')} is not allowed; write plain values")
-            return None
+            return self._refuse_tag(node, path)
         return str(node.value)
+
+    def _refuse_tag(self, node: Node, path: TreePath) -> None:
+        tag = str(node.tag).replace(_CORE, "!!")
+        self._mistake(node, path, f"the tag {tag} is not allowed, tags can name code; write plain values")
 
     def _mistake(self, node: Node, path: TreePath, message: str) -> None:
         where = f"{self._source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
