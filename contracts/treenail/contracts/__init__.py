@@ -1,7 +1,7 @@
 """What crosses a seam: the config of a run, the checkpoint manifest, what loops work on; and the laws of the ports."""
 
 from treenail.contracts.checkpoint import FORMAT_VERSION, FileEntry, Manifest
-from treenail.contracts.run import Checkpoints, Data, Dataset, Evaluation, Loss, Run, Schedule
+from treenail.contracts.run import Checkpoints, Data, Dataset, Evaluation, Loss, Run, Samples, Schedule
 from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Loss",
     "Manifest",
     "Run",
+    "Samples",
     "Schedule",
     "StepOutput",
     "TrainWork",

@@ -6,7 +6,7 @@ holds the right kind of component.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
@@ -35,7 +35,7 @@ class Dataset(Protocol):
         ...
 
 
-class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dataset and how it is drawn.
 
     Args:
@@ -53,7 +53,11 @@ class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drop_last: bool = False
 
 
-class Evaluation(Data, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Data(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Data to train on."""
+
+
+class Evaluation(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Data to evaluate on, and what to measure besides the loss.
 
     Args:
@@ -117,8 +121,8 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     val: Evaluation | None = None
     test: Evaluation | None = None
     schedules: tuple[Schedule, ...] = ()
-    hooks: dict[str, Spec[Hook] | None] = {}
-    vis: dict[str, Late[Path, VisBackend] | None] = {}
+    hooks: Mapping[str, Spec[Hook] | None] = {}
+    vis: Mapping[str, Late[Path, VisBackend] | None] = {}
     checkpoints: Checkpoints = Checkpoints()
     seed: Annotated[int, Meta(ge=0)] = 0
     device: str = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -26,13 +26,12 @@ class StepOutput(NamedTuple):
 
 @runtime_checkable
 class EvaluationLoop(Protocol):
-    """A pass over evaluation data; a `Loop` without state of its own.
+    """A pass over evaluation data; a `Loop` without state of its own."""
 
-    Attributes:
-        metrics: The results by name (``"val/accuracy"``); None before the first pass and after an interrupted one.
-    """
-
-    metrics: dict[str, float] | None
+    @property
+    def metrics(self) -> Mapping[str, float] | None:
+        """The results by name (``"val/accuracy"``); None before the first pass and after an interrupted one."""
+        ...
 
     def run(self, engine: Engine) -> None:
         """Evaluate; return early, with `metrics` None, when the engine is asked to stop meanwhile."""

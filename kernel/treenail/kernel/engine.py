@@ -7,7 +7,7 @@ hooks and signal handlers *request* a checkpoint or a stop, the next commit carr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from treenail.kernel.errors import EngineError, HookError, StateError, TreenailError, did_you_mean
 from treenail.kernel.hooks import HOOK_POINTS, Attached, inspect_hook, order_hooks
@@ -108,10 +108,6 @@ class Engine:
         checkpointer: Where requested checkpoints go; without one a request is an error.
 
     Attributes:
-        step: Training steps committed since the run began, across resumes.
-        epoch: Training epochs completed.
-        commits: Commits made; a state saved by commit n has all records up to n behind it.
-        attempt: 1 for a new run, one more for every resume.
         total_steps: Steps of the whole run where the loop knows them, for progress.
         stop_reason: Why a stop was requested; loops look at it after each commit.
         points: What loops fire.
@@ -126,10 +122,8 @@ class Engine:
             if reserved in self.parts:
                 raise EngineError(f"a part may not be called '{reserved}'", mend="choose another name")
         self.checkpointer = checkpointer
-        self.step = 0
-        self.epoch = 0
-        self.commits = 0
-        self.attempt = 1
+        self._step = self._epoch = self._commits = 0
+        self._attempt = 1
         self.total_steps: int | None = None
         self.stop_reason: str | None = None
         self.points = Points()
@@ -140,10 +134,34 @@ class Engine:
         self._records: list[Mapping[str, float]] = []
         self._requests: list[tuple[str, tuple[str, ...]]] = []
 
+    @property
+    def step(self) -> int:
+        """Training steps committed since the run began, across resumes."""
+        return self._step
+
+    @property
+    def epoch(self) -> int:
+        """Training epochs completed."""
+        return self._epoch
+
+    @property
+    def commits(self) -> int:
+        """Commits made; a state saved by commit n has all records up to n behind it."""
+        return self._commits
+
+    @property
+    def attempt(self) -> int:
+        """1 for a new run, one more for every resume."""
+        return self._attempt
+
     # Parts and hooks
 
-    def part(self, name: str, kind: type[T]) -> T:
+    def part(self, name: str, kind: Callable[..., T]) -> T:
         """Return a part, typed.
+
+        Args:
+            name: Its name.
+            kind: The class or Protocol it shall be of (typed as a callable, since a Protocol is no `type[T]` to mypy).
 
         Raises:
             EngineError: There is no such part, or it is of another kind.
@@ -152,9 +170,10 @@ class Engine:
         if found is None:
             mend = did_you_mean(name, self.parts) or f"the parts are {', '.join(self.parts) or 'none'}"
             raise EngineError(f"the engine holds no part '{name}'", mend=mend)
-        if not isinstance(found, kind):
-            raise EngineError(f"the part '{name}' is a {type(found).__qualname__}, not a {kind.__qualname__}")
-        return found
+        if not isinstance(kind, type) or not isinstance(found, kind):
+            wanted = getattr(kind, "__qualname__", repr(kind))
+            raise EngineError(f"the part '{name}' is a {type(found).__qualname__}, not a {wanted}")
+        return cast("T", found)
 
     def attach(self, hook: object, name: str | None = None) -> None:
         """Add a hook: an object with at least one hook point, usually a subclass of `Hook`.
@@ -166,7 +185,7 @@ class Engine:
         Raises:
             HookError: A point is misspelt or mis-signed, the name is taken, or the order contradicts itself.
         """
-        name = name or type(hook).__qualname__
+        name = name or str(getattr(hook, "__qualname__", type(hook).__qualname__))
         if any(each.name == name for each in self._attached):
             raise HookError(f"a hook named '{name}' is already attached", mend="attach it under another name")
         attached = [*self._attached, inspect_hook(name, hook)]
@@ -237,9 +256,9 @@ class Engine:
 
         Only loops call this, when every part is consistent: after a step and all its hooks, or at the end of an epoch.
         """
-        self.step += steps
-        self.epoch += epochs
-        self.commits += 1
+        self._step += steps
+        self._epoch += epochs
+        self._commits += 1
         if self._records:
             self.deliver()
         if self._requests:
@@ -307,8 +326,8 @@ class Engine:
         for name, target, state in targets:
             _load(name, target, state)
         self.meters.load_state_dict(_mapping(own, "meters"))
-        self.step, self.epoch, self.commits, attempt = numbers
-        self.attempt = attempt + 1
+        self._step, self._epoch, self._commits, attempt = numbers
+        self._attempt = attempt + 1
 
 
 def _mapping(tree: Mapping[str, object], name: str) -> dict[str, object]:

@@ -104,6 +104,7 @@ class Hook:
 
 
 HOOK_POINTS: tuple[str, ...] = tuple(name for name, value in vars(Hook).items() if isinstance(value, FunctionType))
+_FLAT_POINTS = [point.replace("_", "") for point in HOOK_POINTS]
 _PARAMETERS = {point: getattr(Hook, point).__code__.co_varnames[1:] for point in HOOK_POINTS}
 
 
@@ -133,6 +134,8 @@ def inspect_hook(name: str, hook: object) -> Attached:
     from difflib import get_close_matches
 
     where = f"hook '{name}' ({type(hook).__qualname__})"
+    if isinstance(hook, type):
+        raise HookError("it is a class, not a hook", where=f"hook '{name}'", mend=f"attach {hook.__qualname__}(…)")
     handlers: dict[str, Callable[..., None]] = {}
     for point in HOOK_POINTS:
         handler = getattr(hook, point, None)
@@ -144,7 +147,7 @@ def inspect_hook(name: str, hook: object) -> Attached:
             continue
         if not callable(getattr(hook, method, None)):
             continue
-        near = get_close_matches(method, HOOK_POINTS, n=1, cutoff=0.85)
+        near = get_close_matches(method.replace("_", "").lower(), _FLAT_POINTS, n=1, cutoff=0.85)
         if near or method.startswith(("before_", "after_", "on_")):
             mend = did_you_mean(method, HOOK_POINTS) or f"the points are {', '.join(HOOK_POINTS)}"
             raise HookError(

@@ -6,6 +6,7 @@ it, never a method that each adapter repeats. The laws of a port are executable:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -23,10 +24,12 @@ T = TypeVar("T")
 class Stateful(Protocol):
     """An object whose state can be saved and restored; the same shape as `torch.distributed.checkpoint.stateful.Stateful`."""
 
+    @abstractmethod
     def state_dict(self) -> dict[str, object]:
         """Return the state: nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and None."""
         ...
 
+    @abstractmethod
     def load_state_dict(self, state_dict: dict[str, object], /) -> object:
         """Take a state that `state_dict` returned, in this process or another one."""
         ...
@@ -41,13 +44,24 @@ class Sampler(Stateful, Protocol):
     0 <= cursor <= len(sampler). Drawing indices moves nothing; `advance` does, when samples have been *consumed*.
     """
 
-    epoch: int
-    cursor: int
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        ...
 
+    @property
+    @abstractmethod
+    def cursor(self) -> int:
+        """How many samples of the current epoch were consumed."""
+        ...
+
+    @abstractmethod
     def __len__(self) -> int:
         """Return how many indices one whole epoch has, whatever the cursor."""
         ...
 
+    @abstractmethod
     def indices(self, cursor: int, count: int) -> Tensor:
         """Return the indices at positions cursor … cursor+count-1 of the current epoch's order.
 
@@ -63,10 +77,12 @@ class Sampler(Stateful, Protocol):
         """
         ...
 
+    @abstractmethod
     def __iter__(self) -> Iterator[int]:
         """Yield the indices from the cursor to the end of the epoch; the cursor stays where it is."""
         ...
 
+    @abstractmethod
     def advance(self, count: int) -> None:
         """Record that `count` further samples were consumed.
 
@@ -75,6 +91,7 @@ class Sampler(Stateful, Protocol):
         """
         ...
 
+    @abstractmethod
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is the current one (then the cursor stays: a resumed epoch goes on).
 
@@ -88,6 +105,7 @@ class Sampler(Stateful, Protocol):
 class Loop(Stateful, Protocol):
     """Runs an engine through one kind of work: training by epoch, validation, test, or one of yours."""
 
+    @abstractmethod
     def run(self, engine: Engine) -> None:
         """Do the work: fire the engine's hook points, commit each step, stop soon after `engine.stop_reason` is set."""
         ...
@@ -125,15 +143,18 @@ class FileBackend(Protocol):
     """
 
     @property
+    @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this backend can do beyond the primitives."""
         ...
 
     @property
+    @abstractmethod
     def uri(self) -> str:
         """Where the root lies, for people and messages: ``file:///data/run``, ``s3://bucket/run``."""
         ...
 
+    @abstractmethod
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Return `length` bytes from `start` (all to the end when None); fewer come back at the end of the file.
 
@@ -143,6 +164,7 @@ class FileBackend(Protocol):
         """
         ...
 
+    @abstractmethod
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`, durably: when this returns, a power cut does not lose it.
 
@@ -153,6 +175,7 @@ class FileBackend(Protocol):
         """
         ...
 
+    @abstractmethod
     def stat(self, path: str) -> FileStat:
         """Return size and time of a file.
 
@@ -161,6 +184,7 @@ class FileBackend(Protocol):
         """
         ...
 
+    @abstractmethod
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below the directory `prefix` ("" is the root), in order of their names' bytes.
 
@@ -168,6 +192,7 @@ class FileBackend(Protocol):
         """
         ...
 
+    @abstractmethod
     def delete(self, path: str) -> None:
         """Remove a file.
 
@@ -185,30 +210,37 @@ class VisBackend(Protocol):
     an earlier attempt wrote in later commits is dropped: a resumed run has no doubled tail.
     """
 
+    @abstractmethod
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Begin a run (attempt 1, step 0, commit 0) or resume one that stands at `step`, after `commit`."""
         ...
 
+    @abstractmethod
     def scalars(self, record: Record) -> None:
         """Add a point to the curve of each name, at the record's step."""
         ...
 
+    @abstractmethod
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Add a picture: float[channels, height, width] in [0, 1], 1 or 3 channels, RGB."""
         ...
 
+    @abstractmethod
     def graph(self, model: nn.Module, inputs: Tensor) -> None:
         """Add the model's graph, traced or listed on an example input of shape [batch, …]."""
         ...
 
+    @abstractmethod
     def config(self, config: str) -> None:
         """Add the run's config as text."""
         ...
 
+    @abstractmethod
     def text(self, name: str, text: str, *, step: int) -> None:
         """Add a text."""
         ...
 
+    @abstractmethod
     def close(self) -> None:
         """Flush and release everything; calling it twice is harmless."""
         ...
@@ -234,6 +266,7 @@ class ParityReport(NamedTuple):
 class Exporter(Protocol):
     """Turns a model into an artefact that can be deployed, published only after a parity check."""
 
+    @abstractmethod
     def export(self, model: nn.Module, inputs: Tensor, destination: Path) -> ParityReport:
         """Export in eval mode, run the artefact at several batch sizes, compare, and only then publish.
 
@@ -255,19 +288,23 @@ class Communicator(Protocol):
     """Rank, world size and collectives, on tensors and on objects. Every rank calls the same collective in the same order."""
 
     @property
+    @abstractmethod
     def rank(self) -> int:
         """This process's number, 0 <= rank < world_size."""
         ...
 
     @property
+    @abstractmethod
     def world_size(self) -> int:
         """How many processes take part."""
         ...
 
+    @abstractmethod
     def barrier(self) -> None:
         """Wait until every rank is here."""
         ...
 
+    @abstractmethod
     def all_reduce(self, tensor: Tensor, op: str = "sum") -> Tensor:
         """Return the element-wise ``"sum"``, ``"mean"``, ``"max"`` or ``"min"`` over ranks, a new tensor on every rank.
 
@@ -276,6 +313,7 @@ class Communicator(Protocol):
         """
         ...
 
+    @abstractmethod
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Return rank `source`'s tensor, a new tensor on every rank.
 
@@ -284,10 +322,12 @@ class Communicator(Protocol):
         """
         ...
 
+    @abstractmethod
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """Return every rank's tensor in rank order, new tensors; first dimensions may differ."""
         ...
 
+    @abstractmethod
     def broadcast_object(self, value: T, source: int = 0) -> T:
         """Return rank `source`'s value on every rank.
 
@@ -296,6 +336,7 @@ class Communicator(Protocol):
         """
         ...
 
+    @abstractmethod
     def all_gather_object(self, value: T) -> list[T]:
         """Return every rank's value in rank order."""
         ...
@@ -305,14 +346,17 @@ class Communicator(Protocol):
 class Metric(Protocol):
     """Accumulates over an evaluation and gives named results."""
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget everything seen."""
         ...
 
+    @abstractmethod
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch: the model's outputs [batch, …] and the targets [batch, …]."""
         ...
 
+    @abstractmethod
     def compute(self) -> Mapping[str, float]:
         """Return the results of everything seen since `reset`, by name.
 
@@ -326,23 +370,28 @@ class Metric(Protocol):
 class BatchSource(Stateful, Protocol):
     """Batches of an epoch for a loop: iterates from where consumption stands, and moves on only when told to."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return how many batches one whole epoch has."""
         ...
 
+    @abstractmethod
     def __iter__(self) -> Iterator[object]:
         """Yield the batches of the current epoch that have not been consumed."""
         ...
 
     @property
+    @abstractmethod
     def consumed(self) -> int:
         """How many batches of the current epoch have been consumed."""
         ...
 
+    @abstractmethod
     def advance(self) -> None:
         """Record that one further batch was consumed."""
         ...
 
+    @abstractmethod
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is the current one."""
         ...
@@ -352,6 +401,7 @@ class BatchSource(Stateful, Protocol):
 class Checkpointer(Protocol):
     """Where the engine's commits put checkpoints."""
 
+    @abstractmethod
     def save(
         self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from treenail.kernel.errors import MissingDependencyError, RegistryError, did_you_mean
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 ENTRY_POINT_GROUP = "treenail.adapters"
 
@@ -119,14 +120,14 @@ class Registry(Generic[T]):
                 )
             rivals.append((scope, declaration))
 
-    def register(self, name: str, *aliases: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    def register(self, name: str, *aliases: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Return a decorator that registers a class or function of this process under a name.
 
         Raises:
             RegistryError: The name is taken.
         """
 
-        def add(target: Callable[..., T]) -> Callable[..., T]:
+        def add(target: Callable[P, T]) -> Callable[P, T]:
             for each in (name, *aliases):
                 if each in self._callables or each in self._by_name:
                     raise RegistryError(f"the {self.port} '{each}' is registered twice", mend="choose another name")

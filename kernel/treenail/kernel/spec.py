@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 from treenail.kernel.errors import BuildError, SpecError, TreenailError, did_you_mean
 
@@ -49,14 +49,17 @@ class Component(Generic[T_co]):
         awaited: int = 0,
         where: str | None = None,
     ) -> None:
-        self.target = target
-        self.args = args
-        self.kwargs = dict(kwargs or {})
-        self.awaited = awaited
-        self.where = where
+        self.target: Final = target
+        self.args: Final = args
+        self.kwargs: Final[Mapping[str, object]] = dict(kwargs or {})
+        self.awaited: Final = awaited
+        self.where: Final = where
         self._check()
 
     def _check(self) -> None:
+        if missing := getattr(self.target, "__abstractmethods__", None):
+            mend = f"write {', '.join(sorted(missing))}"
+            raise SpecError(f"{name_of(self.target)} lacks methods of its port", where=self.where, mend=mend)
         signature = signature_of(self.target)
         if signature is None:
             return
@@ -90,7 +93,7 @@ class Component(Generic[T_co]):
             return self
         free = list(signature.parameters)[self.awaited + len(self.args) :]
         added = {name: value for name, value in available.items() if name in free and name not in self.kwargs}
-        return type(self)(self.target, self.args, self.kwargs | added, awaited=self.awaited, where=self.where)
+        return type(self)(self.target, self.args, {**self.kwargs, **added}, awaited=self.awaited, where=self.where)
 
     def __repr__(self) -> str:
         written = ["…"] * self.awaited + [repr(argument) for argument in self.args]

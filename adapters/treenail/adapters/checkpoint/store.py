@@ -8,6 +8,7 @@ written atomically and durably, the manifest last: a directory without a valid m
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -173,7 +174,8 @@ class CheckpointStore:
 
     def pointers(self) -> dict[str, str]:
         """Return the pointers, and the directory that each leads to."""
-        return {path: self.files.read(path).decode() for path in self.files.list() if "/" not in path}
+        found = {path: self.files.read(path, 0, 256) for path in self.files.list() if "/" not in path}
+        return {path: name.decode() for path, name in found.items() if re.fullmatch(rb"[\w.-]*\w", name)}
 
     def _manifest(self, directory: str) -> Manifest:
         path = f"{directory}/{MANIFEST}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, get_args, get_origin
 
 from torch import nn
@@ -159,7 +159,9 @@ def _has(produced: type, name: str) -> bool:
 
 
 def _is_method(protocol: type, name: str) -> bool:
-    return any(name in vars(base) for base in protocol.__mro__)
+    return any(
+        isinstance(vars(base).get(name), FunctionType) for base in protocol.__mro__
+    )  # an attribute may be set later
 
 
 def _kind(target: Callable[..., object]) -> str:

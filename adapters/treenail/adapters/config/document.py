@@ -170,7 +170,8 @@ class _Reader:
         self.values[path] = place
         expected = "map" if isinstance(node, MappingNode) else "seq" if isinstance(node, SequenceNode) else None
         if expected and str(node.tag) != _CORE + expected:
-            return self._refuse_tag(node, path)
+            self._refuse_tag(node, path)
+            return None
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -198,7 +199,8 @@ class _Reader:
             value: Hashable = self._constructor.construct_object(node, deep=True)
             return value
         if tag not in (_CORE + "str", _CORE + "timestamp"):
-            return self._refuse_tag(node, path)
+            self._refuse_tag(node, path)
+            return None
         return str(node.value)
 
     def _refuse_tag(self, node: Node, path: TreePath) -> None:

@@ -15,7 +15,7 @@ from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.sampling import RandomSampler, SequentialSampler
 from treenail.adapters.seeding import RngState, seed_process
-from treenail.contracts import Data, Evaluation, Loss, Run, TrainWork
+from treenail.contracts import Evaluation, Loss, Run, Samples, TrainWork
 from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix, name_of
 
 
@@ -94,7 +94,7 @@ def evaluation(run: Run, data: Evaluation, mode: str, model: nn.Module, loss: Lo
     return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed)
 
 
-def load(data: Data, seed: int, mode: str, device: torch.device) -> Loader:
+def load(data: Samples, seed: int, mode: str, device: torch.device) -> Loader:
     """Build dataset, sampler and loader; randomness of the mode follows from the run's seed."""
     dataset = data.dataset.build()
     seed = mix(seed, mode)

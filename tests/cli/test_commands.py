@@ -1,0 +1,293 @@
+"""The commands as a user calls them: what they print, their exit codes, and that bad input is one line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from treenail.adapters.cli import main
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
+QUICK = ["loop.max_epochs=2", "vis={jsonlines: {type: jsonlines}}", "hooks.progress=null", "device=cpu"]
+
+
+class Called(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Calls the command in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Called:
+        self._capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Called(code, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def treenail(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return Command(capsys)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work directory of two epochs of the digits."""
+    work_dir = tmp_path_factory.mktemp("run") / "trained"
+    assert main(["train", CONFIG, *QUICK, "--work-dir", str(work_dir)]) == 0
+    return work_dir
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "copied"))
+
+
+def test_a_run_prints_its_results_and_where_they_lie(treenail: Command) -> None:
+    done = treenail("train", CONFIG, *QUICK, "loop.max_epochs=1")
+    assert done.code == 0
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert rows["steps"] == "20 (1 epochs)"
+    assert float(rows["test/accuracy"]) > 0.5
+    for place in ("checkpoints", "curves", "log"):
+        assert Path(rows[place]).exists()
+    assert rows["log"].startswith("work_dirs/digits/001/")
+    again = treenail("train", CONFIG, *QUICK, "loop.max_epochs=1")
+    assert "work_dirs/digits/002/" in again.out
+
+
+def test_the_log_is_lines_of_json(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["train", "train", "val", "train", "train", "val", "test"]
+    assert [line["step"] for line in lines] == [10, 20, 20, 30, 40, 40, 40]
+    assert {"train/loss", "lr", "time", "data_time", "timestamp", "level"} <= lines[0].keys()
+
+
+def test_a_checkpoint_is_tested_with_the_accuracy_of_its_run(trained: Path, treenail: Command) -> None:
+    test = json.loads((trained / "jsonlines" / "scalars.jsonl").read_text().splitlines()[-1])
+    done = treenail("test", CONFIG, *QUICK, "--checkpoint", trained / "checkpoints" / "latest")
+    assert done.code == 0
+    assert f"test/accuracy  {test['test/accuracy']:.4f}" in done.out
+
+
+def test_a_finished_run_can_be_made_longer(copied: Path, treenail: Command) -> None:
+    done = treenail("train", CONFIG, *QUICK, "loop.max_epochs=3", "--work-dir", copied, "--resume")
+    assert done.code == 0
+    assert "60 (3 epochs)" in done.out
+    steps = [json.loads(line)["step"] for line in (copied / "jsonlines" / "scalars.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=0.5"], "is not the one that this run was begun with: optimizer.lr: 0.002 → 0.5"),
+        (["train.batch_size=32"], "train.batch_size: 64 → 32"),
+    ],
+)
+def test_a_resume_that_would_be_another_run_is_refused(
+    copied: Path, treenail: Command, overrides: list[str], message: str
+) -> None:
+    done = treenail("train", CONFIG, *QUICK, *overrides, "--work-dir", copied, "--resume")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert "--allow-changes" in done.err
+    allowed = treenail("train", CONFIG, *QUICK, *overrides, "--work-dir", copied, "--resume", "--allow-changes")
+    assert allowed.code == 0
+
+
+def test_check_prints_every_mistake_of_every_config(treenail: Command) -> None:
+    Path("one.yaml").write_text(Path(CONFIG).read_text().replace("lr:", "lrr:").replace("mode: max", "mode: mx"))
+    Path("empty.yaml").touch()
+    done = treenail("check", CONFIG, "one.yaml", "empty.yaml", "missing.yaml", ".")
+    assert done.code == 2
+    assert done.out == f"{CONFIG}: right\n"
+    lines = done.err.splitlines()
+    assert lines[0].startswith("one.yaml:19:26: optimizer.lrr: AdamW takes no 'lrr'; did you mean 'lr'?")
+    assert lines[1].startswith("one.yaml:42:50: hooks.best.mode: expected one of 'max', 'min', got 'mx'")
+    assert [line.partition(":")[0] for line in lines[2:5]] == ["empty.yaml", "missing.yaml", "."]
+    assert lines[5] == "5 mistakes"
+
+
+def test_export_publishes_an_artefact_that_agrees(trained: Path, treenail: Command) -> None:
+    done = treenail(
+        "export", CONFIG, *QUICK, "--checkpoint", trained / "checkpoints" / "best", "--out", "out/digits.onnx"
+    )
+    assert done.code == 0, done.err
+    assert "largest difference" in done.out
+    assert [path.name for path in Path("out").iterdir()] == ["digits.onnx"]
+    unknown = treenail(
+        "export", CONFIG, "--checkpoint", trained / "checkpoints" / "best", "--format", "onx", "--out", "x"
+    )
+    assert (unknown.code, unknown.err) == (2, "error: unknown exporter 'onx'; did you mean 'onnx'?\n")
+
+
+def test_adapters_lists_every_port_and_what_is_ready(treenail: Command) -> None:
+    done = treenail("adapters")
+    assert done.code == 0
+    for line in ("hook", "  tensorboard    ready", "  onnx           ready", "15 names of torch.optim, such as"):
+        assert line in done.out
+
+
+@pytest.mark.parametrize("command", ["train", "test", "check", "export", "adapters"])
+def test_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: treenail {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", CONFIG, "optimizer.lr=-1"], "AdamW could not be built: ValueError: Invalid learning rate: -1.0"),
+        (["train", CONFIG, "device=cud"], "the device 'cud' cannot be used"),
+        (
+            ["train", CONFIG, "--work-dir", "file/below"],
+            "file/below: the work directory cannot be written: Not a directory",
+        ),
+        (["train", CONFIG, "--work-dir", "new", "--resume"], "new: there is no checkpoint to resume from"),
+        (["train", CONFIG, "--resume"], "work_dirs/digits: there is no checkpoint to resume from"),
+        (["train", "file"], "file: '' is no kind of config"),
+        (["train", "missing.yaml"], "missing.yaml: there is no such file"),
+        (["test", CONFIG, "--checkpoint", "missing"], "missing: there is no such checkpoint"),
+        (["test", CONFIG, "test=null", "--checkpoint", "file"], "the config has no 'test'"),
+        (
+            ["test", CONFIG, "--checkpoint", "file"],
+            "there is no checkpoint 'file'",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(treenail: Command, arguments: list[str], message: str) -> None:
+    Path("file").touch()
+    done = treenail(*arguments)
+    errors = [line for line in done.err.splitlines() if not line.startswith("work directory: ")]
+    assert done.code == 2
+    assert len(errors) == 1, done.err
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert not list(Path().glob("work_dirs/*/*")), "a run that never began leaves no directory"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=1e30"], "the loss became"),
+        (["hooks.best.metric=val/acuracy"], "which validation does not give; did you mean 'val/accuracy'?"),
+        (["model.args.0.out_channels=16"], "RuntimeError: running_mean should contain 16 elements"),
+        (["loss={type: Identity}"], "loss.type"),
+    ],
+)
+def test_a_failure_while_training_is_one_line(treenail: Command, overrides: list[str], message: str) -> None:
+    done = treenail("train", CONFIG, *QUICK, *overrides)
+    assert done.code in (1, 2)
+    assert message in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+
+
+def test_debug_shows_the_traceback(treenail: Command) -> None:
+    done = treenail("train", CONFIG, *QUICK, "optimizer.lr=-1", "--debug")
+    assert done.code == 2
+    assert "Traceback" in done.err
+
+
+def test_a_directory_with_a_run_is_not_written_over(copied: Path, treenail: Command) -> None:
+    before = sorted(str(path) for path in copied.rglob("*"))
+    done = treenail("train", CONFIG, *QUICK, "--work-dir", copied)
+    assert done.code == 2
+    assert "holds a run already; go on with --resume" in done.err
+    assert sorted(str(path) for path in copied.rglob("*")) == before
+
+
+def damage_truncate(directory: Path) -> str:
+    path = directory / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    return "its manifest says"
+
+
+def damage_flip(directory: Path) -> str:
+    path = directory / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return "checksum is not that of its manifest"
+
+
+def damage_remove(directory: Path) -> str:
+    (directory / "state.json").unlink()
+    return "a file of the checkpoint is missing"
+
+
+def damage_manifest(directory: Path) -> str:
+    (directory / "manifest.json").write_text("{")
+    return "the manifest cannot be read"
+
+
+def damage_future(directory: Path) -> str:
+    manifest = json.loads((directory / "manifest.json").read_text()) | {"format_version": 99}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return "has format 99, this treenail reads up to 1; upgrade treenail"
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_manifest, damage_future])
+@pytest.mark.parametrize("command", ["test", "resume"])
+def test_a_damaged_checkpoint_is_named_and_refused(
+    copied: Path, treenail: Command, damage: object, command: str
+) -> None:
+    assert callable(damage)
+    latest = copied / "checkpoints" / "latest"
+    message = damage(copied / "checkpoints" / latest.read_text())
+    if command == "test":
+        done = treenail("test", CONFIG, *QUICK, "--checkpoint", latest)
+    else:
+        done = treenail("train", CONFIG, *QUICK, "--work-dir", copied, "--resume")
+    assert done.code == 2
+    assert message in done.err.splitlines()[-1]
+    assert latest.read_text() in done.err.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(trained: Path, treenail: Command) -> None:
+    smaller = ["model.args.0.out_channels=16", "model.args.1.num_features=16", "model.args.3.in_channels=16"]
+    done = treenail("test", CONFIG, *QUICK, *smaller, "--checkpoint", trained / "checkpoints" / "best")
+    assert done.code == 2
+    assert "the checkpoint is of another model: size mismatch for 0.weight" in done.err
+    assert "(and 6 more)" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    work_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "treenail.adapters.cli", "train", CONFIG, *QUICK, "loop.max_epochs=500"]
+    process = subprocess.Popen(
+        [*command, "train.num_workers=1", "--work-dir", str(work_dir)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step=30" in line:
+            break
+    os.killpg(process.pid, number)  # as a terminal does: the loader's workers get it, too
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"stopped by {signal.Signals(number).name}; a checkpoint is saved. Go on with:" in err
+    assert err.rstrip().endswith(f"--work-dir {work_dir} --resume")
+    manifest = json.loads(
+        (work_dir / "checkpoints" / (work_dir / "checkpoints" / "latest").read_text() / "manifest.json").read_text()
+    )
+    assert manifest["reason"] == signal.Signals(number).name
+    assert manifest["step"] >= 30

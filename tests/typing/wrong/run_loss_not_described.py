@@ -1,0 +1,16 @@
+"""A built loss in the config."""
+
+from torch import nn, optim
+
+from treenail.adapters.data import Digits
+from treenail.adapters.loops import EpochLoop
+from treenail.contracts import Data, Run
+from treenail.kernel import late, spec
+
+run = Run(
+    model=spec(nn.Linear)(64, 10),
+    loss=nn.CrossEntropyLoss(),  # E: "CrossEntropyLoss"; expected "Spec[Callable
+    optimizer=late(optim.AdamW)(lr=1e-3),
+    train=Data(dataset=spec(Digits)("train"), batch_size=32),
+    loop=late(EpochLoop)(max_epochs=3),
+)

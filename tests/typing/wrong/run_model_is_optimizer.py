@@ -1,0 +1,16 @@
+"""An optimizer in the model's place."""
+
+from torch import nn, optim
+
+from treenail.adapters.data import Digits
+from treenail.adapters.loops import EpochLoop
+from treenail.contracts import Data, Run
+from treenail.kernel import late, spec
+
+run = Run(
+    model=late(optim.AdamW)(lr=1e-3),  # E: "Late[ ... AdamW]"; expected "Spec[Module]"
+    loss=spec(nn.CrossEntropyLoss)(),
+    optimizer=late(optim.AdamW)(lr=1e-3),
+    train=Data(dataset=spec(Digits)("train"), batch_size=32),
+    loop=late(EpochLoop)(max_epochs=3),
+)

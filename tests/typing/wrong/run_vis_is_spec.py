@@ -1,0 +1,20 @@
+"""A place for curves whose directory is given although the run knows it."""
+
+from pathlib import Path
+
+from torch import nn, optim
+
+from treenail.adapters.data import Digits
+from treenail.adapters.loops import EpochLoop
+from treenail.adapters.vis import JsonLines
+from treenail.contracts import Data, Run
+from treenail.kernel import late, spec
+
+run = Run(
+    model=spec(nn.Linear)(64, 10),
+    loss=spec(nn.CrossEntropyLoss)(),
+    optimizer=late(optim.AdamW)(lr=1e-3),
+    train=Data(dataset=spec(Digits)("train"), batch_size=32),
+    loop=late(EpochLoop)(max_epochs=3),
+    vis={"curves": spec(JsonLines)(Path("curves"))},  # E: "Spec[JsonLines]"
+)
