@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar, cast
 
 from treenail.kernel.errors import EngineError, HookError, StateError, TreenailError, did_you_mean
-from treenail.kernel.hooks import HOOK_POINTS, Attached, inspect_hook, order_hooks
+from treenail.kernel.hooks import HOOK_POINTS, Attached, check_constraints, inspect_hook, order_hooks
 from treenail.kernel.meters import Meters
 from treenail.kernel.ports import Checkpointer, Loop, Stateful
 
@@ -214,6 +214,7 @@ class Engine:
             *loops: What to do.
             resume: A state tree to take first, after the hooks' `before_run`.
         """
+        check_constraints(self._attached)
         try:
             if fire := self.points.before_run:
                 fire(self)
@@ -245,7 +246,7 @@ class Engine:
 
     def publish(self, values: Mapping[str, float]) -> None:
         """Give scalars to every sink at the next commit; a step that never commits leaves no trace."""
-        self._records.append(values)
+        self._records.append(dict(values))
 
     def subscribe(self, sink: Callable[[Record], None]) -> None:
         """Add a receiver of committed scalars."""
@@ -254,18 +255,18 @@ class Engine:
     def commit(self, *, steps: int = 0, epochs: int = 0) -> None:
         """Advance the counters, deliver what was published, and save if that was requested.
 
-        Only loops call this, when every part is consistent: after a step and all its hooks, or at the end of an epoch.
+        Only loops call this, when every part is consistent: after a step and all its hooks, at the end of an epoch, after
+        a test.
         """
         self._step += steps
         self._epoch += epochs
         self._commits += 1
         if self._records:
-            self.deliver()
+            self._deliver()
         if self._requests:
             self._save()
 
-    def deliver(self) -> None:
-        """Give everything published to the sinks now; for loops that commit nothing, such as a test."""
+    def _deliver(self) -> None:
         records, self._records = self._records, []
         for values in records:
             record = Record(values, self.step, self.epoch, self.commits, self.attempt)

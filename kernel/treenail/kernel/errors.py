@@ -80,15 +80,15 @@ class TrainingError(TreenailError):
     """The training itself went wrong, for example a loss that is not finite."""
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """Return ``did you mean 'x'?`` for the choice nearest to ``word``, or None when nothing is near."""
+def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return ``did you mean 'x'?`` for the choice nearest to ``word``, None if none is near (difflib's ratio)."""
     from difflib import get_close_matches  # only needed once something went wrong
 
     known = list(choices)
     by_lower = {choice.lower(): choice for choice in reversed(known)}
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    near = get_close_matches(word, known, n=1, cutoff=cutoff)
     if not near:
-        near = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)]
+        near = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)]
     return f"did you mean '{near[0]}'?" if near else None
 
 

@@ -136,6 +136,10 @@ def inspect_hook(name: str, hook: object) -> Attached:
     where = f"hook '{name}' ({type(hook).__qualname__})"
     if isinstance(hook, type):
         raise HookError("it is a class, not a hook", where=f"hook '{name}'", mend=f"attach {hook.__qualname__}(…)")
+    for attribute in ("before", "after"):
+        names = getattr(hook, attribute, ())
+        if not isinstance(names, tuple | list) or not all(isinstance(each, str) for each in names):
+            raise HookError(f"{attribute} is {names!r}, not names", where=where, mend=f'write {attribute} = ("other",)')
     handlers: dict[str, Callable[..., None]] = {}
     for point in HOOK_POINTS:
         handler = getattr(hook, point, None)
@@ -185,25 +189,17 @@ def order_hooks(attached: Sequence[Attached]) -> list[Attached]:
     """Sort by the declared `before` and `after`, then by priority, then by attachment (Kahn's algorithm with a heap).
 
     Raises:
-        HookError: The declarations contradict each other (the cycle is named), or a name in them is nearly that of an
-            attached hook.
+        HookError: The declarations contradict each other; the cycle is named.
     """
-    from difflib import get_close_matches
-
     position = {each.name: index for index, each in enumerate(attached)}
     followers: list[set[int]] = [set() for _ in attached]
     for index, each in enumerate(attached):
         for attribute in ("before", "after"):
             for name in getattr(each.hook, attribute, ()):
                 other = position.get(name)
-                if other is None:
-                    if near := get_close_matches(name, position, n=1, cutoff=0.8):
-                        raise HookError(
-                            f"{attribute} names '{name}', which is not attached",
-                            where=f"hook '{each.name}'",
-                            mend=f"did you mean '{near[0]}'?",
-                        )
-                elif attribute == "before":
+                if other is None:  # not attached, or not yet
+                    continue
+                if attribute == "before":
                     followers[index].add(other)
                 else:
                     followers[other].add(index)
@@ -224,6 +220,22 @@ def order_hooks(attached: Sequence[Attached]) -> list[Attached]:
             f"the declared order of hooks is a cycle: {cycle}", mend="drop one `before` or `after` of these"
         )
     return ordered
+
+
+def check_constraints(attached: Sequence[Attached]) -> None:
+    """Refuse a `before` or `after` that names no attached hook, but nearly one: that is a misspelling.
+
+    Raises:
+        HookError: There is such a name.
+    """
+    names = [each.name for each in attached]
+    for each in attached:
+        for attribute in ("before", "after"):
+            for name in getattr(each.hook, attribute, ()):
+                if name not in names and (mend := did_you_mean(name, names, cutoff=0.8)):
+                    raise HookError(
+                        f"{attribute} names '{name}', which is not attached", where=f"hook '{each.name}'", mend=mend
+                    )
 
 
 def _find_cycle(attached: Sequence[Attached], followers: Sequence[set[int]]) -> list[str]:

@@ -40,8 +40,9 @@ class Sampler(Stateful, Protocol):
     """A resumable order of the indices of a dataset, epoch after epoch.
 
     The order of an epoch is a pure function of the sampler's arguments and the epoch; it depends neither on the number
-    of processes nor on what was drawn before. Its state is where the consumer stands: (epoch, cursor), with
-    0 <= cursor <= len(sampler). Drawing indices moves nothing; `advance` does, when samples have been *consumed*.
+    of processes nor on what was drawn before, and drawing leaves global generators alone. Its state is where the consumer
+    stands: (epoch, cursor), (0, 0) at first, 0 <= cursor <= len(sampler). Drawing moves nothing; `advance` does, when
+    samples have been *consumed*, and leaves an iteration under way undisturbed.
     """
 
     @property
@@ -138,8 +139,9 @@ class FileStat(NamedTuple):
 class FileBackend(Protocol):
     """Files under one root, named by relative POSIX paths (``"checkpoints/latest"``).
 
-    There are no directories to make or remove: a path may have any number of parts. A path that is empty, absolute or
-    climbs out of the root (``".."``) is refused with `FileError`.
+    There are no directories to make or remove: a path may have any number of parts. A path that is absolute, climbs out
+    of the root, has an empty, ``"."`` or ``".."`` part, a NUL or no UTF-8 form is refused with a `FileError` that is no
+    `FileMissingError`, by every method.
     """
 
     @property
@@ -250,7 +252,7 @@ class ParityReport(NamedTuple):
     """How an exported artefact compared with its model before it was published.
 
     Args:
-        files: Paths of the published files, the artefact first, then its side files.
+        files: Paths of the published files as `open` takes them, the artefact first, then its side files.
         shapes: The input shapes that were compared.
         max_abs_error: Largest absolute difference over all of them.
         tolerance: The largest that would have been accepted.

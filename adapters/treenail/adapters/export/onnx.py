@@ -102,8 +102,15 @@ class OnnxExporter:
         worst, shapes = 0.0, []
         for batch in dict.fromkeys((len(inputs), 1, len(inputs) + 3)):
             sample = inputs[torch.arange(batch) % len(inputs)]
-            with torch.inference_mode():
-                expected = model(sample)
+            try:
+                with torch.inference_mode():
+                    expected = model(sample)
+            except Exception as error:  # a model raises whatever it likes
+                detail = " ".join(str(error).split())
+                raise ExportError(
+                    f"the model itself fails on a batch of {batch}: {type(error).__name__}: {detail}",
+                    mend="let it take any number of samples",
+                ) from error
             if not isinstance(expected, Tensor):
                 raise ExportError(f"the model returns a {type(expected).__name__}", mend="let it return one tensor")
             try:

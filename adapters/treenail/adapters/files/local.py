@@ -103,7 +103,8 @@ class LocalFiles:
     def _resolve(self, path: str) -> Path:
         pure = PurePosixPath(path)
         parts = path.split("/")
-        if pure.is_absolute() or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        unsound = "\0" in path or any("\ud800" <= character <= "\udfff" for character in path)
+        if pure.is_absolute() or unsound or any(part in ("", ".", "..") for part in parts):
             raise FileError(
                 f"{path!r} is not a path below the root",
                 where=self.uri,

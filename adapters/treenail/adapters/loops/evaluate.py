@@ -83,7 +83,7 @@ class EvalLoop:
         if fire := points.after_val if validating else points.after_test:
             fire(engine)
         if not validating:
-            engine.deliver()  # a test commits no step
+            engine.commit()  # a validation is committed by the training around it
 
     def _pass(self, engine: Engine) -> dict[str, float] | None:
         points, validating = engine.points, self._mode == "val"
