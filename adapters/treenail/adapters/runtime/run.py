@@ -85,7 +85,7 @@ def train(run: Run, work_dir: Path, *, resume: bool = False, allow_changes: bool
         lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
     )
     try:
-        with stop_on_signals(engine):
+        with stop_on_signals(engine, save=not any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())):
             engine.run(*loops, resume=state)
     except StateError as error:
         message = f"{error.where}: {error.message}" if error.where else error.message

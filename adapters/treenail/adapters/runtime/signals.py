@@ -11,16 +11,23 @@ from treenail.kernel import Engine
 
 
 @contextmanager
-def stop_on_signals(engine: Engine) -> Iterator[None]:
+def stop_on_signals(engine: Engine, *, save: bool) -> Iterator[None]:
     """While inside, SIGINT and SIGTERM request a stop; a second one ends the process at once.
 
     Python runs signal handlers in the main thread only, so this must be entered there.
+
+    Args:
+        engine: What to stop.
+        save: Request a checkpoint, too; not needed where a hook does so at the end of training.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         if engine.stop_reason is not None:
             raise KeyboardInterrupt
-        engine.request_stop(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        if save:
+            engine.request_checkpoint(name)
+        engine.request_stop(name)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
