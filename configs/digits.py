@@ -35,6 +35,7 @@ def network(width: int = 32, dropout: float = 0.25) -> nn.Sequential:
 
 run = Run(
     seed=0,
+    threads=1,
     model=spec(network)(width=32),
     loss=partial(cross_entropy)(label_smoothing=0.05),
     optimizer=late(AdamW)(lr=2e-3, weight_decay=0.01),

@@ -110,6 +110,8 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         checkpoints: Which checkpoints stay.
         seed: Everything random in the run follows from it.
         device: ``"auto"`` (a GPU if there is one), or as torch names it.
+        threads: CPU threads of an operator, torch's default when None. A given number makes results on the CPU independent
+            of the machine's cores; a small model is fastest with 1.
         imports: Prefixes below which ``type: package.module:name`` may import components.
     """
 
@@ -126,4 +128,5 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoints: Checkpoints = Checkpoints()
     seed: Annotated[int, Meta(ge=0)] = 0
     device: str = "auto"
+    threads: Annotated[int, Meta(ge=1)] | None = None
     imports: tuple[str, ...] = ()

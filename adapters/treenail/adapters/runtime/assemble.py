@@ -52,6 +52,8 @@ def assemble(run: Run, work_dir: Path) -> Assembly:
         BuildError: A component's constructor raised.
         ConfigError: The device does not exist here, or the parts do not fit each other.
     """
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     device = choose_device(run.device)
     seed_process(run.seed)
     model = run.model.build().to(device)
