@@ -13,7 +13,7 @@ from treenail.adapters.comm import SingleProcess
 from treenail.adapters.data import Batches
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, LoggerHook, TimerHook, VisHook
-from treenail.adapters.logging import make_logger
+from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.vis import JsonLines, TensorBoard
@@ -99,12 +99,24 @@ def run(hooks: list[object], steps: int, loss: nn.Module | None = None) -> Engin
 
 def test_log_lines_come_at_the_interval_and_at_the_end_of_the_epoch(tmp_path: Path) -> None:
     console = StringIO()
-    logger = make_logger(console, tmp_path / "log.jsonl")
-    run([TimerHook(), LoggerHook(interval=2, logger=logger), VisHook([JsonLines(tmp_path)], run="r")], 5)
+    logger = LoggerHook(
+        interval=2, terminal_seconds=0, terminal=terminal_logger(console), log_file=tmp_path / "log.jsonl"
+    )
+    run([TimerHook(), logger, VisHook([JsonLines(tmp_path)], run="r")], 5)
     assert [line["step"] for line in records(tmp_path / "scalars.jsonl")] == [2, 4, 5]
     assert [line["step"] for line in records(tmp_path / "log.jsonl")] == [2, 4, 5]
+    assert all(
+        {"time", "data_time", "train/loss", "timestamp"} <= line.keys() for line in records(tmp_path / "log.jsonl")
+    )
     assert console.getvalue().count("train/loss=") == 3
     assert "\x1b" not in console.getvalue(), "no colours where nobody sees them"
+
+
+def test_people_see_at_most_a_line_per_while_and_the_file_has_all(tmp_path: Path) -> None:
+    console, path = StringIO(), tmp_path / "log.jsonl"
+    run([LoggerHook(interval=1, terminal_seconds=60, terminal=terminal_logger(console), log_file=path)], 5)
+    assert console.getvalue().count("train/loss=") == 1
+    assert len(records(path)) == 5
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
@@ -113,7 +125,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
             return outputs.sum() * float("inf")
 
     with pytest.raises(TrainingError, match=r"the loss became (inf|-inf|nan) in the 2 steps up to step 2"):
-        run([LoggerHook(interval=2, logger=make_logger(StringIO()))], 5, Infinite())
+        run([LoggerHook(interval=2, terminal=terminal_logger(StringIO()))], 5, Infinite())
 
 
 def test_the_best_value_is_kept_and_restored() -> None:

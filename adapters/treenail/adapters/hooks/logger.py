@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from math import isfinite
+from pathlib import Path
+from time import perf_counter
 
 from structlog.typing import FilteringBoundLogger
 
-from treenail.adapters.logging import make_logger
+from treenail.adapters.logging import JsonLog, terminal_logger
 from treenail.contracts import StepOutput
 from treenail.kernel import Engine, Hook, Record, TrainingError
 
 
 class LoggerHook(Hook):
-    """Publishes the means since the last line, every `interval` steps and at the end of an epoch, and logs what is committed.
+    """Publishes the means since the last record, every `interval` steps and at the end of an epoch, and logs what is committed.
 
     Published are the loss (``train/loss``, weighted by batch sizes), the meters and the gauges (``lr`` …); what validation
-    and test publish is logged, too.
+    and test publish is logged, too. The file gets every record, people at most one of the training per `terminal_seconds`.
 
     Args:
-        interval: Steps between lines, counted over the whole run.
-        logger: A structlog logger; one that writes to the terminal when None.
+        interval: Steps between records, counted over the whole run.
+        terminal_seconds: Least time between two lines of the training on the terminal; 0 shows all.
+        terminal: A structlog logger for people; one that writes to standard error when None.
+        log_file: A file that gets every record as a line of JSON.
 
     Raises:
         TrainingError: (while training) the loss is not finite; the message says between which steps.
@@ -27,15 +31,27 @@ class LoggerHook(Hook):
 
     priority = 60
 
-    def __init__(self, interval: int = 10, logger: FilteringBoundLogger | None = None) -> None:
+    def __init__(
+        self,
+        interval: int = 10,
+        terminal_seconds: float = 1.0,
+        terminal: FilteringBoundLogger | None = None,
+        log_file: Path | None = None,
+    ) -> None:
         if interval < 1:
             raise ValueError(f"interval is {interval}, must be at least 1")
         self.interval = interval
-        self._logger = logger or make_logger()
+        self.terminal_seconds = terminal_seconds
+        self._terminal = terminal or terminal_logger()
+        self._log_file = log_file
+        self._json: JsonLog | None = None
         self._subscribed = False
+        self._due = 0.0
 
     def before_run(self, engine: Engine) -> None:
-        """Listen to what is committed."""
+        """Open the file and listen to what is committed."""
+        if self._log_file is not None:
+            self._json = JsonLog(self._log_file)
         if not self._subscribed:
             engine.subscribe(self._log)
             self._subscribed = True
@@ -43,7 +59,9 @@ class LoggerHook(Hook):
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Take the step's loss, and publish if it is time."""
         if isinstance(outputs, StepOutput):
-            engine.meters.add("train/loss", outputs.loss, outputs.weight)
+            loss = outputs.loss
+            # On the CPU the number is there; reading it from a GPU would wait for the step.
+            engine.meters.add("train/loss", loss.item() if loss.is_cpu else loss, outputs.weight)
         if (engine.step + 1) % self.interval == 0:
             self._publish(engine, engine.step + 1)
 
@@ -64,5 +82,25 @@ class LoggerHook(Hook):
 
     def _log(self, record: Record) -> None:
         kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")
-        values = {name: float(f"{value:.6g}") for name, value in record.values.items()}
-        self._logger.info(kind, step=record.step, epoch=record.epoch, **values)
+        if self._json is not None:
+            self._json.logger.info(kind, step=record.step, epoch=record.epoch, **record.values)
+        if kind == "train":
+            now = perf_counter()
+            if now < self._due:
+                return
+            self._due = now + self.terminal_seconds
+        values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
+        self._terminal.info(kind, step=record.step, epoch=record.epoch, **values)
+
+    def after_run(self, engine: Engine) -> None:
+        """Close the file."""
+        self._close()
+
+    def on_exception(self, engine: Engine, error: BaseException) -> None:
+        """Close the file."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._json is not None:
+            self._json.close()
+            self._json = None

@@ -8,23 +8,44 @@ from treenail.kernel import Engine, Hook
 
 
 class TimerHook(Hook):
-    """Adds to the meters, in seconds: ``time`` of a whole step and ``data_time``, the part spent waiting for its batch."""
+    """Gauges, in seconds: ``time`` of a whole step and ``data_time``, the part spent waiting for its batch.
+
+    Both are means over the steps since they were read last.
+    """
 
     priority = 10
 
     def __init__(self) -> None:
-        self._mark = 0.0
+        self._mark = self._begin = self._waited = 0.0
+        self._steps = self._waits = 0
+
+    def before_train(self, engine: Engine) -> None:
+        """Offer the gauges."""
+        engine.meters.gauges["data_time"] = self._data_time
+        engine.meters.gauges["time"] = self._time
 
     def before_train_epoch(self, engine: Engine) -> None:
-        """Start the clock."""
-        self._mark = perf_counter()
+        """Start the clock; what happened between epochs does not count."""
+        now = perf_counter()
+        self._begin += now - self._mark
+        self._mark = now
 
     def before_train_iter(self, engine: Engine, batch_index: int, batch: object) -> None:
         """The batch is here."""
-        engine.meters.add("data_time", perf_counter() - self._mark)
+        self._waited += perf_counter() - self._mark
+        self._waits += 1
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """The step is done; the next one's time begins."""
-        now = perf_counter()
-        engine.meters.add("time", now - self._mark)
-        self._mark = now
+        self._mark = perf_counter()
+        self._steps += 1
+
+    def _time(self) -> float:
+        mean = (self._mark - self._begin) / self._steps if self._steps else 0.0
+        self._begin, self._steps = self._mark, 0
+        return mean
+
+    def _data_time(self) -> float:
+        mean = self._waited / self._waits if self._waits else 0.0
+        self._waited, self._waits = 0.0, 0
+        return mean

@@ -1,43 +1,75 @@
-"""Structured logs: for people on a terminal, JSON lines in a file; no global configuration is touched."""
+"""Structured logs: lines for people on a terminal, JSON lines in a file; no global configuration is touched."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TextIO, cast
+from typing import BinaryIO, TextIO, cast
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from treenail.kernel import FileError
 
-def make_logger(console: TextIO | None = None, json_lines: Path | None = None) -> FilteringBoundLogger:
-    """Make a logger of its own.
+
+def terminal_logger(stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Make a logger that writes lines for people; colours where the stream is a terminal.
 
     Args:
-        console: Where people read; standard error when None. Colours where it is a terminal.
-        json_lines: A file that gets each event as a line of JSON, too; it is appended to.
+        stream: Where to; what standard error is at that moment when None, since a progress bar wraps it.
     """
     processors: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+        structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty(), pad_event_to=0, sort_keys=False),
     ]
-    if json_lines is not None:
-        processors.append(_JsonLines(json_lines))
-    processors.append(
-        structlog.dev.ConsoleRenderer(colors=(console or sys.stderr).isatty(), pad_event_to=0, sort_keys=False)
-    )
-    logger = structlog.wrap_logger(
-        _Terminal(console),
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-    )
-    return cast("FilteringBoundLogger", logger)  # structlog types the wrapper as Any
+    return _bind(structlog.wrap_logger(_Terminal(stream), processors=processors, wrapper_class=_INFO))
+
+
+class JsonLog:
+    """A file of JSON lines, each an event with its time in UTC and its level; every line is written at once.
+
+    Args:
+        path: The file; it is appended to.
+
+    Attributes:
+        logger: The logger that writes it.
+
+    Raises:
+        FileError: The file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        except OSError as error:
+            raise FileError(f"cannot write the log: {error.strerror}", where=str(path)) from error
+        processors: list[structlog.typing.Processor] = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _encode,
+        ]
+        logger = structlog.BytesLogger(self._file)
+        self.logger = _bind(structlog.wrap_logger(logger, processors=processors, wrapper_class=_INFO))
+
+    def close(self) -> None:
+        """Close the file; calling it twice is harmless."""
+        self._file.close()
+
+
+def _encode(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+_INFO = structlog.make_filtering_bound_logger("INFO")
+
+
+def _bind(logger: object) -> FilteringBoundLogger:
+    # structlog's wrapper is typed as Any; binding it once spares it from assembling itself at every call.
+    return cast(FilteringBoundLogger, logger).bind()
 
 
 class _Terminal:
-    """Writes lines to a stream; to what standard error is at that moment when None, since a progress bar wraps it."""
-
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
@@ -45,15 +77,3 @@ class _Terminal:
         print(message, file=self._stream or sys.stderr, flush=True)
 
     debug = info = warning = error = critical = msg
-
-
-class _JsonLines:
-    """Copies each event to a file; opened for each line, so that nothing is lost and nothing has to be closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, default=str) + "\n")
-        return event

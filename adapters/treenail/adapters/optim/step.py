@@ -42,7 +42,7 @@ class SupervisedStep:
             )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self._optimizer.step()
-        return StepOutput(loss.detach(), len(targets))
+        return StepOutput(loss.detach(), targets.shape[0] if targets.ndim else 1)
 
 
 def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]
     Raises:
         TrainingError: It is something else.
     """
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TrainingError(f"a batch is a {describe(batch)}", mend="let the dataset return (input, target) pairs")
     inputs, targets = batch
     if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):

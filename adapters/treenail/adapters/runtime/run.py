@@ -13,7 +13,6 @@ from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
-from treenail.adapters.logging import make_logger
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load
 from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.signals import stop_on_signals
@@ -114,8 +113,9 @@ def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hoo
         "checkpoint": Spec(CheckpointHook),
         **run.hooks,
     }
-    logger = make_logger(json_lines=work_dir / "log.jsonl")
-    hooks = {name: each.filled(logger=logger).build() for name, each in specs.items() if each is not None}
+    hooks = {
+        name: each.filled(log_file=work_dir / "log.jsonl").build() for name, each in specs.items() if each is not None
+    }
     if "vis" not in hooks and assembly.vis:
         config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
         hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)

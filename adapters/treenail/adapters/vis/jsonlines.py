@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
+import msgspec
 from torch import Tensor, nn
 
 from treenail.kernel import FileError, Record, require
@@ -23,7 +24,8 @@ class JsonLines:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self._encoder = msgspec.json.Encoder()
 
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Open the files; lines of earlier attempts from later commits are dropped."""
@@ -32,7 +34,7 @@ class JsonLines:
             self.directory.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 _drop_tail(path, commit)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)  # a line is written at once, whatever happens then
         except OSError as error:
             raise FileError(f"cannot write: {error.strerror}", where=str(path)) from error
 
@@ -41,8 +43,7 @@ class JsonLines:
         if self._file is None:
             raise FileError("scalars before start() or after close()", where=str(self.directory))
         line = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")} | dict(record.values)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._file.write(self._encoder.encode(line) + b"\n")
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Write ``images/NAME/STEP.png``.
