@@ -148,6 +148,16 @@ def test_help_says_what_the_command_does(command: str, capsys: pytest.CaptureFix
     assert f"usage: treenail {command}" in capsys.readouterr().out
 
 
+def test_overrides_may_stand_anywhere(treenail: Command) -> None:
+    done = treenail("train", CONFIG, "--work-dir", "here", "optimizer.lr=-3", "--resume")
+    assert "here: there is no checkpoint to resume from" in done.err
+    done = treenail("train", CONFIG, "--work-dir", "here", "optimizer.lrr=1")
+    assert "override 'optimizer.lrr=1'" in done.err
+    with pytest.raises(SystemExit) as caught:
+        treenail("train", CONFIG, "--work-dir", "here", "--resum=1", "stray")
+    assert caught.value.code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

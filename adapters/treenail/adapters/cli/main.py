@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those after the program's name; the process's own when None.
     """
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     from treenail.adapters.cli import commands  # torch is imported only once there is something to do
 
     try:
@@ -54,6 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(f"{type(error).__name__}: {detail}{notes}; --debug shows where", 1, options)
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes no positional argument after an option, but people write key=value anywhere.
+    late = [each for each in rest if "=" in each and not each.startswith("-")] if "overrides" in options else []
+    if len(late) < len(rest):
+        parser.error(f"unrecognized arguments: {' '.join(each for each in rest if each not in late)}")
+    if late:
+        options.overrides = [*options.overrides, *late]
+    return options
+
+
 def _report(message: str, code: int, options: argparse.Namespace) -> int:
     if options.debug:
         traceback.print_exc()
@@ -62,8 +74,19 @@ def _report(message: str, code: int, options: argparse.Namespace) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"treenail {version('treenail')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="treenail", description="Train PyTorch models from checked configs.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
