@@ -14,7 +14,13 @@ import pytest
 from treenail.adapters.cli import main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
-QUICK = ["loop.max_epochs=2", "vis={jsonlines: {type: jsonlines}}", "hooks.progress=null", "device=cpu"]
+QUICK = [
+    "loop.max_epochs=2",
+    "vis={jsonlines: {type: jsonlines}}",
+    "hooks.progress=null",
+    "hooks.logger={type: logger, least_seconds: 0}",
+    "device=cpu",
+]
 
 
 class Called(NamedTuple):

@@ -1,6 +1,7 @@
 """The engine's state and commits, beyond the laws of hook dispatch."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import pytest
 
@@ -164,6 +165,10 @@ def test_meters_give_weighted_means_and_begin_anew() -> None:
     meters.add("loss", 2.0, weight=1)
     assert meters.drain() == {"loss": 1.25, "lr": 0.5}
     assert meters.drain() == {"lr": 0.5}
+    meters.add("loss", Fraction(1, 2))
+    meters.add("loss", 1.5)
+    assert meters.state_dict() == {"loss": [2.0, 2.0]}
+    assert meters.drain() == {"loss": 1.0, "lr": 0.5}
     with pytest.raises(StateError, match=r"meters\.loss"):
         meters.load_state_dict({"loss": [1.0]})
 

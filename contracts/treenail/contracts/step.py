@@ -14,12 +14,12 @@ class StepOutput(NamedTuple):
     """What a training step reports.
 
     Args:
-        loss: 0-dim tensor, detached: the mean loss over the batch.
+        loss: The mean loss over the batch: a number where that is at hand, else a detached 0-dim tensor.
         weight: What the batch counts in a mean over batches: its number of samples (or tokens).
         stepped: False when the optimizer skipped this step; schedulers then stay where they are.
     """
 
-    loss: Tensor
+    loss: Tensor | float
     weight: float
     stepped: bool = True
 

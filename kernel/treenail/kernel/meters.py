@@ -1,9 +1,8 @@
-"""Running means between two log lines; a step only appends, the reduction happens when somebody reads."""
+"""Running means between two records; a step only adds, the division happens when somebody reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import fsum
 from typing import SupportsFloat
 
 from treenail.kernel.errors import StateError
@@ -12,30 +11,39 @@ from treenail.kernel.errors import StateError
 class Meters:
     """Named weighted means over a window, and gauges read when the window is.
 
-    Values are kept as they come (a 0-dim tensor stays where it is, so that a GPU is not waited for) and become numbers
-    in `drain` and `state_dict`.
+    A float is added up at once. Anything else (a 0-dim tensor) is kept as it is, so that a GPU is not waited for, and
+    becomes a number in `drain` and `state_dict`; the sum is the same, addition by addition.
+
+    Attributes:
+        gauges: By name, what to call for a value when the window is read.
     """
 
     def __init__(self) -> None:
-        self._windows: dict[str, list[tuple[SupportsFloat, float]]] = {}
+        self._windows: dict[str, _Window] = {}
         self.gauges: dict[str, Callable[[], float]] = {}
 
     def add(self, name: str, value: SupportsFloat, weight: float = 1.0) -> None:
         """Add a value to a window; `weight` is what it counts in the mean (samples of a batch, tokens …)."""
         window = self._windows.get(name)
         if window is None:
-            self._windows[name] = window = []
-        window.append((value, weight))
+            self._windows[name] = window = _Window()
+        if type(value) is float and not window.waiting:
+            window.total += value * weight
+            window.weight += weight
+        else:
+            window.waiting.append((value, weight))
 
     def drain(self) -> dict[str, float]:
         """Return the weighted mean of every window and the value of every gauge, and begin new windows."""
-        means = {name: _mean(window) for name, window in self._windows.items() if window}
+        means = {name: window.mean() for name, window in self._windows.items()}
         self._windows.clear()
         return means | {name: gauge() for name, gauge in self.gauges.items()}
 
     def state_dict(self) -> dict[str, object]:
-        """Return the windows as lists of [value, weight]."""
-        return {name: [[float(value), weight] for value, weight in window] for name, window in self._windows.items()}
+        """Return each window as [sum of weighted values, sum of weights]."""
+        for window in self._windows.values():
+            window.settle()
+        return {name: [window.total, window.weight] for name, window in self._windows.items()}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Take the windows of `state_dict`.
@@ -43,16 +51,29 @@ class Meters:
         Raises:
             StateError: The state has another form.
         """
-        windows: dict[str, list[tuple[SupportsFloat, float]]] = {}
-        for name, window in state_dict.items():
-            if not isinstance(window, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in window):
-                raise StateError("expected a list of [value, weight]", where=f"meters.{name}")
-            windows[name] = [(value, weight) for value, weight in window]
+        windows: dict[str, _Window] = {}
+        for name, pair in state_dict.items():
+            if not isinstance(pair, list) or [type(each) for each in pair] != [float, float]:
+                raise StateError("expected [sum, weight]", where=f"meters.{name}")
+            windows[name] = _Window()
+            windows[name].total, windows[name].weight = pair
         self._windows = windows
 
 
-def _mean(window: list[tuple[SupportsFloat, float]]) -> float:
-    total = fsum(weight for _, weight in window)
-    if total == 0.0:
-        return float("nan")
-    return fsum(float(value) * weight for value, weight in window) / total
+class _Window:
+    __slots__ = ("total", "waiting", "weight")
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.weight = 0.0
+        self.waiting: list[tuple[SupportsFloat, float]] = []
+
+    def settle(self) -> None:
+        for value, weight in self.waiting:
+            self.total += float(value) * weight
+            self.weight += weight
+        self.waiting.clear()
+
+    def mean(self) -> float:
+        self.settle()
+        return self.total / self.weight if self.weight else float("nan")

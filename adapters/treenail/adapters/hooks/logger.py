@@ -17,13 +17,13 @@ class LoggerHook(Hook):
     """Publishes the means since the last record, every `interval` steps and at the end of an epoch, and logs what is committed.
 
     Published are the loss (``train/loss``, weighted by batch sizes), the meters and the gauges (``lr`` …); what validation
-    and test publish is logged, too. The file gets every record, people at most one of the training per `terminal_seconds`.
+    and test publish is logged, too.
 
     Args:
         interval: Steps between records, counted over the whole run.
-        terminal_seconds: Least time between two lines of the training on the terminal; 0 shows all.
+        least_seconds: Least time between two lines of the training; 0 logs all. The curves have every record.
         terminal: A structlog logger for people; one that writes to standard error when None.
-        log_file: A file that gets every record as a line of JSON.
+        log_file: A file that gets the same lines as JSON.
 
     Raises:
         TrainingError: (while training) the loss is not finite; the message says between which steps.
@@ -34,14 +34,14 @@ class LoggerHook(Hook):
     def __init__(
         self,
         interval: int = 10,
-        terminal_seconds: float = 1.0,
+        least_seconds: float = 1.0,
         terminal: FilteringBoundLogger | None = None,
         log_file: Path | None = None,
     ) -> None:
         if interval < 1:
             raise ValueError(f"interval is {interval}, must be at least 1")
         self.interval = interval
-        self.terminal_seconds = terminal_seconds
+        self.least_seconds = least_seconds
         self._terminal = terminal or terminal_logger()
         self._log_file = log_file
         self._json: JsonLog | None = None
@@ -59,9 +59,7 @@ class LoggerHook(Hook):
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Take the step's loss, and publish if it is time."""
         if isinstance(outputs, StepOutput):
-            loss = outputs.loss
-            # On the CPU the number is there; reading it from a GPU would wait for the step.
-            engine.meters.add("train/loss", loss.item() if loss.is_cpu else loss, outputs.weight)
+            engine.meters.add("train/loss", outputs.loss, outputs.weight)
         if (engine.step + 1) % self.interval == 0:
             self._publish(engine, engine.step + 1)
 
@@ -82,13 +80,13 @@ class LoggerHook(Hook):
 
     def _log(self, record: Record) -> None:
         kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")
-        if self._json is not None:
-            self._json.logger.info(kind, step=record.step, epoch=record.epoch, **record.values)
         if kind == "train":
             now = perf_counter()
             if now < self._due:
                 return
-            self._due = now + self.terminal_seconds
+            self._due = now + self.least_seconds
+        if self._json is not None:
+            self._json.logger.info(kind, step=record.step, epoch=record.epoch, **record.values)
         values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
         self._terminal.info(kind, step=record.step, epoch=record.epoch, **values)
 

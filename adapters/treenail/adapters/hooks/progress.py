@@ -26,7 +26,7 @@ class ProgressHook(Hook):
 
     priority = 65
 
-    def __init__(self, refresh_per_second: float = 5.0, console: Console | None = None) -> None:
+    def __init__(self, refresh_per_second: float = 2.0, console: Console | None = None) -> None:
         if refresh_per_second <= 0:
             raise ValueError(f"refresh_per_second is {refresh_per_second}, must be positive")
         require("rich", extra="train", purpose="the progress bar")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -42,7 +44,11 @@ class SupervisedStep:
             )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self._optimizer.step()
-        return StepOutput(loss.detach(), targets.shape[0] if targets.ndim else 1)
+        weight = targets.shape[0] if targets.ndim else 1
+        if self._device is not None:  # reading the number from a GPU would wait for the step
+            return StepOutput(loss.detach(), weight)
+        # Of a 0-dim tensor tolist() gives the number; unlike item() it takes one that requires a gradient.
+        return StepOutput(cast("float", loss.tolist()), weight)
 
 
 def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:
