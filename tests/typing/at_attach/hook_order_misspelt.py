@@ -18,3 +18,4 @@ class Watch(Hook):
 engine = Engine()
 engine.attach(LoggerHook())
 engine.attach(Watch())
+engine.run()
