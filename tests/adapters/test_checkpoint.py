@@ -108,6 +108,13 @@ def test_retention_keeps_the_newest_and_those_a_pointer_leads_to(tmp_path: Path)
     assert store.pointers() == {"best": "step-00000001", "latest": "step-00000004"}
 
 
+def test_of_several_states_of_a_step_only_the_newest_counts(tmp_path: Path) -> None:
+    store = CheckpointStore(LocalFiles(tmp_path), keep_last=2)
+    for step in (1, 1, 2, 2, 2):
+        save(store, step)
+    assert directories(tmp_path) == ["step-00000001.2", "step-00000002.3"]
+
+
 def test_retention_never_removes_what_another_run_wrote(tmp_path: Path) -> None:
     save(CheckpointStore(LocalFiles(tmp_path)), 1)
     (tmp_path / "step-00000002").mkdir()

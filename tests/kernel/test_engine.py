@@ -1,6 +1,6 @@
 """The engine's state and commits, beyond the laws of hook dispatch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import pytest
@@ -28,9 +28,9 @@ class Saves:
         self.saved: list[tuple[dict[str, object], int, str, list[str]]] = []
 
     def save(
-        self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+        self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:
-        self.saved.append((checkpoint, step, reason, list(pointers)))
+        self.saved.append((dict(checkpoint), step, reason, list(pointers)))
         return "here"
 
 

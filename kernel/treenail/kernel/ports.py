@@ -405,7 +405,7 @@ class Checkpointer(Protocol):
 
     @abstractmethod
     def save(
-        self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+        self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:
         """Save a state tree, whole or not at all, then move the pointers (``"latest"``, ``"best"``) to it.
 

@@ -165,7 +165,9 @@ class Registry(Generic[T]):
                 member = namespace.members().get(plain)
                 if member is not None:
                     return member  # type: ignore[return-value]  # the namespace's base is the port's type
-        mend = did_you_mean(name, self.names()) or "`treenail adapters` lists what is known"
+        mend = did_you_mean(name, self.names()) or (
+            "`treenail adapters` lists what is known, yours are named package.module:Name"
+        )
         raise RegistryError(f"unknown {self.port} '{name}'", mend=mend)
 
     def names(self) -> list[str]:

@@ -96,7 +96,7 @@ class CheckpointStore:
         self._world_size = world_size
 
     def save(
-        self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+        self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:
         """Save a state tree, then move the pointers to it, then remove what need not stay.
 
@@ -130,11 +130,9 @@ class CheckpointStore:
 
     def _free_name(self, name: str) -> str:
         # A state before and one after the validation have the same step; a resumed attempt may reach a step again.
-        number, candidate = 1, name
-        while self._exists(f"{candidate}/{MANIFEST}"):
-            number += 1
-            candidate = f"{name}.{number}"
-        return candidate
+        taken = {path.rpartition("/")[0] for path in self.files.list() if path.endswith(f"/{MANIFEST}")}
+        numbers = [int(each[len(name) + 1 :] or 1) for each in taken if re.fullmatch(rf"{name}(\.\d+)?", each)]
+        return f"{name}.{max(numbers) + 1}" if numbers else name
 
     def _exists(self, path: str) -> bool:
         try:
@@ -146,16 +144,14 @@ class CheckpointStore:
     def _retain(self, newest: str) -> None:
         if self.keep_last is None:
             return
-        ours = [
+        ours = sorted(
             (manifest.step, manifest.created, directory)
             for directory, manifest in self.manifests()
             if manifest.run == self.run
-        ]
-        kept = (
-            {directory for _, _, directory in sorted(ours)[-self.keep_last :]}
-            | {newest}
-            | set(self.pointers().values())
         )
+        # Of several states of one step (before and after its validation) only the newest counts.
+        last = list({step: directory for step, _, directory in ours}.values())[-self.keep_last :]
+        kept = {*last, newest, *self.pointers().values()}
         for _, _, directory in ours:
             if directory not in kept:
                 self.files.delete(f"{directory}/{MANIFEST}")  # first, so that a crash leaves no torn checkpoint

@@ -96,6 +96,8 @@ def adapters(options: Namespace) -> int:
 
 def _print_summary(summary: Summary) -> None:
     rows = [("steps", f"{summary.step} ({summary.epoch} epochs)"), ("time", f"{summary.seconds:.1f} s")]
+    if summary.stop_reason:
+        rows.append(("stopped by", summary.stop_reason))
     if summary.attempt > 1:
         rows.append(("attempt", str(summary.attempt)))
     rows += [(name, f"{value:.4f}") for name, value in summary.metrics.items()]

@@ -7,6 +7,7 @@ and SIGTERM with a checkpoint saved.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those after the program's name; the process's own when None.
     """
     options = _parse(arguments)
+    sys.path.append(os.getcwd())  # modules that a config's `imports` allow may lie beside it; installed ones win
     from treenail.adapters.cli import commands  # torch is imported only once there is something to do
 
     try:
@@ -69,8 +71,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _report(message: str, code: int, options: argparse.Namespace) -> int:
     if options.debug:
         traceback.print_exc()
-    prefix = "" if options.command == "check" else "error: "
-    print(f"{prefix}{message}", file=sys.stderr)
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
     return code
 
 

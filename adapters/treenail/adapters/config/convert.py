@@ -105,6 +105,8 @@ class _Converter:
                 message = f"expected one of {shown}, got {value!r}" + (f"; {guess}" if guess else "")
             elif isinstance(value, str) and "got 'str'" in message:
                 message += f" ('{value[:40]}')"
+            elif "got" not in message:
+                message += f", got {value!r}"
             return self.wrong(path, message)
 
     def _union(self, value: object, kind: object, members: tuple[object, ...], path: TreePath) -> object:
@@ -234,18 +236,20 @@ class _Converter:
         known = {field.name: field for field in fields if field.kind != "kwargs"}
         further = next((field for field in fields if field.kind == "kwargs"), None)
         before = len(self.mistakes)
+        misspelt: set[str] = set()
         converted: dict[str, object] = {}
         for name, value in given.items():
             field = known.get(name) or further
             if field is None:
                 mend = did_you_mean(str(name), known) or f"it takes {', '.join(known) or 'nothing'}"
+                misspelt |= {each for each in known if f"'{each}'" in mend}
                 self.wrong((*path, name), f"{of} takes no '{name}'; {mend}", key=True)
             else:
                 kind = list[Any] if field.kind == "args" and field.type is Any else field.type
                 kind = list[field.type] if field.kind == "args" and field.type is not Any else kind  # type: ignore[name-defined]  # a type made at run time
                 converted[name] = self.convert(value, kind, (*path, name))
         for field in fields:
-            if field.required and field.name not in given:
+            if field.required and field.name not in given and field.name not in misspelt:
                 self.wrong(path, f"{of} needs '{field.name}', which is missing")
         if len(self.mistakes) > before:
             return None

@@ -74,6 +74,9 @@ class Document:
         overridden = [part for part in self.overrides if path[: len(part)] == part]
         if overridden:
             return f"override '{self.overrides[max(overridden, key=len)]}'"
+        created = [text for part, text in self.overrides.items() if part[: len(path)] == path]
+        if created and path not in self._values:
+            return f"override '{created[-1]}'"
         if key and path in self._keys:
             return self._format(self._keys[path])
         for length in range(len(path), -1, -1):

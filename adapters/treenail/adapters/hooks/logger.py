@@ -74,7 +74,7 @@ class LoggerHook(Hook):
         if not isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} in the {self.interval} steps up to step {step}",
-                mend="lower the learning rate or check the data; the last checkpoint is from before",
+                mend="lower the learning rate, or check the data and the loss",
             )
         engine.publish(values)
 

@@ -68,10 +68,10 @@ class Saves:
         self.saved: list[Saved] = []
 
     def save(
-        self, checkpoint: dict[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+        self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:
         """Remember a checkpoint."""
-        self.saved.append(Saved(step, epoch, reason, tuple(pointers), checkpoint))
+        self.saved.append(Saved(step, epoch, reason, tuple(pointers), dict(checkpoint)))
         return "memory"
 
 
