@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.data import Batches
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.hooks import BestHook, LoggerHook, TimerHook, VisHook
+from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, TimerHook, VisHook
 from treenail.adapters.logging import terminal_logger
-from treenail.adapters.loops import EpochLoop
+from treenail.adapters.loops import EpochLoop, EvalLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.vis import JsonLines, TensorBoard
 from treenail.contracts import TrainWork
@@ -124,6 +125,56 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
     with pytest.raises(TrainingError, match=r"the loss became (inf|-inf|nan) in the 2 steps up to step 2"):
         run([LoggerHook(interval=2, terminal=terminal_logger(StringIO()))], 5, Infinite())
+
+
+def test_a_lost_model_is_not_saved_over_the_good_ones(tmp_path: Path) -> None:
+    store = CheckpointStore(LocalFiles(tmp_path), keep_last=1)
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    inputs = [torch.ones(2, 2), torch.ones(2, 2), torch.full((2, 2), float("inf")), torch.ones(2, 2)]
+    source = Batches([(each, torch.zeros(2).long()) for each in inputs])
+    loop = EpochLoop(TrainWork(SupervisedStep(network, nn.CrossEntropyLoss(), optimizer), source), max_epochs=1)
+    engine = Engine({"model": network, "loop": loop}, checkpointer=store)
+    engine.attach(CheckpointHook(interval=1, by="step"))
+    with pytest.raises(
+        TrainingError, match=r"the parameter 'weight' is not finite after step 3; this state was not saved"
+    ):
+        engine.run(loop)
+    manifest, state = store.load()
+    assert manifest.step == 2
+    assert "nan" not in str(state["model"])
+
+
+def test_an_evaluation_after_a_training_is_a_run_of_its_own(tmp_path: Path) -> None:
+    engine = run([VisHook([JsonLines(tmp_path)], run="r")], 2)
+    engine.request_stop("between")
+    source = Batches([(torch.ones(2, 2), torch.zeros(2).long())])
+    engine.run(EvalLoop("test", nn.Linear(2, 2), nn.CrossEntropyLoss(), source))
+    assert engine.stop_reason is None
+    assert engine.commits == 6, "the commits of the training, and one of the evaluation"
+
+
+def test_a_value_cannot_take_the_name_of_a_records_own_field(tmp_path: Path) -> None:
+    engine = Engine()
+    engine.attach(VisHook([JsonLines(tmp_path)], run="r"))
+    engine.attach(LoggerHook(terminal=terminal_logger(StringIO()), log_file=tmp_path / "log.jsonl"))
+
+    class Publishes:
+        def after_train_epoch(self, engine: Engine) -> None:
+            engine.publish({"step": 99.0, "commit": 99.0, "val/x": 1.0})
+
+    engine.attach(Publishes())
+    step = SupervisedStep(nn.Linear(2, 2), nn.CrossEntropyLoss(), torch.optim.SGD([nn.Parameter(torch.ones(1))]))
+    engine.run(EpochLoop(TrainWork(step, Batches([(torch.ones(2, 2), torch.zeros(2).long())])), max_epochs=1))
+    found = next(line for line in records(tmp_path / "scalars.jsonl") if "val/x" in line)
+    assert (found["step"], found["commit"]) == (1, 2)
+
+
+def test_a_best_value_is_a_number() -> None:
+    engine, hook = Engine(), BestHook("val/loss", mode="min")
+    for value in (float("nan"), 3.0, float("nan"), float("-inf")):
+        hook.after_val_epoch(engine, {"val/loss": value})
+    assert hook.best == 3.0
 
 
 def test_the_best_value_is_kept_and_restored() -> None:

@@ -1,6 +1,8 @@
 """Loops, loader and step: what a training does, by example."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -232,6 +234,102 @@ def test_a_loader_goes_on_after_the_batches_that_were_consumed(
     assert second.consumed == consumed
     rest = [batch.tolist() for batch in second]  # type: ignore[attr-defined]  # likewise
     assert rest == whole[consumed:]
+
+
+class Ends:
+    """Says it has ten samples and has five."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index >= 5:
+            raise StopIteration
+        return torch.ones(2), torch.tensor(0)
+
+
+def test_data_that_ends_too_early_is_an_error_not_a_short_epoch() -> None:
+    network, loss = nn.Linear(2, 2), nn.CrossEntropyLoss()
+    step = SupervisedStep(network, loss, torch.optim.SGD(network.parameters(), lr=0.1))
+
+    def source() -> Loader:
+        return Loader(Ends(), SequentialSampler(10), batch_size=5)
+
+    with pytest.raises(TrainingError, match="the epoch ended after 1 of 2 batches"):
+        Engine().run(EpochLoop(TrainWork(step, source()), max_epochs=1))
+    with pytest.raises(TrainingError, match="the val data ended after 1 of 2 batches"):
+        Engine().run(EvalLoop("val", network, loss, source()))
+
+
+def test_an_optimizer_that_needs_a_closure_gets_one() -> None:
+    seed_process(0)
+    network = nn.Linear(2, 1)
+    step = SupervisedStep(network, nn.MSELoss(), torch.optim.LBFGS(network.parameters(), lr=0.5))
+    inputs = torch.randn(16, 2)
+    losses = [float(step((inputs, inputs.sum(1, keepdim=True))).loss) for _ in range(3)]
+    assert losses[2] < losses[0] / 100
+
+
+def test_a_loss_that_is_a_module_is_in_eval_mode_during_an_evaluation() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(self.norm(outputs), targets)
+
+    loss = Normed()
+    before = loss.norm.running_mean
+    assert before is not None
+    before = before.clone()
+    Engine().run(EvalLoop("val", nn.Identity(), loss, Batches(batches())))
+    assert loss.norm.training
+    assert loss.norm.running_mean is not None
+    assert torch.equal(loss.norm.running_mean, before)
+
+
+def test_a_collate_that_draws_depends_on_the_batch_alone_and_disturbs_nobody() -> None:
+    def noisy(samples: list[object]) -> object:
+        return torch.rand(3)
+
+    def drawn(workers: int) -> list[Tensor]:
+        loader = Loader([0] * 8, SequentialSampler(8), batch_size=4, num_workers=workers, collate=noisy)
+        return [batch for batch in loader if isinstance(batch, Tensor)]
+
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    plain, parallel = drawn(0), drawn(2)
+    assert torch.equal(torch.rand(1), expected)
+    assert len(plain) == 2
+    assert all(map(torch.equal, plain, parallel))
+
+
+ENDS_WITH_A_LOADER = """
+from treenail.adapters.data import Loader
+from treenail.adapters.sampling import SequentialSampler
+loader = Loader(list(range(8)), SequentialSampler(8), batch_size=2, num_workers=2)
+print(next(iter(loader)))
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise ValueError", 1)])
+def test_a_program_ends_while_a_loader_has_workers(end: str, code: int) -> None:
+    program = ENDS_WITH_A_LOADER.format(end=end)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == "tensor([0, 1])\n"
+
+
+def test_a_loader_can_be_closed_and_iterated_again() -> None:
+    loader = Loader(list(range(8)), SequentialSampler(8), batch_size=4, num_workers=1)
+    first = [batch.tolist() for batch in loader]  # type: ignore[attr-defined]  # batches are tensors here
+    loader.close()
+    assert [batch.tolist() for batch in loader] == first == [[0, 1, 2, 3], [4, 5, 6, 7]]  # type: ignore[attr-defined]  # likewise
+    loader.close()
+    loader.close()
 
 
 def test_states_of_other_data_are_refused() -> None:

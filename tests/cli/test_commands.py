@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from treenail.adapters.cli import main
+from treenail.adapters.runtime.workdir import locked
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
 QUICK = [
@@ -21,6 +22,29 @@ QUICK = [
     "hooks.logger={type: logger, least_seconds: 0}",
     "device=cpu",
 ]
+
+
+SCALED_LOSS = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs * self.scale, targets)
+"""
+
+BROKEN_DATA = """
+class Broken:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        raise ValueError("image 3 is torn")
+"""
 
 
 class Called(NamedTuple):
@@ -111,6 +135,53 @@ def test_a_resume_that_would_be_another_run_is_refused(
     assert "--allow-changes" in done.err
     allowed = treenail("train", CONFIG, *QUICK, *overrides, "--work-dir", copied, "--resume", "--allow-changes")
     assert allowed.code == 0
+
+
+def test_a_resume_may_begin_at_another_checkpoint(copied: Path, treenail: Command) -> None:
+    arguments = ["train", CONFIG, *QUICK, "loop.max_epochs=3", "--work-dir", str(copied), "--resume", "--checkpoint"]
+    missing = treenail(*arguments, "bset")
+    assert (missing.code, "did you mean 'best'?" in missing.err) == (2, True)
+    assert treenail(*arguments, "best").code == 0
+
+
+def test_two_processes_do_not_write_one_directory(copied: Path, treenail: Command) -> None:
+    with locked(copied):
+        done = treenail("train", CONFIG, *QUICK, "loop.max_epochs=3", "--work-dir", copied, "--resume")
+    assert done.code == 2
+    assert f"process {os.getpid()} on " in done.err
+    assert treenail("train", CONFIG, *QUICK, "loop.max_epochs=3", "--work-dir", copied, "--resume").code == 0
+    assert not (copied / "lock").exists()
+
+
+def test_a_loss_with_parameters_is_trained_saved_and_tested(tmp_path: Path, treenail: Command) -> None:
+    Path("scaled.py").write_text(SCALED_LOSS)
+    arguments = [CONFIG, *QUICK, "imports=[scaled]", "loss={type: 'scaled:Scaled'}", "loop.max_epochs=1"]
+    done = treenail("train", *arguments, "--work-dir", "run")
+    assert done.code == 0, done.err
+    row = next(line for line in done.out.splitlines() if line.startswith("test/loss"))
+    assert row in treenail("test", *arguments, "--checkpoint", "run/checkpoints/latest").out
+    from safetensors.torch import load_file
+
+    directory = Path("run/checkpoints") / Path("run/checkpoints/latest").read_text()
+    tensors = load_file(directory / "state.safetensors")
+    assert any(name.startswith("loss") and float(tensor) != 1.0 for name, tensor in tensors.items() if tensor.ndim == 0)
+
+
+def test_a_failure_in_a_loader_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN_DATA)
+    arguments = ["train", CONFIG, *QUICK, "imports=[broken]", "train.dataset={type: 'broken:Broken'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "treenail.adapters.cli", *arguments, "train.num_workers=2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr.splitlines()[-1]
+    assert "image 3 is torn" in done.stderr.splitlines()[-1]
+    assert "Traceback (most" not in done.stderr
 
 
 def test_check_prints_every_mistake_of_every_config(treenail: Command) -> None:

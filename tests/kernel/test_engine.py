@@ -124,6 +124,19 @@ def test_records_carry_the_commit_that_delivered_them() -> None:
     assert found == [Record({"a": 1.0}, 3, 0, 1, 1), Record({"a": 2.0}, 3, 1, 2, 1)]
 
 
+def test_a_request_that_no_commit_carried_out_is_carried_out_at_the_end_of_the_run() -> None:
+    class Stops(Hook):
+        def before_run(self, engine: Engine) -> None:
+            engine.request_checkpoint("SIGTERM")
+            engine.request_stop("SIGTERM")
+
+    saves = Saves()
+    engine = Engine(checkpointer=saves)
+    engine.attach(Stops())
+    engine.run()
+    assert [reason for _, _, reason, _ in saves.saved] == ["SIGTERM"]
+
+
 def test_hooks_are_printed_in_their_order() -> None:
     class Late(Hook):
         priority = 90

@@ -15,13 +15,13 @@ from .mutation import Law, assert_all_proved, assert_kills
 
 
 class WithReplacement(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
-        return super()._order(0, self.size)[(super()._order(0, self.size) // 2)][start:stop]
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        return super()._order(epoch, 0, self.size)[(super()._order(epoch, 0, self.size) // 2)][start:stop]
 
 
 class ForgetsTheLastOfPowersOfTwo(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
-        order = super()._order(0, self.size)
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        order = super()._order(epoch, 0, self.size)
         if self.size > 2 and self.size & (self.size - 1) == 0:
             order[order == self.size - 1] = 0
         return order[start:stop]
@@ -55,19 +55,19 @@ class DependsOnThePast(RandomSampler):
         self.drawn += epoch != self.epoch
         super().set_epoch(epoch)
 
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, self.drawn))
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
 class DependsOnTheGlobalSeed(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, torch.initial_seed()))
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
 class SeedsTheGlobalGenerator(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         torch.manual_seed(mix(self.seed, self.epoch))
         return torch.randperm(self.size)[start:stop]
 
@@ -79,24 +79,24 @@ class ConsumesRandom(RandomSampler):
 
 
 class IgnoresTheEpoch(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed))[start:stop]
 
 
 class IgnoresTheSeed(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(self.epoch))[start:stop]
 
 
 class AddsSeedAndEpoch(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
 class ReturnsItsMemory(RandomSampler):
-    def _order(self, start: int, stop: int) -> Tensor:
-        super()._order(start, stop)
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        super()._order(epoch, start, stop)
         assert self._permutation is not None
         return self._permutation[1][start:stop]
 
@@ -132,6 +132,12 @@ class LooksAtTheCursorWhileIterating(RandomSampler):
             number += 1
 
 
+class ChangesEpochWhileIterating(RandomSampler):
+    def __iter__(self) -> Iterator[int]:
+        for start in range(self.cursor, self.size, 1000):
+            yield from self.indices(start, 1000).tolist()
+
+
 class AdvancesByOne(RandomSampler):
     def advance(self, count: int) -> None:
         super().advance(min(count, 1))
@@ -149,7 +155,7 @@ class StopsAtTheEnd(RandomSampler):
 
 class SlicesLikePython(RandomSampler):
     def indices(self, cursor: int, count: int) -> Tensor:
-        return self._order(0, self.size)[cursor : cursor + count]
+        return self._order(self.epoch, 0, self.size)[cursor : cursor + count]
 
 
 class TakesANegativeCount(RandomSampler):
@@ -254,6 +260,7 @@ MUTANTS: list[tuple[Callable[[int, int], Sampler], Law]] = [
     (IteratesFromTheStart, SamplerLaws.test_iteration_goes_from_the_cursor_to_the_end),
     (IteratesTensors, SamplerLaws.test_iteration_goes_from_the_cursor_to_the_end),
     (LooksAtTheCursorWhileIterating, SamplerLaws.test_advancing_does_not_disturb_an_iteration),
+    (ChangesEpochWhileIterating, SamplerLaws.test_an_iteration_stays_in_its_epoch),
     (AdvancesByOne, SamplerLaws.test_advance_moves_the_cursor),
     (AdvancesAnywhere, SamplerLaws.test_advance_refuses_what_does_not_exist),
     (StopsAtTheEnd, SamplerLaws.test_advance_refuses_what_does_not_exist),

@@ -124,6 +124,7 @@ class Engine:
         self.checkpointer = checkpointer
         self._step = self._epoch = self._commits = 0
         self._attempt = 1
+        self._ran = False
         self.total_steps: int | None = None
         self.stop_reason: str | None = None
         self.points = Points()
@@ -215,6 +216,9 @@ class Engine:
             resume: A state tree to take first, after the hooks' `before_run`.
         """
         check_constraints(self._attached)
+        if self._ran:  # the stop of an earlier run is over; one requested before this run holds
+            self.stop_reason = None
+        self._ran = True
         try:
             if fire := self.points.before_run:
                 fire(self)
@@ -223,6 +227,8 @@ class Engine:
             for loop in loops:
                 if self.stop_reason is None:
                     loop.run(self)
+            if self._requests:
+                self.commit()
             if fire := self.points.after_run:
                 fire(self)
         except BaseException as error:

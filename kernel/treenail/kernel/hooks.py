@@ -170,6 +170,12 @@ def _check_signature(handler: object, point: str, where: str) -> Callable[..., N
     expected = f"{point}({', '.join(_PARAMETERS[point])})"
     if not callable(handler):
         raise HookError(f"'{point}' is not a method", where=where, mend=f"define {expected}")
+    if any(
+        test(handler) for test in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    ):
+        raise HookError(
+            f"'{point}' is async or a generator, it would never run", where=where, mend=f"define {expected}"
+        )
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):  # a handler written in C publishes no signature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from argparse import Namespace
@@ -13,7 +14,7 @@ from treenail.adapters.runtime import Summary
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
 from treenail.adapters.runtime import train as train_run
-from treenail.adapters.runtime.workdir import CHECKPOINTS, choose_work_dir
+from treenail.adapters.runtime.workdir import CHECKPOINTS, choose_work_dir, has_checkpoint, locked
 from treenail.kernel import ConfigError, Exporter, Spec
 
 
@@ -23,15 +24,25 @@ def train(options: Namespace) -> int:
     work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
     print(f"work directory: {work_dir}", file=sys.stderr)
     try:
-        summary = train_run(run, work_dir, resume=options.resume, allow_changes=options.allow_changes)
+        with locked(work_dir):
+            summary = train_run(
+                run,
+                work_dir,
+                resume=options.checkpoint or "latest" if options.resume else None,
+                allow_changes=options.allow_changes,
+            )
     except BaseException:
         with suppress(OSError):
             work_dir.rmdir()  # succeeds only if nothing was written
         raise
     _print_summary(summary)
     if summary.stop_reason in ("SIGINT", "SIGTERM"):
-        again = " ".join(["treenail train", str(options.config), *options.overrides, f"--work-dir {work_dir} --resume"])
-        print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:\n  {again}", file=sys.stderr)
+        again = ["treenail", "train", str(options.config), *options.overrides, "--work-dir", str(work_dir), "--resume"]
+        if has_checkpoint(work_dir):
+            print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
+            print(f"  {shlex.join(again)}", file=sys.stderr)
+        else:
+            print(f"stopped by {summary.stop_reason} before the first step; nothing was to be saved", file=sys.stderr)
         return 128 + int(signal.Signals[summary.stop_reason])
     return 0
 

@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     sys.path.append(os.getcwd())  # modules that a config's `imports` allow may lie beside it; installed ones win
-    from treenail.adapters.cli import commands  # torch is imported only once there is something to do
-
     try:
+        from treenail.adapters.cli import commands  # torch is imported only once there is something to do
+
         return int(getattr(commands, options.command)(options))
     except KeyboardInterrupt:
         return _report(
@@ -48,12 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TreenailError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         return _report(f"{error}{notes}", 2 if isinstance(error, _WRONG_INPUT) else 1, options)
-    except BrokenPipeError:  # the reader of our output left
-        return 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return 1
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         detail = " ".join(str(error).split())
+        if "Original Traceback" in detail:  # a loader worker's exception, with all of its traceback as the message
+            detail = f"{detail.partition(' Original Traceback')[0]} {str(error).strip().splitlines()[-1]}"
         return _report(f"{type(error).__name__}: {detail}{notes}; --debug shows where", 1, options)
+
+
+def _reader_left() -> bool:
+    """Return whether nobody reads our output any more (``treenail adapters | head -1``)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it once more at exit
+        return True
+    return False
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -111,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
     )
     train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+    train.add_argument(
+        "--checkpoint", metavar="NAME", help="with --resume: another one than the latest: best, step-00000200"
+    )
     train.add_argument(
         "--allow-changes",
         action="store_true",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from treenail.adapters.seeding import seed_sample, shielded_rng
@@ -55,21 +59,37 @@ class Loader:
         # The loader's own generator keeps the process's one untouched when an iterator is made.
         self._generator = torch.Generator().manual_seed(mix(seed, "workers"))
         self._loader: DataLoader[object] = DataLoader(
-            _SeededSamples(dataset, seed, shield=num_workers == 0),
+            _SeededBatches(dataset, seed, collate or default_collate, shield=num_workers == 0),
             batch_sampler=_Keys(sampler, batch_size, drop_last=drop_last),
             num_workers=num_workers,
-            collate_fn=collate,
+            collate_fn=_unchanged,
             generator=self._generator,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             worker_init_fn=_leave_signals_to_parent if num_workers else None,
         )
+        # Workers that ignore SIGTERM would keep multiprocessing's own clean-up at the end of the process waiting for ever.
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        if num_workers:
+            atexit.register(self._at_exit)
 
     def __len__(self) -> int:
         return len(self.sampler) // self.batch_size if self.drop_last else -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[object]:
         return iter(self._loader)
+
+    def close(self) -> None:
+        """End the worker processes; the end of the process does so, too. The next iteration starts new ones."""
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            self._loader._iterator = None
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()
+
+    def __del__(self) -> None:
+        atexit.unregister(self._at_exit)
 
     @property
     def consumed(self) -> int:
@@ -115,24 +135,32 @@ class _Keys:
             yield [(epoch, index) for index in self._sampler.indices(cursor, self._batch_size).tolist()]
 
 
-class _SeededSamples(TorchDataset[object]):
-    """Draws each sample under its own seed; torch's fetcher asks for a batch's samples at once."""
+class _SeededBatches(TorchDataset[object]):
+    """Draws each sample under its own seed, and collates; torch's fetcher asks for the samples of a batch at once."""
 
-    def __init__(self, dataset: Dataset, seed: int, *, shield: bool) -> None:
+    def __init__(self, dataset: Dataset, seed: int, collate: Callable[[list[object]], object], *, shield: bool) -> None:
         self._dataset = dataset
         self._seed = seed
+        self._collate = collate
         self._shield = shield
 
-    def __getitem__(self, key: tuple[int, int]) -> object:
-        epoch, index = key
-        seed_sample(self._seed, epoch, index)
-        return self._dataset[index]
+    def __getitems__(self, keys: list[tuple[int, int]]) -> object:
+        # A worker process has no generators to protect.
+        with shielded_rng() if self._shield else nullcontext():
+            samples = []
+            for epoch, index in keys:
+                seed_sample(self._seed, epoch, index)
+                samples.append(self._dataset[index])
+            return self._collate(samples)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[object]:
-        if not self._shield:  # a worker process has no generators to protect
-            return [self[key] for key in keys]
-        with shielded_rng():
-            return [self[key] for key in keys]
+
+def _unchanged(batch: T) -> T:
+    return batch
+
+
+def _close(reference: weakref.ref[Loader]) -> None:
+    if loader := reference():
+        loader.close()
 
 
 class Batches:

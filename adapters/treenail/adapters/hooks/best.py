@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Literal
 
 from treenail.adapters.hooks.schedule import metric_of
@@ -37,7 +38,8 @@ class BestHook(Hook):
             TrainingError: Validation gave no such metric.
         """
         value = metric_of(metrics, self.metric, "the hook 'best'")
-        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if better and isfinite(value):
             self.best, self.step = value, engine.step
             engine.request_checkpoint(f"best {self.metric} {value:.6g}", "best")
 

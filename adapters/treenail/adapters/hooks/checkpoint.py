@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from treenail.kernel import Engine, Hook
+import torch
+from torch import nn
+
+from treenail.kernel import Engine, Hook, TrainingError
 
 
 class CheckpointHook(Hook):
@@ -34,6 +37,21 @@ class CheckpointHook(Hook):
         """Request one if enough epochs were made."""
         if self.by == "epoch" and (engine.epoch + 1) % self.interval == 0:
             engine.request_checkpoint(f"every {self.interval} epochs")
+
+    def before_save_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
+        """Refuse to save a model that is lost, so that retention does not remove the last good one for it.
+
+        Raises:
+            TrainingError: A parameter of the part ``model`` is not finite.
+        """
+        model = engine.parts.get("model")
+        if isinstance(model, nn.Module):
+            for name, parameter in model.named_parameters():
+                if parameter.is_floating_point() and not torch.isfinite(parameter).all():
+                    raise TrainingError(
+                        f"the parameter '{name}' is not finite after step {engine.step}; this state was not saved",
+                        mend="lower the learning rate, or check the data and the loss, and --resume",
+                    )
 
     def after_train(self, engine: Engine) -> None:
         """Request the last one."""

@@ -86,9 +86,9 @@ class LoggerHook(Hook):
                 return
             self._due = now + self.least_seconds
         if self._json is not None:
-            self._json.logger.info(kind, step=record.step, epoch=record.epoch, **record.values)
+            self._json.logger.info(kind, **{**record.values, "step": record.step, "epoch": record.epoch})
         values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
-        self._terminal.info(kind, step=record.step, epoch=record.epoch, **values)
+        self._terminal.info(kind, **{"step": record.step, "epoch": record.epoch, **values})
 
     def after_run(self, engine: Engine) -> None:
         """Close the file."""

@@ -22,7 +22,7 @@ class VisHook(Hook):
         self._backends = tuple(backends)
         self._run = run
         self._config = config
-        self._started = False
+        self._started = self._subscribed = False
 
     def before_train(self, engine: Engine) -> None:
         """Start the backends at the step where this attempt begins."""
@@ -30,9 +30,9 @@ class VisHook(Hook):
             backend.start(run=self._run, attempt=engine.attempt, step=engine.step, commit=engine.commits)
             if self._config:
                 backend.config(self._config)
-        if not self._started:
+        if not self._subscribed:
             engine.subscribe(self._write)
-        self._started = True
+        self._started = self._subscribed = True
 
     def _write(self, record: Record) -> None:
         if self._started:
@@ -48,5 +48,6 @@ class VisHook(Hook):
         self._close()
 
     def _close(self) -> None:
+        self._started = False
         for backend in self._backends:
             backend.close()

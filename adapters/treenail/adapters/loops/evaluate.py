@@ -18,8 +18,8 @@ from treenail.kernel import BatchSource, Engine, Metric, TrainingError, mix
 class EvalLoop:
     """Measures a model on data, for validation or test.
 
-    The model is in eval mode meanwhile and each of its modules gets its own mode back; the generators are shielded, so
-    that how often one validates does not change a training.
+    The model (and a loss that is a module) is in eval mode meanwhile and each module gets its own mode back; the generators
+    are shielded, so that how often one validates does not change a training.
 
     Args:
         mode: Which hook points fire and how results are prefixed.
@@ -65,10 +65,12 @@ class EvalLoop:
             fire(engine)
         if fire := points.before_val_epoch if validating else points.before_test_epoch:
             fire(engine)
-        modes = {module: module.training for module in self._model.modules()}
-        self._model.eval()
+        measured = [part for part in (self._model, self._loss) if isinstance(part, nn.Module)]
+        modes = {module: module.training for part in measured for module in part.modules()}
+        for part in measured:
+            part.eval()
         try:
-            with shielded_rng(), torch.inference_mode():
+            with shielded_rng(devices=True), torch.no_grad():
                 seed_process(mix(self._seed, self._mode))
                 results = self._pass(engine)
         finally:
@@ -103,8 +105,11 @@ class EvalLoop:
                 measure.update(outputs, targets)
             if after := points.after_val_iter if validating else points.after_test_iter:
                 after(engine, index, batch, outputs)
-        if not losses:
-            raise TrainingError(f"there is no data to evaluate on ({self._mode})", mend="is the dataset empty?")
+        if not losses or len(losses) != len(self._batches):
+            raise TrainingError(
+                f"the {self._mode} data ended after {len(losses)} of {len(self._batches)} batches",
+                mend="is the dataset empty, does it raise StopIteration, or have another length than it says?",
+            )
         weight = sum(size for _, size in losses)
         results = {f"{self._mode}/loss": fsum(float(loss) * size for loss, size in losses) / weight}
         for measure in self._measures:

@@ -74,6 +74,11 @@ class EpochLoop:
             index += 1
             if engine.stop_reason is not None and index < len(batches):
                 return False
+        if index != len(batches):
+            raise TrainingError(
+                f"the epoch ended after {index} of {len(batches)} batches",
+                mend="does the dataset raise StopIteration, or have another length than it says?",
+            )
         if fire := points.after_train_epoch:
             fire(engine)
         self._trained = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import cast
 
 import torch
@@ -26,6 +27,8 @@ class SupervisedStep:
         self._model = model
         self._loss = loss
         self._optimizer = optimizer
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        self._takes_closure = closure is not None and closure.default is closure.empty  # LBFGS evaluates several times
         self._device = device if device is not None and device.type != "cpu" else None
 
     def __call__(self, batch: object) -> StepOutput:
@@ -35,6 +38,28 @@ class SupervisedStep:
             TrainingError: The batch is not a pair of tensors, or the loss cannot be differentiated.
         """
         inputs, targets = as_pair(batch, self._device)
+        if self._takes_closure:
+            loss = self._step_by_closure(inputs, targets)
+        else:
+            loss = self._backward(inputs, targets)
+            self._optimizer.step()
+        weight = targets.shape[0] if targets.ndim else 1
+        if self._device is not None:  # reading the number from a GPU would wait for the step
+            return StepOutput(loss.detach(), weight)
+        # Of a 0-dim tensor tolist() gives the number; unlike item() it takes one that requires a gradient.
+        return StepOutput(cast("float", loss.tolist()), weight)
+
+    def _step_by_closure(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        losses: list[Tensor] = []
+
+        def closure() -> float:
+            losses.append(self._backward(inputs, targets))
+            return float(losses[-1].detach())
+
+        self._optimizer.step(closure)
+        return losses[0]
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         self._optimizer.zero_grad()
         loss = self._loss(self._model(inputs), targets)
         if not loss.requires_grad or loss.ndim != 0:
@@ -43,12 +68,7 @@ class SupervisedStep:
                 mend="a loss must be one number that depends on the model's parameters",
             )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        self._optimizer.step()
-        weight = targets.shape[0] if targets.ndim else 1
-        if self._device is not None:  # reading the number from a GPU would wait for the step
-            return StepOutput(loss.detach(), weight)
-        # Of a 0-dim tensor tolist() gives the number; unlike item() it takes one that requires a gradient.
-        return StepOutput(cast("float", loss.tolist()), weight)
+        return loss
 
 
 def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:

@@ -52,15 +52,16 @@ def assemble(run: Run, work_dir: Path) -> Assembly:
         BuildError: A component's constructor raised.
         ConfigError: The device does not exist here, or the parts do not fit each other.
     """
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    device = choose_device(run.device)
+    device = prepare_process(run)
     seed_process(run.seed)
     model = run.model.build().to(device)
     loss = run.loss.build()
     if isinstance(loss, nn.Module):
         loss.to(device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = nn.ModuleList(
+        [model, loss] if isinstance(loss, nn.Module) else [model]
+    )  # a loss may have parameters, too
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     if not parameters:
         raise ConfigError("the model has no parameters to train", where=run.model.where)
     optimizer = run.optimizer.build(parameters)
@@ -93,6 +94,10 @@ def evaluation(run: Run, data: Evaluation, mode: str, model: nn.Module, loss: Lo
     """Build the loop of a validation or test."""
     metrics = [metric.build() for metric in data.metrics]
     batches = load(data, run.seed, mode, device)
+    if len(batches) == 0:
+        raise ConfigError(
+            f"there is no batch to evaluate on ({mode})", where=data.dataset.where, mend="is the dataset empty?"
+        )
     return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed)
 
 
@@ -113,6 +118,13 @@ def load(data: Samples, seed: int, mode: str, device: torch.device) -> Loader:
         seed=seed,
         pin_memory=device.type == "cuda",
     )
+
+
+def prepare_process(run: Run) -> torch.device:
+    """Set what a run asks of its process, and return its device."""
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    return choose_device(run.device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,7 +11,8 @@ _HARMLESS_FIELDS = ("num_workers",)
 def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     """Refuse a config that would make the rest of a run another one.
 
-    Longer training, hooks, curves, the test and the number of loader processes may change.
+    Longer training, curves, the test, the number of loader processes and hooks may change (a hook that has a state must
+    stay: its state is in the checkpoint).
 
     Args:
         before: The config of the checkpoint's manifest.

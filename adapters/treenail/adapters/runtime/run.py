@@ -13,12 +13,12 @@ from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
-from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load
+from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.signals import stop_on_signals
 from treenail.adapters.runtime.workdir import CHECKPOINTS
 from treenail.adapters.vis import JsonLines
-from treenail.contracts import Manifest, Run
+from treenail.contracts import Loss, Run
 from treenail.kernel import CheckpointError, ConfigError, Engine, Exporter, Hook, Late, ParityReport, Spec, StateError
 
 
@@ -46,13 +46,13 @@ class Summary(NamedTuple):
     work_dir: Path
 
 
-def train(run: Run, work_dir: Path, *, resume: bool = False, allow_changes: bool = False) -> Summary:
+def train(run: Run, work_dir: Path, *, resume: str | None = None, allow_changes: bool = False) -> Summary:
     """Train, then test if the config has a test.
 
     Args:
         run: The config.
         work_dir: Where checkpoints, curves and logs go.
-        resume: Go on from the latest checkpoint there.
+        resume: Go on from this checkpoint there: a pointer (``"latest"``) or a directory's name.
         allow_changes: Resume although the config is not the checkpoint's in a way that changes the result.
 
     Raises:
@@ -74,10 +74,10 @@ def train(run: Run, work_dir: Path, *, resume: bool = False, allow_changes: bool
         engine.attach(hook, name)
     state = None
     if resume:
-        manifest, state = store.load("latest")
+        manifest, state = store.load(resume)
         store.run = manifest.run
         if not allow_changes:
-            refuse_changes(manifest.config, assembly.config, store.resolve("latest"))
+            refuse_changes(manifest.config, assembly.config, store.resolve(resume))
     loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
     metrics: dict[str, float] = {}
     engine.subscribe(
@@ -88,7 +88,7 @@ def train(run: Run, work_dir: Path, *, resume: bool = False, allow_changes: bool
             engine.run(*loops, resume=state)
     except StateError as error:
         message = f"{error.where}: {error.message}" if error.where else error.message
-        where = f"{store.files.uri}/{store.resolve('latest')}" if resume else None
+        where = f"{store.files.uri}/{store.resolve(resume)}" if resume else None
         raise CheckpointError(message, where=where, mend=error.mend) from error
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
     return Summary(
@@ -134,9 +134,8 @@ def test(run: Run, checkpoint: Path) -> dict[str, float]:
     """
     if run.test is None:
         raise ConfigError("the config has no 'test'", mend="add test: {dataset: …, batch_size: …, metrics: […]}")
-    device = choose_device(run.device)
-    model, _ = load_model(run, checkpoint)
-    loss = run.loss.build()
+    device = prepare_process(run)
+    model, loss = load_trained(run, checkpoint)
     if isinstance(loss, nn.Module):
         loss.to(device)
     loop = evaluation(run, run.test, "test", model.to(device), loss, device)
@@ -152,16 +151,19 @@ def export(run: Run, checkpoint: Path, exporter: Exporter, destination: Path) ->
     Raises:
         TreenailError: The checkpoint cannot be used, or the artefact does not agree with the model.
     """
-    model, _ = load_model(run, checkpoint)
+    prepare_process(run)
+    model, _ = load_trained(run, checkpoint)
     data = run.test or run.val or run.train
-    batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))))
+    batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))), None)
     if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
-        raise ConfigError("the data gives no (inputs, targets) batches", where="test.dataset")
+        raise ConfigError(
+            "the data gives no (inputs, targets) batch", where=data.dataset.where, mend="is the dataset empty?"
+        )
     return exporter.export(model, batch[0][:4], destination)
 
 
-def load_model(run: Run, checkpoint: Path) -> tuple[nn.Module, Manifest]:
-    """Build the model of a config and give it a checkpoint's weights.
+def load_trained(run: Run, checkpoint: Path) -> tuple[nn.Module, Loss]:
+    """Build the model and the loss of a config and give them a checkpoint's weights.
 
     Raises:
         CheckpointError: There is no such checkpoint, it is damaged, or it is of another model.
@@ -169,20 +171,23 @@ def load_model(run: Run, checkpoint: Path) -> tuple[nn.Module, Manifest]:
     if not checkpoint.exists():
         raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
     path = checkpoint.absolute()
-    manifest, state = CheckpointStore(LocalFiles(path.parent)).load(path.name)
-    model = run.model.build()
-    weights = state.get("model")
-    if not isinstance(weights, dict):
-        raise CheckpointError("the checkpoint holds no model", where=str(checkpoint))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the checkpoint is of another model: {_first_mismatch(error)}",
-            where=str(checkpoint),
-            mend="use the config that it was trained with",
-        ) from error
-    return model, manifest
+    _, state = CheckpointStore(LocalFiles(path.parent)).load(path.name)
+    model, loss = run.model.build(), run.loss.build()
+    for name, part in (("model", model), ("loss", loss)):
+        weights = state.get(name)
+        if not isinstance(part, nn.Module):
+            continue
+        if not isinstance(weights, dict):
+            raise CheckpointError(f"the checkpoint holds no {name}", where=str(checkpoint))
+        try:
+            part.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint is of another {name}: {_first_mismatch(error)}",
+                where=str(checkpoint),
+                mend="use the config that it was trained with",
+            ) from error
+    return model, loss
 
 
 def _first_mismatch(error: RuntimeError) -> str:

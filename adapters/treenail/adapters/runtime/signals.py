@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,12 +15,15 @@ from treenail.kernel import Engine
 def stop_on_signals(engine: Engine, *, save: bool) -> Iterator[None]:
     """While inside, SIGINT and SIGTERM request a stop; a second one ends the process at once.
 
-    Python runs signal handlers in the main thread only, so this must be entered there.
+    Python runs signal handlers in the main thread only; in another thread this does nothing.
 
     Args:
         engine: What to stop.
         save: Request a checkpoint, too; not needed where a hook does so at the end of training.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if engine.stop_reason is not None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+from uuid import uuid4
 
 from treenail.adapters.files import LocalFiles
 from treenail.kernel import CheckpointError, ConfigError, FileError
@@ -26,7 +33,7 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
         parent = Path("work_dirs") / config.stem
         runs = sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
         if resume:
-            resumable = [each for each in runs if _has_checkpoint(each)]
+            resumable = [each for each in runs if has_checkpoint(each)]
             if not resumable:
                 raise CheckpointError(
                     "there is no checkpoint to resume from",
@@ -45,9 +52,9 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
             except OSError as error:
                 raise _unwritable(given, error.strerror or str(error)) from None
             return given
-    elif resume and not _has_checkpoint(given):
+    elif resume and not has_checkpoint(given):
         raise CheckpointError("there is no checkpoint to resume from", where=str(given), mend="leave --resume out")
-    elif not resume and _has_checkpoint(given):
+    elif not resume and has_checkpoint(given):
         raise ConfigError(
             "this directory holds a run already",
             where=str(given),
@@ -57,15 +64,56 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
     return given
 
 
-def _has_checkpoint(work_dir: Path) -> bool:
+@contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Hold a work directory for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        ConfigError: Another process holds it; the message says which.
+    """
+    path = work_dir / "lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            _lock(file)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ConfigError(
+                f"{holder} is writing this work directory",
+                where=str(work_dir),
+                mend="wait for it, or choose another --work-dir",
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is still held
+
+
+def _lock(file: TextIO) -> None:
+    if os.name == "nt":
+        # Only on Windows is there a msvcrt, and only there does mypy know its contents.
+        msvcrt = importlib.import_module("msvcrt")
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def has_checkpoint(work_dir: Path) -> bool:
+    """Return whether there is something to resume."""
     return (work_dir / CHECKPOINTS / "latest").is_file()
 
 
 def _probe(work_dir: Path) -> None:
     files = LocalFiles(work_dir)
     try:
-        files.write("probe", b"")
-        files.delete("probe")
+        probe = f"probe-{uuid4().hex}"
+        files.write(probe, b"")
+        files.delete(probe)
     except FileError as error:
         raise _unwritable(work_dir, error.message.removeprefix("cannot write: ")) from None
 

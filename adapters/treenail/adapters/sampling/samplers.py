@@ -24,8 +24,8 @@ class _EpochSampler(ABC):
         self.cursor = 0
 
     @abstractmethod
-    def _order(self, start: int, stop: int) -> Tensor:
-        """Return the indices at positions start … stop-1 of the current epoch; int64[stop - start]."""
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        """Return the indices at positions start … stop-1 of an epoch; int64[stop - start]."""
 
     @abstractmethod
     def _identity(self) -> dict[str, object]:
@@ -42,11 +42,12 @@ class _EpochSampler(ABC):
         """
         if not 0 <= cursor <= self.size or count < 0:
             raise ValueError(f"no {count} indices at cursor {cursor}: the epoch has positions 0 … {self.size}")
-        return self._order(cursor, min(cursor + count, self.size))
+        return self._order(self.epoch, cursor, min(cursor + count, self.size))
 
     def __iter__(self) -> Iterator[int]:
+        epoch = self.epoch  # an iteration under way stays in its epoch
         for start in range(self.cursor, self.size, BLOCK):
-            yield from self.indices(start, BLOCK).tolist()
+            yield from self._order(epoch, start, min(start + BLOCK, self.size)).tolist()
 
     def advance(self, count: int) -> None:
         """Record that `count` further samples were consumed.
@@ -99,7 +100,7 @@ class SequentialSampler(_EpochSampler):
         size: Number of samples.
     """
 
-    def _order(self, start: int, stop: int) -> Tensor:
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return torch.arange(start, stop)
 
     def _identity(self) -> dict[str, object]:
@@ -121,10 +122,10 @@ class RandomSampler(_EpochSampler):
         self.seed = seed
         self._permutation: tuple[int, Tensor] | None = None
 
-    def _order(self, start: int, stop: int) -> Tensor:
-        if self._permutation is None or self._permutation[0] != self.epoch:
-            generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, "order"))
-            self._permutation = (self.epoch, torch.randperm(self.size, generator=generator))
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        if self._permutation is None or self._permutation[0] != epoch:
+            generator = torch.Generator().manual_seed(mix(self.seed, epoch, "order"))
+            self._permutation = (epoch, torch.randperm(self.size, generator=generator))
         return self._permutation[1][start:stop].clone()
 
     def _identity(self) -> dict[str, object]:

@@ -81,8 +81,13 @@ class RngState:
 
 
 @contextmanager
-def shielded_rng() -> Iterator[None]:
-    """Leave the CPU generators (torch, random, numpy) afterwards as they were before."""
+def shielded_rng(*, devices: bool = False) -> Iterator[None]:
+    """Leave the generators of torch, random and numpy afterwards as they were before.
+
+    Args:
+        devices: Those of the CUDA devices, too, which waits for them.
+    """
+    cuda = torch.cuda.get_rng_state_all() if devices and torch.cuda.is_available() else []
     cpu, python = torch.get_rng_state(), random.getstate()
     numpy = sys.modules.get("numpy")
     numbers = numpy.random.get_state() if numpy else None
@@ -90,6 +95,8 @@ def shielded_rng() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
         random.setstate(python)
         if numpy and numbers is not None:
             numpy.random.set_state(numbers)

@@ -42,7 +42,8 @@ class JsonLines:
         """Add a line."""
         if self._file is None:
             raise FileError("scalars before start() or after close()", where=str(self.directory))
-        line = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")} | dict(record.values)
+        own = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")}
+        line = own | dict(record.values) | own  # first in the line, and nobody's to replace
         self._file.write(self._encoder.encode(line) + b"\n")
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:

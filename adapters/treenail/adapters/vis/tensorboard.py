@@ -29,10 +29,14 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
 
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
-        """Open a new event file; TensorBoard drops what earlier ones hold from the step after `step` on."""
+        """Open a new event file; TensorBoard drops what earlier ones hold from the step after `step` on.
+
+        TensorBoard knows steps only: a validation that is repeated at `step` itself gives its point twice.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = step + 1 if attempt > 1 else None
+        begun = self.directory.is_dir() and any(self.directory.iterdir())
+        purge = step + 1 if begun else None
         self._writer = SummaryWriter(str(self.directory), purge_step=purge)
 
     def _started(self) -> SummaryWriter:

@@ -65,6 +65,16 @@ class SamplerLaws(OrderLaws):
             assert len(drawn) <= 90, "the iteration runs past the end while the cursor advances"
         assert drawn == expected, f"with advance after each index, {len(drawn)} of 90 came, or other ones"
 
+    def test_an_iteration_stays_in_its_epoch(self) -> None:
+        """An iteration under way goes on in the epoch in which it began when the sampler goes to another one."""
+        size = 20_000  # more than a sampler is likely to draw at once
+        sampler = self.make(size, 0)
+        expected, drawing = order_of(sampler), iter(sampler)
+        drawn = [next(drawing)]
+        sampler.set_epoch(1)
+        drawn += drawing
+        assert drawn == expected, f"{len(set(drawn))} different indices of {size} came after set_epoch in between"
+
     @given(size=SIZES, seed=SEEDS, steps=st.lists(st.integers(0, 50), max_size=5))
     @examples(30)
     def test_advance_moves_the_cursor(self, size: int, seed: int, steps: list[int]) -> None:
