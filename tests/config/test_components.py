@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from treenail.adapters.config import Catalog, Document, InvalidConfigError, convert, describe, load_run
+from treenail.adapters.config import Catalog, Document, InvalidConfigError, apply_overrides, convert, describe, load_run
+from treenail.adapters.config.document import TreePath
 from treenail.kernel import Adapter, ConfigError, Spec, spec
 
 
@@ -116,9 +117,12 @@ def test_a_mistake_in_a_parameter_names_its_path(catalog: Catalog, change: dict[
 
 def test_a_described_spec_converts_back_to_itself(catalog: Catalog) -> None:
     written = Holder(net=spec(Net)(Head(1), 4, 5, mode="exact", size=(2, 3), temperature=0.5))
-    targets: dict[str, Callable[..., object]] = {}
-    again = convert(Document("x.py", describe(written, targets)), Holder, catalog, targets)
-    assert vars(again.net.build()) == vars(written.net.build())
+    originals: dict[TreePath, object] = {}
+    document = Document("x.py", describe(written, originals), originals=originals)
+    assert convert(document, Holder, catalog) is written
+    apply_overrides(document, ["net.mode=fast"])
+    again = convert(document, Holder, catalog).net
+    assert vars(again.build()) == vars(written.net.build()) | {"mode": "fast"}
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path, catalog: Catalog) -> 
         ("optimizer.lrr=1", "override 'optimizer.lrr=1': optimizer.lrr: AdamW takes no 'lrr'; did you mean 'lr'?"),
         ("optimizr.lr=1", "optimizr: Run takes no 'optimizr'; did you mean 'optimizer'?"),
         ("model.args.99.p=1", "'model.args' is a list of 10; '99' is not one of its numbers"),
+        ("model.args.²=1", "'²' is not one of its numbers"),
         ("seed.x=1", "'seed' is neither a mapping nor a list, it has no 'x'"),
         ("seed", "write key=value"),
         ("optimizer.lr=[", "YAML syntax"),
@@ -167,6 +168,20 @@ def test_yaml_that_cannot_be_read_is_one_clear_error(text: str, message: str) ->
     with pytest.raises(ConfigError) as caught:
         parse_yaml(text, "run.yaml")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: &a {x: 1}\nb:\n  <<: *a\n  y: 2", "a: {<<: [{x: 1}]}", "a: <<"])
+def test_a_merge_key_is_one_mistake(text: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        parse_yaml(text, "run.yaml")
+    (mistake,) = caught.value.mistakes
+    assert mistake.message == "merge keys (<<) are not supported; write the fields out"
+
+
+def test_a_refused_key_is_one_mistake() -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        parse_yaml("!!binary x: 1", "run.yaml")
+    assert len(caught.value.mistakes) == 1
 
 
 @given(st.text(alphabet=st.sampled_from("ab:{}[]-,&*!|>'\"#%@ \n\t?0.1~"), max_size=60))

@@ -96,6 +96,6 @@ run = Run(
         "logger": spec(LoggerHook)(interval=3),
         "checkpoint": spec(CheckpointHook)(interval=int(interval), by="step" if by == "step" else "epoch"),
         "best": spec(BestHook)(metric="val/loss", mode="min"),
-        "kill": spec(KillHook)(step=int(kill[0]), point=kill[1]) if kill else None,
+        **({"kill": spec(KillHook)(step=int(kill[0]), point=kill[1])} if kill else {}),
     },
 )

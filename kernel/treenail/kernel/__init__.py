@@ -38,9 +38,10 @@ from treenail.kernel.ports import (
 )
 from treenail.kernel.registry import Adapter, Namespace, Registry, import_target, installed_adapters
 from treenail.kernel.seeds import mix
-from treenail.kernel.spec import Component, Late, Spec, build_tree, late, name_of, partial, spec
+from treenail.kernel.spec import AWAITED, Component, Late, Spec, build_tree, late, name_of, partial, signature_of, spec
 
 __all__ = [
+    "AWAITED",
     "HOOK_POINTS",
     "Adapter",
     "BatchSource",
@@ -89,5 +90,6 @@ __all__ = [
     "name_of",
     "partial",
     "require",
+    "signature_of",
     "spec",
 ]

@@ -221,15 +221,21 @@ def import_target(target: str) -> Callable[..., T]:
     """Import ``"package.module:attribute"`` and return the attribute.
 
     Raises:
-        RegistryError: The form is wrong, the module cannot be imported, or it has no such callable.
+        RegistryError: The form is wrong, importing the module raises, or it has no such callable.
     """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
         raise RegistryError(f"'{target}' does not name a component", mend="write 'package.module:attribute'")
     try:
         found: object = importlib.import_module(module_name)
-    except ImportError as error:
-        raise RegistryError(f"'{target}': {error}", mend="is the module on the Python path?") from error
+    except Exception as error:
+        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        if absent:
+            raise RegistryError(f"'{target}': {error}", mend="is the module on the Python path?") from error
+        problem = getattr(error, "msg", None) or str(error)  # a SyntaxError's text would name the place twice
+        raise RegistryError(
+            f"'{target}' cannot be imported: {type(error).__name__}: {problem}", where=_raised_at(error)
+        ) from error
     for part in path.split("."):
         if not hasattr(found, part):
             mend = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
@@ -238,6 +244,17 @@ def import_target(target: str) -> Callable[..., T]:
     if not callable(found):
         raise RegistryError(f"'{target}' is a {type(found).__name__}, not a class or function")
     return found
+
+
+def _raised_at(error: Exception) -> str | None:
+    """Return ``file:line`` of what an imported module did wrong; None if the import never came to a file."""
+    import traceback  # only needed once something went wrong
+
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    own = (__file__, importlib.__file__, "<frozen")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _is_installed(module: str) -> bool:

@@ -24,6 +24,19 @@ A_contra = TypeVar("A_contra", contravariant=True)
 P = ParamSpec("P")
 
 
+class Awaited:
+    """Stands among a component's arguments, nested ones too, for what the `Late` around it gets when it is built."""
+
+    def __reduce__(self) -> str:
+        return "AWAITED"  # copied and unpickled it is the same object
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+AWAITED: Final = Awaited()
+
+
 class Component(Generic[T_co]):
     """What `Spec` and `Late` share: a target, its arguments, and their check against its signature.
 
@@ -73,11 +86,11 @@ class Component(Generic[T_co]):
             mend = f"its signature is {signature}"
             raise SpecError(f"{name_of(self.target)}: {error}", where=self.where, mend=mend) from None
 
-    def _call(self, *awaited: object) -> T_co:
-        args = tuple(build_tree(argument) for argument in self.args)
-        kwargs = {name: build_tree(argument) for name, argument in self.kwargs.items()}
+    def _call(self, received: object = AWAITED) -> T_co:
+        args = tuple(build_tree(argument, received) for argument in self.args)
+        kwargs = {name: build_tree(argument, received) for name, argument in self.kwargs.items()}
         try:
-            return self.target(*awaited, *args, **kwargs)
+            return self.target(*(received,) * self.awaited, *args, **kwargs)
         except TreenailError:
             raise
         except Exception as error:
@@ -133,6 +146,8 @@ class Late(Component[T_co], Generic[A_contra, T_co]):
     def build(self, first: A_contra) -> T_co:
         """Call the target with ``first`` before the arguments written, nested components built first.
 
+        Where `AWAITED` stands among the arguments, there ``first`` goes too.
+
         Raises:
             BuildError: The target raised; its own exception is the cause.
         """
@@ -169,16 +184,23 @@ def partial(target: Callable[Concatenate[A, B, P], T]) -> Callable[P, Spec[Calla
     return describe
 
 
-def build_tree(value: object) -> object:
-    """Build every `Spec` inside a tree of lists, tuples and dicts; a `Late` is left for whoever has its argument."""
+def build_tree(value: object, received: object = AWAITED) -> object:
+    """Build every `Spec` inside a tree of lists, tuples and dicts; a `Late` is left for whoever has its argument.
+
+    Args:
+        value: The tree.
+        received: What stands in for `AWAITED`.
+    """
+    if value is AWAITED:
+        return received
     if isinstance(value, Spec):
-        return value.build()
+        return value._call(received)
     if isinstance(value, list):
-        return [build_tree(item) for item in value]
+        return [build_tree(item, received) for item in value]
     if type(value) is tuple:
-        return tuple(build_tree(item) for item in value)
+        return tuple(build_tree(item, received) for item in value)
     if isinstance(value, dict):
-        return {key: build_tree(item) for key, item in value.items()}
+        return {key: build_tree(item, received) for key, item in value.items()}
     return value
 
 

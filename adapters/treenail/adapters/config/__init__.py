@@ -1,7 +1,8 @@
 """Configs: YAML or typed Python, and overrides, to a checked `Run`."""
 
 from treenail.adapters.config.catalog import PORTS, Catalog
-from treenail.adapters.config.convert import convert, describe
+from treenail.adapters.config.convert import convert
+from treenail.adapters.config.describe import describe
 from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, parse_yaml
 from treenail.adapters.config.load import load_run
 from treenail.adapters.config.overrides import apply_overrides

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -12,41 +10,40 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast, get_arg
 import msgspec
 import torch
 
-from treenail.adapters.config.catalog import Catalog, a, type_name
-from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, TreePath, dotted
-from treenail.adapters.config.signature import Field, fields_of
-from treenail.kernel import Component, Late, Spec, SpecError, TreenailError, did_you_mean, name_of
+from treenail.adapters.config.catalog import PORTS, Catalog, a, type_name
+from treenail.adapters.config.document import NOTHING, Document, InvalidConfigError, Mistake, TreePath, dotted
+from treenail.adapters.config.signature import Field, form_in_slot, form_of
+from treenail.adapters.config.slots import LISTS, SCALARS, is_enum, kind_of, takes, wanted_name
+from treenail.kernel import Component, Late, Spec, SpecError, TreenailError, did_you_mean
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 WRONG: Final = object()
 """What stands for a value that a mistake was noted for."""
 
-_SCALARS = (bool, int, float, str, bytes)
-_LISTS = (list, tuple, set, frozenset, Sequence, Iterable)
+
+Rules = Callable[[Mapping[TreePath, object]], Iterable[tuple[TreePath, str]]]
+"""What the parts of a config demand of each other: (converted parts by place) → (place, message) of each mistake."""
 
 
-def convert(
-    document: Document,
-    kind: type[S],
-    catalog: Catalog,
-    targets: Mapping[str, Callable[..., object]] | None = None,
-) -> S:
-    """Convert a document to a Struct.
+def convert(document: Document, kind: type[S], catalog: Catalog, rules: Rules | None = None) -> S:
+    """Convert a document to a Struct. What a Python config holds and no override touches stays the very object.
 
     Args:
         document: The config.
         kind: The Struct.
         catalog: What ``type:`` may name.
-        targets: Further names, for configs that come from Python.
+        rules: Further mistakes.
 
     Raises:
         InvalidConfigError: All the mistakes in the document.
     """
     imports: object = document.data.get("imports") if isinstance(document.data, dict) else None
     allowed = tuple(each for each in imports if isinstance(each, str)) if isinstance(imports, list | tuple) else ()
-    converter = _Converter(document, catalog, allowed, targets or {})
+    converter = _Converter(document, catalog, allowed)
     found = converter.convert(document.data, kind, ())
+    for path, message in rules(converter.found) if rules else ():
+        converter.wrong(path, message)
     if converter.mistakes:
         raise InvalidConfigError(converter.mistakes)
     return cast(S, found)  # a Struct of `kind`, or there was a mistake
@@ -54,17 +51,14 @@ def convert(
 
 class _Converter:
     def __init__(
-        self,
-        document: Document,
-        catalog: Catalog,
-        imports: tuple[str, ...],
-        targets: Mapping[str, Callable[..., object]],
+        self, document: Document, catalog: Catalog, imports: tuple[str, ...], shared: str | None = None
     ) -> None:
         self.mistakes: list[Mistake] = []
+        self.found: dict[TreePath, object] = {}
         self._document = document
         self._catalog = catalog
         self._imports = imports
-        self._targets = targets
+        self._shared = shared  # the parameter of nested components that gets what the Late around them gets
 
     def wrong(self, path: TreePath, message: str, *, key: bool = False) -> object:
         self.mistakes.append(Mistake(self._document.locate(path, key=key), dotted(path), message))
@@ -72,6 +66,27 @@ class _Converter:
 
     def convert(self, value: object, kind: object, path: TreePath) -> object:
         """Convert one value to a type; notes mistakes and returns WRONG where there are any."""
+        original = self._document.original(path)
+        if original is NOTHING:
+            found = self._convert(value, kind, path)
+        elif self._document.led_through(path):
+            found = self._convert(value, kind_of(original, kind), path)
+            found = tuple(found) if isinstance(original, tuple) and isinstance(found, list) else found
+        elif self._is_argument(path) or (isinstance(original, Component) and takes(kind, original)):
+            found = original
+        elif isinstance(original, Component):
+            found = self.wrong(path, f"expected {a(wanted_name(kind))}, got {original!r}")
+        else:  # only to find mistakes
+            found = self._convert(value, kind_of(original, kind), path)
+            found = original if found is not WRONG else WRONG
+        self.found[path] = found
+        return found
+
+    def _is_argument(self, path: TreePath) -> bool:
+        """Whether a place is inside a component of a Python config; what it holds was checked where it was written."""
+        return any(isinstance(self._document.original(path[:length]), Component) for length in range(len(path)))
+
+    def _convert(self, value: object, kind: object, path: TreePath) -> object:
         plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         origin = get_origin(plain)
         if plain is Any or plain is object or isinstance(plain, TypeVar):
@@ -81,12 +96,12 @@ class _Converter:
         if origin in (Union, UnionType):
             return self._union(value, kind, get_args(plain), path)
         if origin in (Spec, Late):
-            return self._component(value, get_args(plain)[-1], path, late=origin is Late)
-        if (origin or plain) in _LISTS:
+            return self._component(value, get_args(plain)[-1], path, get_args(plain)[0] if origin is Late else None)
+        if (origin or plain) in LISTS:
             return self._list(value, plain, path)
         if (origin or plain) in (dict, Mapping):
             return self._dict(value, plain, path)
-        if origin is Literal or plain in (*_SCALARS, None, NoneType) or _is_enum(plain):
+        if origin is Literal or plain in (*SCALARS, None, NoneType) or is_enum(plain):
             return self._leaf(value, kind, path)
         if origin is Callable or isinstance(origin or plain, type):
             return self._object(value, plain, path)
@@ -117,7 +132,7 @@ class _Converter:
             return self.convert(value, rest[0], path)
         tried: list[list[Mistake]] = []
         for member in rest:
-            trial = _Converter(self._document, self._catalog, self._imports, self._targets)
+            trial = _Converter(self._document, self._catalog, self._imports, self._shared)
             found = trial.convert(value, member, path)
             if not trial.mistakes:
                 return found
@@ -148,8 +163,12 @@ class _Converter:
         key_kind, value_kind = get_args(kind) or (Any, Any)
         if not isinstance(value, dict):
             return self.wrong(path, f"expected a mapping, got {_shown(value)}")
+        if isinstance(self._document.original(path), dict):
+            key_kind = Any  # keys of a Python config stay as they are
         found = {
-            self.convert(key, key_kind, (*path, key)): self.convert(item, value_kind, (*path, key))
+            key if key_kind is Any else self.convert(key, key_kind, (*path, key)): self.convert(
+                item, value_kind, (*path, key)
+            )
             for key, item in value.items()
         }
         return WRONG if any(WRONG in pair for pair in found.items()) else found
@@ -164,7 +183,7 @@ class _Converter:
     def _object(self, value: object, kind: object, path: TreePath) -> object:
         """A parameter that takes an object: a nested component, or one of the few that a word can name."""
         if isinstance(value, dict):
-            return self._component(value, kind, path, late=False)
+            return self._component(value, kind, path)
         if kind is Path and isinstance(value, str):
             return Path(value)
         if kind is torch.device and isinstance(value, str):
@@ -182,7 +201,7 @@ class _Converter:
 
     def _untyped(self, value: object, path: TreePath) -> object:
         if isinstance(value, dict) and isinstance(value.get("type"), str):
-            return self._component(value, Any, path, late=False)
+            return self._component(value, Any, path)
         if isinstance(value, dict):
             return self._dict(value, dict[Any, Any], path)
         if isinstance(value, list | tuple):
@@ -190,15 +209,15 @@ class _Converter:
         return value
 
     def _resolve(self, name: str, slot: object, path: TreePath) -> Callable[..., object] | object:
-        if name in self._targets:
-            return self._targets[name]
         try:
             return self._catalog.resolve(name, slot, self._imports)
         except TreenailError as error:
+            place = f" ({error.where})" if error.where else ""
             mend = f"; {error.mend}" if error.mend else ""
-            return self.wrong(path, f"{error.message}{mend}")
+            return self.wrong(path, f"{error.message}{place}{mend}")
 
-    def _component(self, value: object, slot: object, path: TreePath, *, late: bool) -> object:
+    def _component(self, value: object, slot: object, path: TreePath, awaited: object = None) -> object:
+        """Convert a mapping to a component; `awaited` is the type of what comes later, None if nothing does."""
         if not isinstance(value, dict):
             return self.wrong(path, f"expected {a(type_name(slot))} as a mapping {{type: …}}, got {_shown(value)}")
         name = value.get("type")
@@ -207,25 +226,27 @@ class _Converter:
             return self.wrong(
                 (*path, "type") if "type" in value else path, f"{problem}; write type: NAME of {a(type_name(slot))}"
             )
-        target = self._resolve(name, slot, (*path, "type"))
-        if target is WRONG or not callable(target):
-            return WRONG
-        # A function in the slot of a function is not called but completed: {type: cross_entropy, label_smoothing: 0.1}.
-        completed = get_origin(slot) is Callable and not isinstance(target, type)
-        awaited = len(get_args(slot)[0]) if completed else int(late)
         given = {key: item for key, item in value.items() if key != "type"}
-        fields = fields_of(target, awaited)
-        if fields is None:  # a builtin without a signature: only the call can check it
-            fields = [Field("kwargs", Any, required=False, kind="kwargs")]
-        arguments = self._arguments(given, fields, path, of=name)
+        shared = self._shared
+        if awaited is not None:
+            shared = next((port for port, kind in PORTS.items() if kind == awaited), None)
+        original = self._document.original(path)
+        if isinstance(original, Component) and (*path, "type") not in self._document.overrides:
+            form = form_of(original)
+            if self._document.original((*path, "type")) is not NOTHING:
+                given["type"] = name  # an argument of this name
+        else:
+            target = self._resolve(name, slot, (*path, "type"))
+            if target is WRONG or not callable(target):
+                return WRONG
+            form = form_in_slot(target, slot, late=awaited is not None, shared=shared if shared not in given else None)
+        around, self._shared = self._shared, shared
+        arguments = self._arguments(given, form.fields, path, of=name)
+        self._shared = around
         if arguments is None:
             return WRONG
-        where = f"{self._document.locate(path)}: {dotted(path)}"
         try:
-            if completed:
-                return Spec(functools.partial, (target, *arguments[0]), arguments[1], where=where)
-            kind: type[Component[object]] = Late if late else Spec
-            return kind(target, *arguments, awaited=awaited, where=where)
+            return form.make(*arguments, where=f"{self._document.locate(path)}: {dotted(path)}")
         except SpecError as error:
             return self.wrong(path, error.message)
 
@@ -264,10 +285,6 @@ class _Converter:
         return tuple(positional), converted
 
 
-def _is_enum(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
 def _shown(value: object) -> str:
     if value is None:
         return "nothing (null)"
@@ -278,37 +295,3 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         return f"'{value[:40]}'"
     return f"{type(value).__name__} {value!r}"
-
-
-def describe(value: object, targets: dict[str, Callable[..., object]]) -> object:
-    """Return a Struct tree as plain data, each component as ``{type: module:name, …}``; fields at their default left out.
-
-    Args:
-        value: A Struct, component or plain value; other objects stay as they are.
-        targets: Filled with the callable of each name, so that `convert` finds them again.
-    """
-    from treenail.adapters.config.signature import named_arguments
-
-    if isinstance(value, Component):
-        component = value
-        if component.target is functools.partial and component.args and callable(component.args[0]):
-            component = Component(component.args[0], component.args[1:], component.kwargs, awaited=2)
-        name = name_of(component.target)
-        targets[name] = component.target
-        return {"type": name} | {key: describe(item, targets) for key, item in named_arguments(component).items()}
-    if isinstance(value, msgspec.Struct):
-        changed = {
-            each.name: getattr(value, each.name)
-            for each in msgspec.structs.fields(value)
-            if each.required or getattr(value, each.name) != _default(each)
-        }
-        return {name: describe(item, targets) for name, item in changed.items()}
-    if isinstance(value, dict):
-        return {key: describe(item, targets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(item, targets) for item in value]
-    return value
-
-
-def _default(field: msgspec.structs.FieldInfo) -> object:
-    return field.default if field.default is not msgspec.NODEFAULT else cast(object, field.default_factory())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -13,6 +13,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from treenail.kernel import ConfigError
 
 TreePath = tuple[str | int, ...]
+
+NOTHING: Final = object()
+"""What stands for an original that there is not."""
 
 _CORE = "tag:yaml.org,2002:"
 _MAX_NODES = 100_000
@@ -51,6 +54,7 @@ class Document:
         data: Mappings, lists and scalars.
         keys: Line and column (from 1) of each mapping key, by path.
         values: Line and column (from 1) of each value, by path.
+        originals: For a config that comes from Python: what `data` describes, by path.
 
     Attributes:
         overrides: What replaced parts of the file, by path: texts for messages.
@@ -62,12 +66,23 @@ class Document:
         data: object,
         keys: dict[TreePath, tuple[int, int]] | None = None,
         values: dict[TreePath, tuple[int, int]] | None = None,
+        originals: dict[TreePath, object] | None = None,
     ) -> None:
         self.source = source
         self.data = data
         self.overrides: dict[TreePath, str] = {}
         self._keys = keys or {}
         self._values = values or {}
+        self._originals = originals or {}
+
+    def original(self, path: TreePath) -> object:
+        """Return what stood at a place of a Python config; NOTHING where an override put something else."""
+        replaced = any(path[: len(part)] == part for part in self.overrides)
+        return NOTHING if replaced else self._originals.get(path, NOTHING)
+
+    def led_through(self, path: TreePath) -> bool:
+        """Return whether an override leads to a part of the value at a place."""
+        return any(len(part) > len(path) and part[: len(path)] == path for part in self.overrides)
 
     def locate(self, path: TreePath, *, key: bool = False) -> str:
         """Return ``file:line:column`` of a value, or of its key; of the nearest part around it if it was not written."""
@@ -184,9 +199,11 @@ class _Reader:
     def _mapping(self, node: MappingNode, path: TreePath) -> dict[str | int, object]:
         found: dict[str | int, object] = {}
         for key_node, value_node in node.value:
+            before = len(self.mistakes)
             key = self._scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
             if not isinstance(key, str | int):
-                self._mistake(key_node, path, "a key must be a word or a whole number")
+                if len(self.mistakes) == before:
+                    self._mistake(key_node, path, "a key must be a word or a whole number")
                 continue
             if key in found:
                 line = self.keys[(*path, key)][0]
@@ -207,6 +224,9 @@ class _Reader:
         return str(node.value)
 
     def _refuse_tag(self, node: Node, path: TreePath) -> None:
+        if str(node.tag) == _CORE + "merge":
+            self._mistake(node, path, "merge keys (<<) are not supported; write the fields out")
+            return
         tag = str(node.tag).replace(_CORE, "!!")
         self._mistake(node, path, f"the tag {tag} is not allowed, tags can name code; write plain values")
 

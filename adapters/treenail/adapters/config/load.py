@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from treenail.adapters.config.catalog import Catalog, a
-from treenail.adapters.config.convert import convert, describe
-from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, parse_yaml, read_text
+from treenail.adapters.config.convert import convert
+from treenail.adapters.config.describe import describe
+from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
 from treenail.adapters.config.overrides import apply_overrides
+from treenail.adapters.config.rules import rules_of_run
 from treenail.contracts import Run
 from treenail.kernel import ConfigError, mix
 
@@ -21,7 +23,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), catalog: Catalog |
 
     Args:
         path: A ``.yaml`` or ``.yml`` file; or a ``.py`` file, which is executed and whose variable ``run`` is a `Run`.
-        overrides: ``key=value`` texts, applied in order.
+            With ``imports:``, modules beside it can be imported from then on.
+        overrides: ``key=value`` texts, applied in order. What a Python config holds stays the very object elsewhere.
         catalog: What ``type:`` may name; everything installed when None.
 
     Raises:
@@ -29,15 +32,24 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), catalog: Catalog |
         ConfigError: The file cannot be read.
     """
     path = Path(path)
-    targets: dict[str, Callable[..., object]] = {}
     if path.suffix == ".py":
-        document = Document(str(path), describe(_run_python(path), targets))
+        originals: dict[TreePath, object] = {}
+        document = Document(str(path), describe(_run_python(path), originals), originals=originals)
     elif path.suffix in (".yaml", ".yml") or path.is_dir() or not path.exists():
         document = parse_yaml(read_text(path), str(path))
     else:
         raise ConfigError(f"'{path.suffix}' is no kind of config", where=str(path), mend="name a .yaml or a .py file")
+    rules = rules_of_run(document.data)
     apply_overrides(document, overrides)
-    return convert(document, Run, catalog or Catalog(), targets)
+    if isinstance(document.data, dict) and document.data.get("imports"):
+        _make_importable(path.absolute().parent)
+    return convert(document, Run, catalog or Catalog(), rules)
+
+
+def _make_importable(folder: Path) -> None:
+    """Let modules that lie beside a config be imported, by loader workers too; installed ones win."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _run_python(path: Path) -> Run:
@@ -50,7 +62,7 @@ def _run_python(path: Path) -> Run:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:  # a Python config is code, and documented so
-        exec(compile(text, str(path), "exec"), vars(module))
+        exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
     except SyntaxError as error:
         where = f"{path}:{error.lineno}:{error.offset}"
         raise InvalidConfigError([Mistake(where, "", f"Python syntax: {error.msg}")]) from None

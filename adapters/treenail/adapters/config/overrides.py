@@ -44,11 +44,11 @@ def _set(tree: object, parts: list[str], value: object) -> TreePath:
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
         if isinstance(tree, list):
-            if not part.isdigit() or int(part) >= len(tree):
+            if not part.isdecimal() or int(part) >= len(tree):
                 raise LookupError(f"'{dotted(path)}' is a list of {len(tree)}; '{part}' is not one of its numbers")
             key: int | str = int(part)
         elif isinstance(tree, dict):
-            key = part
+            key = int(part) if part not in tree and part.isdecimal() and int(part) in tree else part
         else:
             raise LookupError(f"'{dotted(path)}' is neither a mapping nor a list, it has no '{part}'")
         path = (*path, key)

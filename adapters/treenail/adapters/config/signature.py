@@ -6,10 +6,9 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from treenail.kernel import Component
-from treenail.kernel.spec import signature_of
+from treenail.kernel import AWAITED, Component, Late, Spec, signature_of
 
 
 class Field(NamedTuple):
@@ -28,6 +27,68 @@ class Field(NamedTuple):
     kind: Literal["name", "position", "args", "kwargs"] = "name"
 
 
+class Form(NamedTuple):
+    """How a component is made from the arguments in a config.
+
+    Args:
+        kind: `Spec` or `Late`.
+        target: What is called.
+        fields: What the config can give.
+        awaited: How many leading arguments come later.
+        receives: A parameter that gets what the outermost `Late` around it is built with, if there is one.
+        completes: The target, a function, is not called but completed: ``{type: cross_entropy, label_smoothing: 0.1}``.
+    """
+
+    kind: type[Component[object]]
+    target: Callable[..., object]
+    fields: list[Field]
+    awaited: int = 0
+    receives: str | None = None
+    completes: bool = False
+
+    def make(self, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> Component[object]:
+        """Return the component with arguments.
+
+        Raises:
+            SpecError: The target does not take them.
+        """
+        if self.completes:
+            return Spec(functools.partial, (self.target, *args), kwargs, where=where)
+        if self.receives:
+            kwargs = {**kwargs, self.receives: AWAITED}
+        return self.kind(self.target, args, kwargs, awaited=self.awaited, where=where)
+
+
+def form_of(component: Component[object]) -> Form:
+    """Return the form that a component has."""
+    if component.target is functools.partial and len(component.args) == 1 and callable(component.args[0]):
+        target = component.args[0]
+        fields = [field._replace(required=False) for field in fields_of(target)]
+        return Form(Spec, target, fields, completes=True)
+    receives = next((name for name, value in component.kwargs.items() if value is AWAITED), None)
+    fields = [field for field in fields_of(component.target, component.awaited) if field.name != receives]
+    return Form(type(component), component.target, fields, component.awaited, receives)
+
+
+def form_in_slot(target: Callable[..., object], slot: object, *, late: bool, shared: str | None) -> Form:
+    """Return the form that a component takes in a slot.
+
+    Args:
+        target: What is called.
+        slot: What the slot holds.
+        late: Whether something comes later.
+        shared: The parameter in which nested components, too, get what comes later: a scheduler's ``optimizer``.
+    """
+    if get_origin(slot) is Callable and not isinstance(target, type):
+        awaited = len(get_args(slot)[0])
+        return Form(Spec, target, fields_of(target, awaited), awaited, completes=True)
+    fields = fields_of(target)
+    place = next((index for index, field in enumerate(fields) if field.name == shared), None)
+    if place is None or (late and place == 0):
+        return Form(Late if late else Spec, target, fields_of(target, int(late)), int(late))
+    return Form(Late if late else Spec, target, fields[:place] + fields[place + 1 :], receives=shared)
+
+
 _KINDS: dict[object, Literal["name", "position", "args", "kwargs"]] = {
     inspect.Parameter.POSITIONAL_ONLY: "position",
     inspect.Parameter.VAR_POSITIONAL: "args",
@@ -35,11 +96,11 @@ _KINDS: dict[object, Literal["name", "position", "args", "kwargs"]] = {
 }
 
 
-def fields_of(target: Callable[..., object], awaited: int = 0) -> list[Field] | None:
-    """Return the fields of a callable, without its first `awaited` parameters; None if it publishes no signature."""
+def fields_of(target: Callable[..., object], awaited: int = 0) -> list[Field]:
+    """Return the fields of a callable, without its first `awaited` parameters."""
     signature = signature_of(target)
-    if signature is None:
-        return None
+    if signature is None:  # a builtin that publishes none: only the call can check it
+        return [Field("args", Any, required=False, kind="args"), Field("kwargs", Any, required=False, kind="kwargs")]
     hints = _hints(target)
     fields = [
         Field(
@@ -86,11 +147,14 @@ def _hints_one_by_one(function: object) -> dict[str, object]:
 
 
 def named_arguments(component: Component[object]) -> dict[str, object]:
-    """Return a component's arguments by parameter name; those of ``*args`` as one list."""
+    """Return a component's written arguments by parameter name; those of ``*args`` as one list."""
+    args, kwargs = component.args, {name: value for name, value in component.kwargs.items() if value is not AWAITED}
+    if form_of(component).completes:
+        return kwargs
     signature = signature_of(component.target)
     if signature is None:
-        return dict(component.kwargs)
-    bound = signature.bind_partial(*(None,) * component.awaited, *component.args, **component.kwargs)
+        return {"args": list(args), **kwargs} if args else kwargs
+    bound = signature.bind_partial(*(None,) * component.awaited, *args, **kwargs)
     named: dict[str, object] = {}
     for name, value in list(bound.arguments.items())[component.awaited :]:
         kind = signature.parameters[name].kind

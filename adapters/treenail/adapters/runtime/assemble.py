@@ -87,7 +87,7 @@ def assemble(run: Run, work_dir: Path) -> Assembly:
     if isinstance(loss, nn.Module):
         parts["loss"] = loss
     test = evaluation(run, run.test, "test", model, loss, device) if run.test else None
-    return Assembly(model, device, parts, loop, test, vis, plain(describe(run, {})))
+    return Assembly(model, device, parts, loop, test, vis, plain(describe(run)))
 
 
 def evaluation(run: Run, data: Evaluation, mode: str, model: nn.Module, loss: Loss, device: torch.device) -> EvalLoop:

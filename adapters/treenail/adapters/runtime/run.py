@@ -116,7 +116,7 @@ def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hoo
     hooks = {
         name: each.filled(log_file=work_dir / "log.jsonl").build() for name, each in specs.items() if each is not None
     }
-    if "vis" not in hooks and assembly.vis:
+    if "vis" not in specs and assembly.vis:
         config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
         hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)
     return hooks

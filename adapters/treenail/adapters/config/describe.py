@@ -1,0 +1,43 @@
+"""Structs and components as plain data: for manifests, and for overrides of Python configs to lead through."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from treenail.adapters.config.document import TreePath
+from treenail.adapters.config.signature import form_of, named_arguments
+from treenail.kernel import Component, name_of
+
+
+def describe(value: object, originals: dict[TreePath, object] | None = None, path: TreePath = ()) -> object:
+    """Return a Struct tree as plain data, each component as ``{type: module:name, …}``; fields at their default left out.
+
+    Args:
+        value: A Struct, component or plain value; other objects stay as they are.
+        originals: Filled with what each part describes, by its place, so that `convert` keeps what no override touches.
+        path: The place of `value`.
+    """
+    if originals is not None:
+        originals[path] = value
+    if isinstance(value, Component):
+        name = {"type": name_of(form_of(value).target)}
+        arguments = {key: describe(item, originals, (*path, key)) for key, item in named_arguments(value).items()}
+        return name | arguments | name  # also where an argument is called 'type'
+    if isinstance(value, msgspec.Struct):
+        changed = {
+            each.name: getattr(value, each.name)
+            for each in msgspec.structs.fields(value)
+            if each.required or getattr(value, each.name) != _default(each)
+        }
+        return {name: describe(item, originals, (*path, name)) for name, item in changed.items()}
+    if isinstance(value, dict):
+        return {key: describe(item, originals, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list) or type(value) is tuple:
+        return [describe(item, originals, (*path, index)) for index, item in enumerate(value)]
+    return value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default is not msgspec.NODEFAULT else cast(object, field.default_factory())
