@@ -1,8 +1,8 @@
 """Checkpoints in a file backend: whole or absent.
 
-A checkpoint is a directory ``step-00000200`` of ``state.safetensors``, ``state.json`` and ``manifest.json``. Each file is
-written atomically and durably, the manifest last: a directory without a valid manifest is no checkpoint. The pointers
-(``latest``, ``best``) are small files that name a directory; they move only after the manifest is there.
+A checkpoint is a directory ``step-00000200`` of ``owner``, ``state.safetensors``, ``state.json`` and ``manifest.json``.
+Each file is written atomically and durably, in this order: a directory without a valid manifest is no checkpoint. The
+pointers (``latest``, ``best``) are small files that name a directory; they move only after the manifest is there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 from uuid import uuid4
@@ -20,11 +20,25 @@ import msgspec
 import torch
 from torch import Tensor
 
+from treenail.adapters.checkpoint.files import (
+    DIRECTORY,
+    MANIFEST,
+    TENSORS,
+    TREE,
+    Survey,
+    has_its_sizes,
+    persist,
+    read_verified,
+    remove,
+    remove_torn,
+    survey,
+)
 from treenail.adapters.checkpoint.tree import Snapshot, freeze, thaw
-from treenail.contracts import FORMAT_VERSION, FileEntry, Manifest
+from treenail.contracts import FORMAT_VERSION, Manifest
 from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, did_you_mean, require
 
-TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+_POINTER_BYTES = 256  # a larger file is no pointer
+_LOOK_AROUND = 10_000  # files that are looked at for the sake of a message
 
 
 def snapshot(state: Mapping[str, object]) -> Snapshot:
@@ -32,45 +46,11 @@ def snapshot(state: Mapping[str, object]) -> Snapshot:
     return freeze(state)
 
 
-def persist(frozen: Snapshot, files: FileBackend, directory: str, manifest: Manifest) -> Manifest:
-    """Write a snapshot and, last, its manifest; works on any thread.
-
-    Args:
-        frozen: The snapshot.
-        files: Where to.
-        directory: Path of the checkpoint's directory.
-        manifest: What to say of it; `files` is filled in here.
-
-    Raises:
-        CheckpointError: The snapshot cannot be encoded, or the backend failed.
-        MissingDependencyError: safetensors is not installed.
-    """
-    safetensors = require("safetensors.torch", extra="train", purpose="saving checkpoints")
-    try:
-        contents: dict[str, bytes] = {
-            TENSORS: safetensors.save(frozen.tensors),
-            TREE: msgspec.json.encode(frozen.tree),
-        }
-    except Exception as error:  # safetensors raises several types of its own
-        raise CheckpointError(f"the state cannot be encoded: {error}", where=directory) from error
-    entries = []
-    try:
-        for name, content in contents.items():
-            files.write(f"{directory}/{name}", content)
-            entries.append(FileEntry(path=name, size=len(content), sha256=sha256(content).hexdigest()))
-        manifest = msgspec.structs.replace(manifest, files=tuple(entries))
-        files.write(f"{directory}/{MANIFEST}", msgspec.json.format(msgspec.json.encode(manifest)))
-    except FileError as error:
-        raise CheckpointError(
-            f"the checkpoint could not be written: {error.message}",
-            where=error.where,
-            mend="make room or choose another --work-dir; earlier checkpoints are untouched",
-        ) from error
-    return manifest
-
-
 class CheckpointStore:
     """The checkpoints of one run in a file backend; a `Checkpointer`.
+
+    One process at a time saves the checkpoints of a run. The store removes only what its run wrote: checkpoints that need
+    not stay, and what is left of saves that were killed.
 
     Args:
         files: The backend; checkpoints lie at its root.
@@ -118,8 +98,14 @@ class CheckpointStore:
             config=self._config,
             versions=_versions(),
         )
-        directory = self._free_name(f"step-{step:08d}")
-        persist(snapshot(checkpoint), self.files, directory, manifest)
+        frozen = snapshot(checkpoint)
+        try:
+            found = survey(self.files)
+        except FileError as error:
+            raise CheckpointError(f"the checkpoint could not be written: {error.message}", where=error.where) from error
+        remove_torn(self.files, found, self.run)
+        directory = _free_name(f"step-{step:08d}", found)
+        persist(frozen, self.files, directory, manifest)
         try:
             for pointer in pointers:
                 self.files.write(pointer, directory.encode())
@@ -128,11 +114,42 @@ class CheckpointStore:
             raise CheckpointError(f"the checkpoint is saved, but {error.message}", where=error.where) from error
         return f"{self.files.uri}/{directory}"
 
-    def _free_name(self, name: str) -> str:
-        # A state before and one after the validation have the same step; a resumed attempt may reach a step again.
-        taken = {path.rpartition("/")[0] for path in self.files.list() if path.endswith(f"/{MANIFEST}")}
-        numbers = [int(each[len(name) + 1 :] or 1) for each in taken if re.fullmatch(rf"{name}(\.\d+)?", each)]
-        return f"{name}.{max(numbers) + 1}" if numbers else name
+    def _retain(self, newest: str) -> None:
+        if self.keep_last is None:
+            return
+        ours = sorted(
+            (manifest.step, manifest.created, directory)
+            for directory, manifest in self.manifests()
+            if manifest.run == self.run and DIRECTORY.fullmatch(directory)  # a copy by another name is somebody's
+        )
+        # Of several states of one step (before and after its validation) only the newest counts.
+        last = list({step: directory for step, _, directory in ours}.values())[-self.keep_last :]
+        kept = {*last, newest, *self.pointers().values()}
+        for _, _, directory in ours:
+            if directory not in kept:
+                remove(self.files, directory)
+
+    def manifests(self) -> Iterator[tuple[str, Manifest]]:
+        """Yield (directory, manifest) of every whole checkpoint; what cannot be decoded is none."""
+        for directory in survey(self.files).whole:
+            with suppress(CheckpointError):
+                yield directory, self._manifest(directory)
+
+    def pointers(self) -> dict[str, str]:
+        """Return the pointers, and the directory that each leads to."""
+        found = survey(self.files)
+        targets = {path: self._pointer(path) for path in found.files}
+        return {path: target for path, target in targets.items() if target in found.whole}
+
+    def _pointer(self, path: str) -> str | None:
+        """Return what a pointer says, None where there is no file that could be one."""
+        try:
+            if self.files.stat(path).size > _POINTER_BYTES:
+                return None
+            content = self.files.read(path, 0, _POINTER_BYTES)
+        except FileMissingError:
+            return None
+        return content.decode() if re.fullmatch(rb"[\w.-]*\w", content) else None
 
     def _exists(self, path: str) -> bool:
         try:
@@ -140,38 +157,6 @@ class CheckpointStore:
         except FileMissingError:
             return False
         return True
-
-    def _retain(self, newest: str) -> None:
-        if self.keep_last is None:
-            return
-        ours = sorted(
-            (manifest.step, manifest.created, directory)
-            for directory, manifest in self.manifests()
-            if manifest.run == self.run
-        )
-        # Of several states of one step (before and after its validation) only the newest counts.
-        last = list({step: directory for step, _, directory in ours}.values())[-self.keep_last :]
-        kept = {*last, newest, *self.pointers().values()}
-        for _, _, directory in ours:
-            if directory not in kept:
-                self.files.delete(f"{directory}/{MANIFEST}")  # first, so that a crash leaves no torn checkpoint
-                for path in list(self.files.list(directory)):
-                    self.files.delete(path)
-
-    def manifests(self) -> Iterator[tuple[str, Manifest]]:
-        """Yield (directory, manifest) of every whole checkpoint; what cannot be decoded is none."""
-        for path in list(self.files.list()):
-            directory, _, name = path.rpartition("/")
-            if name == MANIFEST and directory:
-                try:
-                    yield directory, self._manifest(directory)
-                except CheckpointError:
-                    continue
-
-    def pointers(self) -> dict[str, str]:
-        """Return the pointers, and the directory that each leads to."""
-        found = {path: self.files.read(path, 0, 256) for path in self.files.list() if "/" not in path}
-        return {path: name.decode() for path, name in found.items() if re.fullmatch(rb"[\w.-]*\w", name)}
 
     def _manifest(self, directory: str) -> Manifest:
         path = f"{directory}/{MANIFEST}"
@@ -182,6 +167,8 @@ class CheckpointStore:
             raise CheckpointError(
                 "there is no whole checkpoint here (no manifest)", where=f"{self.files.uri}/{directory}"
             ) from None
+        except FileError as error:
+            raise CheckpointError(f"the manifest is unreadable: {error.message}", where=where) from error
         try:
             found = msgspec.json.decode(content, type=Manifest)
         except msgspec.DecodeError as error:
@@ -200,13 +187,39 @@ class CheckpointStore:
         Raises:
             CheckpointError: There is neither; the message names what there is.
         """
-        pointers = self.pointers()
-        directory = pointers.get(name, name)
-        if self._exists(f"{directory}/{MANIFEST}"):
-            return directory
-        known = [*pointers, *(found for found, _ in self.manifests())]
-        mend = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
-        raise CheckpointError(f"there is no checkpoint '{name}'", where=self.files.uri, mend=mend)
+        try:
+            if self._exists(f"{name}/{MANIFEST}"):
+                return name
+            target = self._pointer(name)
+            if target is not None and self._exists(f"{target}/{MANIFEST}"):
+                return target
+            is_file = target is None and self._exists(name)
+        except FileError as error:
+            raise CheckpointError(
+                f"'{name}' cannot be looked up: {error.message}", where=error.where, mend=error.mend
+            ) from error
+        why = ": it is a file of another kind" if is_file else ""
+        why = f": it leads to '{target}', which has no manifest" if target else why
+        known = [] if is_file else self._known(name)
+        usual = "name a directory with a manifest.json, or a pointer to one such as …/checkpoints/latest"
+        mend = did_you_mean(name, known) or (f"there are {', '.join(known)}" if known else usual)
+        raise CheckpointError(f"there is no checkpoint '{name}'{why}", where=self.files.uri, mend=mend)
+
+    def _known(self, name: str) -> list[str]:
+        """Return pointers and newest checkpoints for a message, none where no run seems to have saved."""
+        try:
+            # A mistaken path may make any directory the root; its whole tree is not worth walking.
+            if name != "latest" and not DIRECTORY.fullmatch(name) and self._pointer("latest") is None:
+                return []
+            found = survey(self.files, _LOOK_AROUND)
+        except FileError:
+            return []
+        pointers = []
+        for path in found.files:
+            with suppress(FileError):
+                if self._pointer(path) in found.whole:
+                    pointers.append(path)
+        return [*pointers, *sorted(found.whole, reverse=True)[:10]]
 
     def load(self, name: str = "latest") -> tuple[Manifest, dict[str, object]]:
         """Read a checkpoint and verify it against its manifest.
@@ -221,37 +234,49 @@ class CheckpointStore:
             CheckpointError: It is missing, torn or of a later format.
             MissingDependencyError: safetensors is not installed.
         """
-        safetensors = require("safetensors.torch", extra="train", purpose="loading checkpoints")
+        require("safetensors.torch", extra="train", purpose="loading checkpoints")
         directory = self.resolve(name)
+        try:
+            return self._load(directory)
+        except CheckpointError as error:
+            if error.mend is None:
+                error.mend = self._instead_of(directory)
+            raise
+
+    def _load(self, directory: str) -> tuple[Manifest, dict[str, object]]:
+        safetensors = require("safetensors.torch", extra="train", purpose="loading checkpoints")
         manifest = self._manifest(directory)
-        contents = {entry.path: self._verified(directory, entry) for entry in manifest.files}
+        contents = read_verified(self.files, directory, manifest)
         where = f"{self.files.uri}/{directory}"
         if not {TENSORS, TREE} <= contents.keys():
             raise CheckpointError(f"the manifest does not list {TENSORS} and {TREE}", where=where)
         try:
             tensors: dict[str, Tensor] = safetensors.load(contents[TENSORS])
-            tree = msgspec.json.decode(contents[TREE])
+            state = thaw(Snapshot(msgspec.json.decode(contents[TREE]), tensors))
         except Exception as error:  # safetensors raises several types of its own
             raise CheckpointError(f"the state cannot be decoded: {error}", where=where) from error
-        state = thaw(Snapshot(tree, tensors))
         if not isinstance(state, dict):
             raise CheckpointError("the state is not a mapping", where=where)
         return manifest, cast("dict[str, object]", state)
 
-    def _verified(self, directory: str, entry: FileEntry) -> bytes:
-        where = f"{self.files.uri}/{directory}/{entry.path}"
-        mend = "use another checkpoint; this one is damaged"
-        try:
-            content = self.files.read(f"{directory}/{entry.path}")
-        except FileMissingError:
-            raise CheckpointError("a file of the checkpoint is missing", where=where, mend=mend) from None
-        if len(content) != entry.size:
-            raise CheckpointError(
-                f"the file has {len(content)} bytes, its manifest says {entry.size}", where=where, mend=mend
-            )
-        if sha256(content).hexdigest() != entry.sha256:
-            raise CheckpointError("the file's checksum is not that of its manifest", where=where, mend=mend)
-        return content
+    def _instead_of(self, directory: str) -> str:
+        """Say which checkpoints, newest first, could be used in place of a damaged one."""
+        others: list[str] = []
+        with suppress(FileError):
+            found = [(each.created, name, each) for name, each in self.manifests() if name != directory]
+            for _, name, manifest in sorted(found, key=lambda each: each[:2], reverse=True):
+                if len(others) < 3 and has_its_sizes(self.files, name, manifest):
+                    others.append(name)
+        if not others:
+            return "this checkpoint is damaged, and there is no other here"
+        return f"use another checkpoint, for example {', '.join(others)}"
+
+
+def _free_name(name: str, found: Survey) -> str:
+    # A state before and one after the validation have the same step; a resumed attempt may reach a step again. What
+    # lies in a directory of the name, checkpoint or not, is not ours to write over.
+    numbers = [int(each[len(name) + 1 :] or 1) for each in found.directories if re.fullmatch(rf"{name}(\.\d+)?", each)]
+    return f"{name}.{max(numbers) + 1}" if numbers else name
 
 
 def _versions() -> dict[str, str]:

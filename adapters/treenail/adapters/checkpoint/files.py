@@ -1,0 +1,162 @@
+"""The files of a checkpoint: how they are written, looked over and removed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from hashlib import sha256
+from itertools import islice
+from re import compile as pattern
+from typing import NamedTuple
+
+import msgspec
+
+from treenail.adapters.checkpoint.tree import Snapshot
+from treenail.contracts import FileEntry, Manifest
+from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, require
+
+OWNER, TENSORS, TREE, MANIFEST = "owner", "state.safetensors", "state.json", "manifest.json"
+DIRECTORY = pattern(r"step-\d{8,}(\.\d+)?")  # what a store calls its directories
+
+# The manifest goes first, so that a crash leaves no torn checkpoint; the owner last, so that somebody can go on.
+_REMOVAL = (MANIFEST, TREE, TENSORS, OWNER)
+
+
+def persist(frozen: Snapshot, files: FileBackend, directory: str, manifest: Manifest) -> Manifest:
+    """Write a snapshot and, last, its manifest; works on any thread.
+
+    When it fails, it removes what it has written, as far as the backend lets it.
+
+    Args:
+        frozen: The snapshot.
+        files: Where to.
+        directory: Path of the checkpoint's directory, a new one.
+        manifest: What to say of it; `files` is filled in here.
+
+    Raises:
+        CheckpointError: The snapshot cannot be encoded, or the backend failed.
+        MissingDependencyError: safetensors is not installed.
+    """
+    safetensors = require("safetensors.torch", extra="train", purpose="saving checkpoints")
+    try:
+        contents: dict[str, bytes] = {
+            TENSORS: safetensors.save(frozen.tensors),
+            TREE: msgspec.json.encode(frozen.tree),
+        }
+        entries = [
+            FileEntry(path=name, size=len(content), sha256=sha256(content).hexdigest())
+            for name, content in contents.items()
+        ]
+        manifest = msgspec.structs.replace(manifest, files=tuple(entries))
+        contents = {OWNER: manifest.run.encode(), **contents}
+        contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest))
+    except Exception as error:  # safetensors raises several types of its own
+        raise CheckpointError(f"the state cannot be encoded: {error}", where=directory) from error
+    begun: list[str] = []
+    try:
+        for name, content in contents.items():
+            begun.append(name)
+            files.write(f"{directory}/{name}", content)
+    except BaseException as error:
+        with suppress(Exception):  # the error that led here is the one to tell
+            remove(files, directory, tuple(name for name in _REMOVAL if name in begun))
+        if isinstance(error, FileError):
+            raise CheckpointError(
+                f"the checkpoint could not be written: {error.message}",
+                where=error.where,
+                mend="make room or choose another --work-dir; earlier checkpoints are untouched",
+            ) from error
+        raise
+    return manifest
+
+
+def remove(files: FileBackend, directory: str, names: tuple[str, ...] = _REMOVAL) -> None:
+    """Remove the files of a checkpoint, and nothing else that somebody put beside them.
+
+    Raises:
+        FileError: The backend failed; what comes later in the order of removal is still there.
+    """
+    for name in names:
+        with suppress(FileMissingError):
+            files.delete(f"{directory}/{name}")
+
+
+class Survey(NamedTuple):
+    """What lies at the root of a backend.
+
+    Args:
+        directories: The paths below each directory, relative to it.
+        files: Names of the files beside the directories.
+    """
+
+    directories: dict[str, set[str]]
+    files: list[str]
+
+    @property
+    def whole(self) -> list[str]:
+        """The directories that have a manifest."""
+        return [directory for directory, below in self.directories.items() if MANIFEST in below]
+
+
+def survey(files: FileBackend, limit: int | None = None) -> Survey:
+    """Look over a backend, or over its first `limit` files.
+
+    Raises:
+        FileError: The backend failed.
+    """
+    found = Survey({}, [])
+    for path in islice(files.list(), limit):
+        directory, slash, below = path.partition("/")
+        if slash:
+            found.directories.setdefault(directory, set()).add(below)
+        else:
+            found.files.append(path)
+    return found
+
+
+def remove_torn(files: FileBackend, found: Survey, run: str) -> None:
+    """Remove what saves of this run left when they were killed, from the backend and from the survey.
+
+    Torn is a directory without a manifest; it is the run's if its owner file says so. What cannot be removed stays.
+    """
+    for directory, below in list(found.directories.items()):
+        if OWNER not in below or MANIFEST in below or not DIRECTORY.fullmatch(directory):
+            continue
+        with suppress(FileError):
+            expected = run.encode()
+            if files.read(f"{directory}/{OWNER}", 0, len(expected) + 1) == expected:
+                remove(files, directory)
+                below.difference_update(_REMOVAL)
+                if not below:
+                    del found.directories[directory]
+
+
+def read_verified(files: FileBackend, directory: str, manifest: Manifest) -> dict[str, bytes]:
+    """Read the files of a checkpoint and compare them with its manifest.
+
+    Raises:
+        CheckpointError: One is missing or is not what the manifest says.
+    """
+    return {entry.path: _read_verified(files, directory, entry) for entry in manifest.files}
+
+
+def _read_verified(files: FileBackend, directory: str, entry: FileEntry) -> bytes:
+    where = f"{files.uri}/{directory}/{entry.path}"
+    try:
+        content = files.read(f"{directory}/{entry.path}")
+    except FileMissingError:
+        raise CheckpointError("a file of the checkpoint is missing", where=where) from None
+    except FileError as error:
+        raise CheckpointError(f"a file of the checkpoint is unreadable: {error.message}", where=where) from error
+    if len(content) != entry.size:
+        raise CheckpointError(f"the file has {len(content)} bytes, its manifest says {entry.size}", where=where)
+    if sha256(content).hexdigest() != entry.sha256:
+        raise CheckpointError("the file's checksum is not that of its manifest", where=where)
+    return content
+
+
+def has_its_sizes(files: FileBackend, directory: str, manifest: Manifest) -> bool:
+    """Tell, without reading them, whether the files of a checkpoint are there with the sizes that its manifest says."""
+    try:
+        return all(files.stat(f"{directory}/{entry.path}").size == entry.size for entry in manifest.files)
+    except FileError:
+        return False
