@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from treenail.adapters.cli import main
-from treenail.adapters.runtime.workdir import locked
+from treenail.adapters.runtime import locked
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
 QUICK = [

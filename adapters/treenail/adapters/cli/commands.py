@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from treenail.adapters.config import Catalog, InvalidConfigError, load_run
-from treenail.adapters.runtime import Summary
+from treenail.adapters.runtime import CHECKPOINTS, Summary, choose_work_dir, has_checkpoint, locked
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
 from treenail.adapters.runtime import train as train_run
-from treenail.adapters.runtime.workdir import CHECKPOINTS, choose_work_dir, has_checkpoint, locked
 from treenail.kernel import ConfigError, Exporter, Spec
 
 

@@ -181,6 +181,7 @@ class _Reader:
         self.mistakes: list[Mistake] = []
 
     def read(self, node: Node, path: TreePath) -> object:
+        """Return a node's content; notes its place and the mistakes in it."""
         self._count += 1
         if self._count > _MAX_NODES:  # aliases of aliases grow exponentially
             raise ConfigError(f"the file expands to more than {_MAX_NODES:,} values", where=self._source)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from treenail.adapters.optim.step import as_pair
+from treenail.adapters.optim import as_pair
 from treenail.adapters.seeding import seed_process, shielded_rng
 from treenail.contracts import Loss
 from treenail.kernel import BatchSource, Engine, Metric, TrainingError, mix

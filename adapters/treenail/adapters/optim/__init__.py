@@ -1,5 +1,5 @@
 """Updating a model."""
 
-from treenail.adapters.optim.step import SupervisedStep
+from treenail.adapters.optim.step import SupervisedStep, as_pair
 
-__all__ = ["SupervisedStep"]
+__all__ = ["SupervisedStep", "as_pair"]

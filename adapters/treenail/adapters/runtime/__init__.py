@@ -2,5 +2,17 @@
 
 from treenail.adapters.runtime.assemble import Assembly, assemble
 from treenail.adapters.runtime.run import Summary, export, test, train
+from treenail.adapters.runtime.workdir import CHECKPOINTS, choose_work_dir, has_checkpoint, locked
 
-__all__ = ["Assembly", "Summary", "assemble", "export", "test", "train"]
+__all__ = [
+    "CHECKPOINTS",
+    "Assembly",
+    "Summary",
+    "assemble",
+    "choose_work_dir",
+    "export",
+    "has_checkpoint",
+    "locked",
+    "test",
+    "train",
+]
