@@ -19,7 +19,6 @@ try:
     from treenail.contracts.laws.exporter import ExporterLaws
     from treenail.contracts.laws.files import FileBackendLaws
     from treenail.contracts.laws.hooks import HookDispatchLaws
-
     from treenail.contracts.laws.sampler import SamplerLaws
 except ModuleNotFoundError:
     require("hypothesis", extra="laws", purpose="a suite of laws")
