@@ -245,6 +245,7 @@ def test_overrides_may_stand_anywhere(treenail: Command) -> None:
             "file/below: the work directory cannot be written: Not a directory",
         ),
         (["train", CONFIG, "--work-dir", "new", "--resume"], "new: there is no checkpoint to resume from"),
+        (["train", CONFIG, "--checkpoint", "best"], "but --resume is missing; add --resume"),
         (["train", CONFIG, "--resume"], "work_dirs/digits: there is no checkpoint to resume from"),
         (["train", "file"], "file: '' is no kind of config"),
         (["train", "missing.yaml"], "missing.yaml: there is no such file"),

@@ -26,7 +26,9 @@ def test_a_spec_builds_a_new_object_each_time() -> None:
 
 
 def test_nothing_is_called_before_build() -> None:
-    spec(Mlp)(width=-1)
+    described = spec(Mlp)(width=-1)
+    with pytest.raises(BuildError, match="width must be positive"):
+        described.build()
 
 
 def test_a_misspelt_argument_is_refused_at_once_with_the_nearest_name() -> None:

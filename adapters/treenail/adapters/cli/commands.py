@@ -19,6 +19,8 @@ from treenail.kernel import ConfigError, Exporter, Spec
 
 def train(options: Namespace) -> int:
     """Train, print a summary, and say how to go on after a stop."""
+    if options.checkpoint and not options.resume:
+        raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
     run = load_run(options.config, options.overrides)
     work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
     print(f"work directory: {work_dir}", file=sys.stderr)

@@ -113,8 +113,11 @@ def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hoo
         "checkpoint": Spec(CheckpointHook),
         **run.hooks,
     }
+    log_file = work_dir / "log.jsonl"  # for our logger only: a hook of somebody's may mean something else by that name
     hooks = {
-        name: each.filled(log_file=work_dir / "log.jsonl").build() for name, each in specs.items() if each is not None
+        name: (each.filled(log_file=log_file) if each.target is LoggerHook else each).build()
+        for name, each in specs.items()
+        if each is not None
     }
     if "vis" not in specs and assembly.vis:
         config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
