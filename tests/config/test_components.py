@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from treenail.adapters.config import Catalog, Document, InvalidConfigError, apply_overrides, convert, describe, load_run
-from treenail.adapters.config.document import TreePath
+from treenail.adapters.documents import TreePath
 from treenail.kernel import Adapter, ConfigError, Spec, spec
 
 

@@ -3,9 +3,9 @@
 from treenail.adapters.config.catalog import PORTS, Catalog
 from treenail.adapters.config.convert import convert
 from treenail.adapters.config.describe import describe
-from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, parse_yaml
 from treenail.adapters.config.load import load_run
 from treenail.adapters.config.overrides import apply_overrides
+from treenail.adapters.documents import Document, InvalidConfigError, Mistake, parse_yaml
 
 __all__ = [
     "PORTS",

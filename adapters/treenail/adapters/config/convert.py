@@ -11,9 +11,9 @@ import msgspec
 import torch
 
 from treenail.adapters.config.catalog import PORTS, Catalog, a, type_name
-from treenail.adapters.config.document import NOTHING, Document, InvalidConfigError, Mistake, TreePath, dotted
 from treenail.adapters.config.signature import Field, form_in_slot, form_of
 from treenail.adapters.config.slots import LISTS, SCALARS, is_enum, kind_of, takes, wanted_name
+from treenail.adapters.documents import NOTHING, Document, InvalidConfigError, Mistake, TreePath, dotted
 from treenail.kernel import Component, Late, Spec, SpecError, TreenailError, did_you_mean
 
 S = TypeVar("S", bound=msgspec.Struct)

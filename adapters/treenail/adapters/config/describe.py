@@ -6,8 +6,8 @@ from typing import cast
 
 import msgspec
 
-from treenail.adapters.config.document import TreePath
 from treenail.adapters.config.signature import form_of, named_arguments
+from treenail.adapters.documents import TreePath
 from treenail.kernel import Component, name_of
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from treenail.adapters.config.catalog import Catalog, a
 from treenail.adapters.config.convert import convert
 from treenail.adapters.config.describe import describe
-from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.rules import rules_of_run
+from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
 from treenail.contracts import Run
 from treenail.kernel import ConfigError, mix
 

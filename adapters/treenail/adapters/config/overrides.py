@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from treenail.adapters.config.document import Document, InvalidConfigError, Mistake, TreePath, dotted, parse_value
+from treenail.adapters.documents import (
+    Document,
+    InvalidConfigError,
+    Map,
+    Mark,
+    Mistake,
+    Seq,
+    TreePath,
+    dotted,
+    parse_value,
+)
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
@@ -27,8 +37,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             mistakes.append(Mistake(where, "", "write key=value, for example optimizer.lr=3e-4"))
             continue
         try:
-            value = parse_value(text, where)
-            path = _set(document.data, key.strip().split("."), value)
+            path = _set(document.data, key.strip().split("."), parse_value(text, where))
         except InvalidConfigError as error:
             mistakes += [Mistake(where, "", mistake.message) for mistake in error.mistakes]
         except LookupError as error:
@@ -39,7 +48,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
         raise InvalidConfigError(mistakes)
 
 
-def _set(tree: object, parts: list[str], value: object) -> TreePath:
+def _set(tree: object, parts: list[str], value: Document) -> TreePath:
     path: TreePath = ()
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
@@ -52,10 +61,10 @@ def _set(tree: object, parts: list[str], value: object) -> TreePath:
         else:
             raise LookupError(f"'{dotted(path)}' is neither a mapping nor a list, it has no '{part}'")
         path = (*path, key)
-        if last:
-            tree[key] = value  # type: ignore[index]  # a list has an int key here, a dict any
-        else:
-            if isinstance(tree, dict) and tree.get(key) is None:
-                tree[key] = {}
-            tree = tree[key]  # type: ignore[index]  # likewise
+        missing = isinstance(tree, dict) and tree.get(key) is None
+        if last or missing:
+            tree[key] = value.data if last else Map()  # type: ignore[index]  # a list has an int key here, a dict any
+            if isinstance(tree, Map) or (isinstance(tree, Seq) and tree.marks):
+                tree.marks[key] = Mark(value.source)  # type: ignore[index]  # likewise
+        tree = tree[key]  # type: ignore[index]  # likewise
     return path

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Final
 
 from treenail.adapters.config.convert import Rules
-from treenail.adapters.config.document import TreePath
 from treenail.adapters.config.signature import named_arguments
+from treenail.adapters.documents import TreePath
 from treenail.contracts import Schedule
 from treenail.kernel import Component, did_you_mean, name_of, signature_of
 
