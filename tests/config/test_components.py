@@ -91,21 +91,21 @@ def test_every_kind_of_parameter_can_be_given(catalog: Catalog) -> None:
     ("change", "message"),
     [
         ({"head": 3}, "net.head: expected a Head as a mapping {type: …}, got int 3"),
-        ({"head": {"type": "ReLU"}}, "net.head.type: unknown component 'ReLU'"),
+        ({"head": {"type": "ReLU"}}, "net.head.type: 'ReLU' is a module, not a Head"),
         ({"head": {"type": "head", "classes": "x"}}, "net.head.classes: expected 'int', got 'str' ('x')"),
         ({"heads": [{"type": "head"}]}, "net.heads[0]: head needs 'classes', which is missing"),
         (
             {"named": {"a": {"type": "head", "classes": 1, "bia": True}}},
             "net.named.a.bia: head takes no 'bia'; did you mean 'bias'?",
         ),
-        ({"size": [1, 2, 3]}, "net.size: expected int or tuple"),
-        ({"size": "big"}, "net.size: expected int or tuple"),
+        ({"size": [1, 2, 3]}, "net.size: expected a list of 2, got 3"),
+        ({"size": "big"}, "net.size: expected int or list of 2, got 'big'"),
         ({"stages": 3}, "net.stages: expected a list, got int 3"),
         ({"stages": [1, "x"]}, "net.stages[1]: expected 'int', got 'str' ('x')"),
         ({"temperature": "hot"}, "net.temperature: expected 'float', got 'str' ('hot')"),
         ({"dtype": "float31"}, "net.dtype: expected a dtype"),
         ({"initialise": "torch.nn.init:zeros_"}, "would import the module 'torch.nn.init', which is not allowed here"),
-        ({"type": "head", "classes": 1}, "net.type: unknown component"),
+        ({"type": "head", "classes": 1}, "net.type: 'head' is a heads, not a Net"),
     ],
 )
 def test_a_mistake_in_a_parameter_names_its_path(catalog: Catalog, change: dict[str, object], message: str) -> None:

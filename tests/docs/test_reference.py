@@ -13,7 +13,7 @@ import treenail.kernel
 from tests.docs.snippets import ROOT, blocks, commands
 from treenail.adapters.cli.main import _parser
 from treenail.adapters.config import PORTS
-from treenail.adapters.config.catalog import type_name
+from treenail.adapters.config.derive import type_name
 from treenail.contracts import Checkpoints, Data, Evaluation, Manifest, Run, Schedule
 from treenail.kernel import HOOK_POINTS, Hook, TreenailError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from treenail.kernel.errors import MissingDependencyError, RegistryError, did_you_mean
 
@@ -59,26 +59,17 @@ class Namespace(NamedTuple):
     def members(self) -> dict[str, Callable[..., object]]:
         """Import the module and return its eligible components by name."""
         module = importlib.import_module(self.module)
-        found = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
-        if self.base is None:
-            eligible = {
-                name: member
-                for name, member in found.items()
-                if callable(member)
-                and not isinstance(member, type)
-                and getattr(member, "__module__", "").startswith(("torch", self.module))
-            }
-        else:
+        found = {name: getattr(module, name) for name in dir(module) if name[0] != "_" and name not in self.exclude}
+        if self.base is not None:
             base = import_target(self.base)
-            eligible = {
-                name: member
-                for name, member in found.items()
-                if isinstance(member, type)
-                and isinstance(base, type)
-                and issubclass(member, base)
-                and member is not base
-            }
-        return {name: member for name, member in eligible.items() if name not in self.exclude}
+            return {name: member for name, member in found.items() if _is_below(member, base)}
+        return {
+            name: member
+            for name, member in found.items()
+            if callable(member)
+            and not isinstance(member, type)
+            and getattr(member, "__module__", "").startswith(("torch", self.module))
+        }
 
 
 class Registry(Generic[T]):
@@ -120,21 +111,70 @@ class Registry(Generic[T]):
                 )
             rivals.append((scope, declaration))
 
-    def register(self, name: str, *aliases: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """Return a decorator that registers a class or function of this process under a name.
+    @overload
+    def register(self, target: Callable[P, T], /, *names: str, force: bool = False) -> Callable[P, T]: ...
+    @overload
+    def register(
+        self, name: str = "", /, *aliases: str, force: bool = False
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+    def register(
+        self, first: Callable[P, T] | str = "", /, *others: str, force: bool = False
+    ) -> Callable[P, T] | Callable[[Callable[P, T]], Callable[P, T]]:
+        """Register a class or function of this process: ``@register``, ``@register("name")``, ``register(Mine, "name")``.
+
+        Args:
+            first: What to register, or a name of it.
+            others: Names; its ``__name__`` when there are none.
+            force: Replace what the names stand for.
 
         Raises:
-            RegistryError: The name is taken.
+            RegistryError: A name is taken, or there is none.
         """
+        if isinstance(first, str):
+            return lambda target: self.register(target, *filter(None, (first, *others)), force=force)
+        names = others or (getattr(first, "__name__", ""),)
+        for name in names:
+            if not name or (not force and (name in self._callables or name in self._by_name)):
+                problem = f"'{name}' is registered twice" if name else f"{first!r} has no name of its own"
+                raise RegistryError(f"the {self.port} {problem}", mend="choose another name")
+        self._callables.update(dict.fromkeys(names, first))
+        return first
 
-        def add(target: Callable[P, T]) -> Callable[P, T]:
-            for each in (name, *aliases):
-                if each in self._callables or each in self._by_name:
-                    raise RegistryError(f"the {self.port} '{each}' is registered twice", mend="choose another name")
-                self._callables[each] = target
-            return target
+    def unregister(self, name: str) -> None:
+        """Forget what was registered under a name; a declaration that it had replaced is back.
 
-        return add
+        Raises:
+            RegistryError: Nothing was registered under the name in this process.
+        """
+        if self._callables.pop(name, None) is None:
+            raise RegistryError(f"no {self.port} '{name}' was registered", mend=did_you_mean(name, self._callables))
+
+    @property
+    def registered(self) -> Mapping[str, Callable[..., T]]:
+        """What was registered in this process, by name."""
+        return dict(self._callables)
+
+    def declared(self, name: str) -> Adapter | None:
+        """Return the declaration that a name or ``package:name`` stands for, None where there is none; imports nothing.
+
+        Raises:
+            RegistryError: Several packages declare the name.
+            MissingDependencyError: The adapter needs a package that is not installed.
+        """
+        scope, _, plain = name.rpartition(":")
+        candidates = [each for each in self._by_name.get(plain, []) if not scope or each[0] == scope]
+        if len(candidates) > 1:
+            choices = ", ".join(f"'{owner}:{plain}'" for owner, _ in candidates)
+            raise RegistryError(f"several packages offer a {self.port} '{plain}'", mend=f"write one of {choices}")
+        if not candidates:
+            return None
+        adapter = candidates[0][1]
+        if missing := adapter.missing():
+            raise MissingDependencyError(
+                f"the {self.port} '{name}' needs {' and '.join(missing)}, not installed here",
+                mend=f"pip install '{adapter.install or ' '.join(missing)}'",
+            )
+        return adapter
 
     def resolve(self, name: str) -> Callable[..., T]:
         """Return the callable that a name stands for, importing its module now.
@@ -145,24 +185,12 @@ class Registry(Generic[T]):
         """
         if name in self._callables:
             return self._callables[name]
-        scope, _, plain = name.rpartition(":")
-        candidates = self._by_name.get(plain, [])
-        if scope:
-            candidates = [candidate for candidate in candidates if candidate[0] == scope]
-        if len(candidates) > 1:
-            choices = ", ".join(f"'{owner}:{plain}'" for owner, _ in candidates)
-            raise RegistryError(f"several packages offer a {self.port} '{plain}'", mend=f"write one of {choices}")
-        if candidates:
-            adapter = candidates[0][1]
-            if missing := adapter.missing():
-                raise MissingDependencyError(
-                    f"the {self.port} '{name}' needs {' and '.join(missing)}, not installed here",
-                    mend=f"pip install '{adapter.install or ' '.join(missing)}'",
-                )
+        adapter = self.declared(name)
+        if adapter is not None:
             return import_target(adapter.target)
-        if not scope:
+        if ":" not in name:
             for namespace in self._namespaces:
-                member = namespace.members().get(plain)
+                member = namespace.members().get(name)
                 if member is not None:
                     return member  # type: ignore[return-value]  # the namespace's base is the port's type
         mend = did_you_mean(name, self.names()) or (
@@ -255,6 +283,10 @@ def _raised_at(error: Exception) -> str | None:
     own = (__file__, importlib.__file__, "<frozen")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+
+
+def _is_below(member: object, base: object) -> bool:
+    return isinstance(member, type) and isinstance(base, type) and issubclass(member, base) and member is not base
 
 
 def _is_installed(module: str) -> bool:

@@ -206,6 +206,14 @@ def build_tree(value: object, received: object = AWAITED) -> object:
 
 def signature_of(target: Callable[..., object]) -> Signature | None:
     """Return the signature of a callable; None for a builtin that publishes none, whose only check is the call."""
+    try:
+        return _signature_of(target)
+    except TypeError:  # not hashable
+        return _signature_of.__wrapped__(target)
+
+
+@functools.lru_cache(maxsize=1024)  # a large config names one class a hundred times
+def _signature_of(target: Callable[..., object]) -> Signature | None:
     import inspect  # a third of the kernel's import time
 
     try:

@@ -9,7 +9,7 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from treenail.adapters.config import Catalog, InvalidConfigError, load_run
+from treenail.adapters.config import Catalog, load_run
 from treenail.adapters.runtime import CHECKPOINTS, Summary, choose_work_dir, has_checkpoint, locked
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
@@ -54,26 +54,6 @@ def test(options: Namespace) -> int:
     metrics = test_run(run, options.checkpoint)
     _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
     return 0
-
-
-def check(options: Namespace) -> int:
-    """Check configs; print every mistake of all of them."""
-    catalog = Catalog()
-    failures = 0
-    for path in options.configs:
-        try:
-            load_run(path, options.overrides, catalog)
-        except InvalidConfigError as error:
-            failures += len(error.mistakes)
-            print(error, file=sys.stderr)
-        except ConfigError as error:
-            failures += 1
-            print(error, file=sys.stderr)
-        else:
-            print(f"{path}: right")
-    if failures:
-        print(f"{failures} mistake{'s' if failures > 1 else ''}", file=sys.stderr)
-    return 2 if failures else 0
 
 
 def export(options: Namespace) -> int:
@@ -137,4 +117,4 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-__all__ = ["adapters", "check", "export", "test", "train"]
+__all__ = ["adapters", "export", "test", "train"]

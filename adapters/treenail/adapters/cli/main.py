@@ -26,7 +26,12 @@ from treenail.kernel import (
 
 _WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
 
+_WITHOUT_TORCH = ("check",)
+
 _OVERRIDES = "key=value pairs replace parts of the config: optimizer.lr=3e-4 schedules.0.every=step hooks.best=null"
+
+_OVERLAYS = "a file that is merged over the config: configs/deploy/s3.yaml; several are allowed, later ones win"
+_IMPORTS = "a prefix of modules that `type: module:name` may import from, besides the config's own `imports:`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     sys.path.append(os.getcwd())  # modules that a config's `imports` allow may lie beside it; installed ones win
     try:
-        from treenail.adapters.cli import commands  # torch is imported only once there is something to do
-
-        return int(getattr(commands, options.command)(options))
+        return _run(options)
     except KeyboardInterrupt:
         return _report(
             "interrupted; nothing of this attempt is lost that a checkpoint holds", 128 + signal.SIGINT, options
@@ -56,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "Original Traceback" in detail:  # a loader worker's exception, with all of its traceback as the message
             detail = f"{detail.partition(' Original Traceback')[0]} {str(error).strip().splitlines()[-1]}"
         return _report(f"{type(error).__name__}: {detail}{notes}; --debug shows where", 1, options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command in _WITHOUT_TORCH:
+        from treenail.adapters.cli import checking
+
+        return int(getattr(checking, options.command)(options))
+    from treenail.adapters.cli import commands  # imports torch
+
+    return int(getattr(commands, options.command)(options))
 
 
 def _reader_left() -> bool:
@@ -147,6 +160,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=".yaml and .py files")
     check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)
+
+    check.add_argument(
+        "--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS
+    )
+    check.add_argument("--allow-import", dest="imports", action="append", default=[], metavar="PREFIX", help=_IMPORTS)
+    check.add_argument(
+        "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
+    )
 
     export = add(
         "export",

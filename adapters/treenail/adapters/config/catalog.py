@@ -1,75 +1,83 @@
-"""What can be named in a config: a registry for each port, and which port a slot of a given type asks."""
+"""What can be named in a config, and which schema a name stands for in a slot."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from types import FunctionType, MappingProxyType
-from typing import Any, get_args, get_origin
-
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from typing_extensions import get_protocol_members, is_protocol
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from treenail.adapters import ADAPTERS
-from treenail.contracts import Dataset, Loss
+from treenail.adapters.config.ports import PORTS
+from treenail.adapters.config.schema import ComponentSchema, Nested, RecordSchema, Schemas
 from treenail.kernel import (
     Adapter,
-    Communicator,
-    Exporter,
-    FileBackend,
-    Hook,
-    Loop,
-    Metric,
+    ConfigError,
     Namespace,
     Registry,
     RegistryError,
-    Sampler,
-    VisBackend,
+    TreenailError,
     did_you_mean,
     import_target,
     installed_adapters,
 )
 
-PORTS = MappingProxyType(
-    {
-        "module": nn.Module,
-        "loss": Loss,
-        "optimizer": Optimizer,
-        "scheduler": LRScheduler,
-        "dataset": Dataset,
-        "sampler": Sampler,
-        "loop": Loop,
-        "metric": Metric,
-        "hook": Hook,
-        "vis": VisBackend,
-        "files": FileBackend,
-        "exporter": Exporter,
-        "communicator": Communicator,
-    }
-)
-"""The ports by name, and the type that a slot for each has."""
+if TYPE_CHECKING:
+    from treenail.adapters.config.derive import Derivation
 
 
-class Catalog:
-    """The adapters of every port.
+class Names:
+    """The names of every port, and the schemas that they stand for.
+
+    This class decides what a name means; where a schema comes from is left to `Catalog`, which imports what is named, and
+    to the schema cache, which does not.
 
     Args:
-        declared: (package, declaration) pairs; those of every installed package, ours included, when None.
+        declared: (package, declaration) pairs.
     """
 
-    def __init__(self, declared: Iterable[tuple[str, Adapter | Namespace]] | None = None) -> None:
+    def __init__(self, declared: Iterable[tuple[str, Adapter | Namespace]]) -> None:
         self.registries: dict[str, Registry[object]] = {port: Registry(port) for port in PORTS}
-        if declared is None:
-            installed = list(installed_adapters())
-            ours = (
-                [] if any(scope == "treenail" for scope, _ in installed) else [("treenail", each) for each in ADAPTERS]
-            )
-            declared = [*ours, *installed]
         for scope, declaration in declared:
             registry = self.registries.setdefault(declaration.port, Registry(declaration.port))
             registry.declare(declaration, scope)
+
+    @property
+    def schemas(self) -> Schemas:
+        """The schemas known so far."""
+        raise NotImplementedError
+
+    def imported(self, name: str) -> ComponentSchema:
+        """Return the schema of ``module.path:attribute``."""
+        raise NotImplementedError
+
+    def import_components(self, module: str) -> None:
+        """Let configs name what a module registers.
+
+        Raises:
+            RegistryError: It cannot be imported, or holds what cannot be named.
+        """
+        raise NotImplementedError
+
+    def record(self, key: str) -> RecordSchema:
+        """Return the schema of a record."""
+        return self.schemas.records[key]
+
+    def names(self, port: str) -> list[str]:
+        """Return every plain name of a port."""
+        raise NotImplementedError
+
+    def lookup(self, port: str, name: str) -> ComponentSchema:
+        """Return the schema of a name of a port.
+
+        Raises:
+            RegistryError: It is unknown or ambiguous.
+            MissingDependencyError: It needs a package that is not installed.
+        """
+        raise NotImplementedError
+
+    def scopes(self) -> set[str]:
+        """Return the packages that declare adapters."""
+        return {scope for registry in self.registries.values() for scope, _ in registry}
 
     def registry(self, port: str) -> Registry[object]:
         """Return the registry of a port.
@@ -81,102 +89,192 @@ class Catalog:
             raise RegistryError(f"unknown port '{port}'", mend=did_you_mean(port, self.registries))
         return self.registries[port]
 
-    def resolve(self, name: str, slot: object, imports: tuple[str, ...]) -> Callable[..., object]:
-        """Return what a ``type:`` stands for in a slot of a type.
+    def resolve(
+        self, name: str, slot: Nested | None, imports: tuple[str, ...], scope: str | None = None
+    ) -> ComponentSchema:
+        """Return the schema that a ``type:`` stands for in a slot.
 
         Args:
             name: A registered name, ``package:name``, or ``module.path:attribute`` below one of the `imports`.
-            slot: The type that the component shall have; anything fits Any.
+            slot: What the component shall be; anything where None.
             imports: Prefixes of modules that may be imported.
+            scope: The package whose adapters a plain name means first.
 
         Raises:
             RegistryError: The name is unknown, may not be imported, or stands for something of another type.
             MissingDependencyError: It needs a package that is not installed.
         """
         module, colon, _ = name.partition(":")
-        if colon and not any(scope == module for registry in self.registries.values() for scope, _ in registry):
-            if not any(module == prefix or module.startswith(f"{prefix}.") for prefix in imports):
+        if scope and not colon and self._declares(scope, name):
+            name, module, colon = f"{scope}:{name}", scope, ":"
+        if colon and module not in self.scopes():
+            if not any(module == each or module.startswith(f"{each}.") for each in imports):
                 raise RegistryError(
                     f"'{name}' would import the module '{module}', which is not allowed here",
                     mend=f"add '{module.partition('.')[0]}' to `imports:` in the config if you trust it",
                 )
-            target: Callable[..., object] = import_target(name)
+            found = self.imported(name)
         else:
-            target = self._registered(name, slot)
-        if not fits(target, slot):
-            raise RegistryError(f"'{name}' is {_kind(target)}, not {a(type_name(slot))}")
-        return target
+            found = self._registered(name, slot)
+        if slot is not None and not self.schemas.fits(found, slot):
+            raise RegistryError(f"'{name}' is {self._kind(found)}, not {a(slot.name)}")
+        return found
 
-    def _registered(self, name: str, slot: object) -> Callable[..., object]:
-        port = next((port for port, kind in PORTS.items() if kind == slot), None)
-        if port is not None:
+    def _declares(self, scope: str, name: str) -> bool:
+        return any(
+            owner == scope and name in (adapter.name, *adapter.aliases)
+            for registry in self.registries.values()
+            for owner, adapter in registry
+        )
+
+    def _registered(self, name: str, slot: Nested | None) -> ComponentSchema:
+        plain = name.rpartition(":")[2]
+        if slot is not None and slot.port is not None:
             try:
-                return self.registries[port].resolve(name)
+                return self.lookup(slot.port, name)
             except RegistryError as error:
-                others = [other for other, registry in self.registries.items() if other != port and name in registry]
+                others = [port for port in self.registries if port != slot.port and plain in self.names(port)]
                 if others and not error.message.startswith("several"):
                     raise RegistryError(
-                        f"'{name}' is {a(others[0])}, here {a(port)} is needed", mend="`treenail adapters` lists them"
+                        f"'{name}' is {a(others[0])}, here {a(slot.port)} is needed",
+                        mend="`treenail adapters` lists them",
                     ) from None
                 raise
-        found = {id(target): target for target in self._anywhere(name) if fits(target, slot)}
+        found = {each.target: each for each in self._anywhere(name, plain) if not slot or self.schemas.fits(each, slot)}
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
             raise RegistryError(f"'{name}' is known to several ports", mend="name it as module:attribute")
-        known = [each for registry in self.registries.values() for each in registry.names()]
-        raise RegistryError(f"unknown component '{name}'", mend=did_you_mean(name, known))
+        known = {port: self.names(port) for port in self.registries}
+        holders = [port for port, names in known.items() if plain in names]
+        if holders and slot is not None:
+            raise RegistryError(f"'{name}' is {a(holders[0])}, not {a(slot.name)}")
+        raise RegistryError(
+            f"unknown component '{name}'", mend=did_you_mean(name, [each for names in known.values() for each in names])
+        )
 
-    def _anywhere(self, name: str) -> Iterable[Callable[..., object]]:
-        for registry in self.registries.values():
-            if name.rpartition(":")[2] in registry:
-                yield registry.resolve(name)
+    def _anywhere(self, name: str, plain: str) -> Iterator[ComponentSchema]:
+        for port in self.registries:
+            if plain in self.names(port):
+                try:
+                    yield self.lookup(port, name)
+                except RegistryError as error:
+                    if error.message.startswith("several"):
+                        raise
 
-
-def fits(target: Callable[..., object], slot: object) -> bool:
-    """Return whether what a callable returns is of a slot's type, as far as its declaration tells."""
-    if slot is Any or slot is object:
-        return True
-    if (get_origin(slot) or slot) is Callable:
-        return not isinstance(target, type) or _has(target, "__call__")
-    wanted = get_origin(slot) or slot
-    produced: object = target
-    if not isinstance(target, type):
-        produced = getattr(target, "__annotations__", {}).get("return")
-        if isinstance(produced, str):
-            module = sys.modules.get(getattr(target, "__module__", ""))
-            produced = getattr(module, produced.partition("[")[0], None)
-        produced = get_origin(produced) or produced
-    if not isinstance(wanted, type) or not isinstance(produced, type):
-        return True
-    if is_protocol(wanted):
-        return all(_has(produced, name) for name in get_protocol_members(wanted) if _is_method(wanted, name))
-    return issubclass(produced, wanted)
+    def _kind(self, found: ComponentSchema) -> str:
+        if found.is_class and found.produces:
+            for port, wanted in PORTS.items():
+                if wanted in self.schemas.classes and self.schemas.fits(found, Nested(wanted, port)):
+                    return a(port)
+        return "a class" if found.is_class else "a function"
 
 
-def _has(produced: type, name: str) -> bool:
-    return any(name in vars(base) for base in produced.__mro__ if base is not object)
+class Catalog(Names):
+    """The adapters of every port, imported when they are named.
+
+    Args:
+        declared: (package, declaration) pairs; those of every installed package, ours included, when None.
+
+    Attributes:
+        imported_names: Keys of the schemas of what was imported by ``module.path:attribute``.
+        imported_modules: Modules whose registries were added.
+    """
+
+    def __init__(self, declared: Iterable[tuple[str, Adapter | Namespace]] | None = None) -> None:
+        super().__init__(declarations() if declared is None else declared)
+        self._derivation: Derivation | None = None
+        self._looked_up: dict[tuple[str, str], ComponentSchema] = {}
+        self.imported_names: dict[str, str] = {}
+        self.imported_modules: dict[str, None] = {}
+
+    @property
+    def derivation(self) -> Derivation:
+        """What derives schemas; made on first use, for it imports torch."""
+        if self._derivation is None:
+            from treenail.adapters.config.derive import Derivation
+
+            self._derivation = Derivation()
+        return self._derivation
+
+    @property
+    def schemas(self) -> Schemas:
+        """The schemas derived so far."""
+        return self.derivation.schemas
+
+    def add(self, registry: Registry[object]) -> None:
+        """Let configs name what was registered in a registry, under the registry's port."""
+        ours = self.registries.setdefault(registry.port, Registry(registry.port))
+        for scope, adapter in registry:
+            ours.declare(adapter, scope)
+        for namespace in registry.namespaces:
+            ours.declare(namespace)
+        for name, target in registry.registered.items():
+            ours.register(name, force=True)(target)
+
+    def import_components(self, module: str) -> None:
+        """Import a module and let configs name what its registries, and its ``ADAPTERS``, hold.
+
+        Raises:
+            RegistryError: It cannot be imported, its ``ADAPTERS`` are none, or a name is declared twice.
+        """
+        try:
+            found = importlib.import_module(module)
+        except Exception as error:
+            mend = "is the module on the Python path?" if isinstance(error, ModuleNotFoundError) else None
+            detail = f"{type(error).__name__}: {error}"
+            raise RegistryError(f"'{module}' cannot be imported: {detail}", mend=mend) from error
+        for value in list(vars(found).values()):
+            core = value if isinstance(value, Registry) else getattr(value, "core", None)
+            if isinstance(core, Registry):
+                self.add(core)
+        for declaration in getattr(found, "ADAPTERS", ()):
+            if not isinstance(declaration, Adapter | Namespace):
+                raise RegistryError(f"{declaration!r} is no Adapter or Namespace", where=f"{module}.ADAPTERS")
+            registry = self.registries.setdefault(declaration.port, Registry(declaration.port))
+            registry.declare(declaration, module.partition(".")[0])
+        self._looked_up.clear()
+        self.imported_modules[module] = None
+
+    def imported(self, name: str) -> ComponentSchema:
+        """Import ``module.path:attribute`` and derive its schema."""
+        found = self.derivation.component(import_target(name))
+        self.imported_names[name] = found.target
+        return found
+
+    def names(self, port: str) -> list[str]:
+        """Return every plain name of a port."""
+        return self.registries[port].names()
+
+    def lookup(self, port: str, name: str) -> ComponentSchema:
+        """Import what a name of a port stands for, and derive its schema."""
+        known = self._looked_up.get((port, name))
+        if known is None:
+            known = self._looked_up[port, name] = self.derivation.component(self.registries[port].resolve(name))
+        return known
+
+    def callable_of(self, schema: ComponentSchema) -> Callable[..., object]:
+        """Return the callable that a schema was derived from."""
+        found = self.derivation.objects[schema.target]
+        if not callable(found):
+            raise ConfigError(f"'{schema.target}' is not callable")
+        return found
 
 
-def _is_method(protocol: type, name: str) -> bool:
-    return any(
-        isinstance(vars(base).get(name), FunctionType) for base in protocol.__mro__
-    )  # an attribute may be set later
-
-
-def _kind(target: Callable[..., object]) -> str:
-    for port, kind in PORTS.items():
-        if isinstance(target, type) and not get_args(kind) and fits(target, kind):
-            return a(port)
-    return "a class" if isinstance(target, type) else "a function"
-
-
-def type_name(slot: object) -> str:
-    """Name a slot's type for messages: the port's name where it is one."""
-    port = next((port for port, kind in PORTS.items() if kind == slot), None)
-    return port or getattr(slot, "__name__", None) or str(slot)
+def declarations() -> list[tuple[str, Adapter | Namespace]]:
+    """Return the declarations of every installed package; ours, too, where Treenail itself is not installed."""
+    installed = list(installed_adapters())
+    if any(scope == "treenail" for scope, _ in installed):
+        return installed
+    return [*(("treenail", each) for each in ADAPTERS), *installed]
 
 
 def a(noun: str) -> str:
     """Put the indefinite article before a noun."""
     return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
+def explain(error: TreenailError) -> str:
+    """Return an error's text for a mistake in a config, whose place is told elsewhere."""
+    place = f" ({error.where})" if error.where else ""
+    return f"{error.message}{place}{f'; {error.mend}' if error.mend else ''}"

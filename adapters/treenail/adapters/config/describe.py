@@ -6,8 +6,8 @@ from typing import cast
 
 import msgspec
 
-from treenail.adapters.config.signature import form_of, named_arguments
-from treenail.adapters.documents import TreePath
+from treenail.adapters.config.form import named_arguments, target_of
+from treenail.adapters.documents import Map, Seq, TreePath
 from treenail.kernel import Component, name_of
 
 
@@ -22,20 +22,22 @@ def describe(value: object, originals: dict[TreePath, object] | None = None, pat
     if originals is not None:
         originals[path] = value
     if isinstance(value, Component):
-        name = {"type": name_of(form_of(value).target)}
-        arguments = {key: describe(item, originals, (*path, key)) for key, item in named_arguments(value).items()}
-        return name | arguments | name  # also where an argument is called 'type'
+        name: dict[str | int, object] = {"type": name_of(target_of(value))}
+        arguments: dict[str | int, object] = {
+            key: describe(item, originals, (*path, key)) for key, item in named_arguments(value).items()
+        }
+        return Map(name | arguments | name)  # also where an argument is called 'type'
     if isinstance(value, msgspec.Struct):
         changed = {
             each.name: getattr(value, each.name)
             for each in msgspec.structs.fields(value)
             if each.required or getattr(value, each.name) != _default(each)
         }
-        return {name: describe(item, originals, (*path, name)) for name, item in changed.items()}
+        return Map({name: describe(item, originals, (*path, name)) for name, item in changed.items()})
     if isinstance(value, dict):
-        return {key: describe(item, originals, (*path, key)) for key, item in value.items()}
+        return Map({key: describe(item, originals, (*path, key)) for key, item in value.items()})
     if isinstance(value, list) or type(value) is tuple:
-        return [describe(item, originals, (*path, index)) for index, item in enumerate(value)]
+        return Seq([describe(item, originals, (*path, index)) for index, item in enumerate(value)])
     return value
 
 

@@ -1,4 +1,4 @@
-"""Loads the config of a run, from YAML or typed Python."""
+"""Loads and checks the config of a run, from files of data or from typed Python."""
 
 from __future__ import annotations
 
@@ -7,32 +7,164 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
-from treenail.adapters.config.catalog import Catalog, a
-from treenail.adapters.config.convert import convert
-from treenail.adapters.config.describe import describe
+from treenail.adapters.config.catalog import Catalog, Names, a
+from treenail.adapters.config.check import Checker, Maker, Rules
+from treenail.adapters.config.imports import allowed_imports, import_components, make_importable
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.rules import rules_of_run
+from treenail.adapters.config.schema import RecordOf
 from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
-from treenail.contracts import Run
 from treenail.kernel import ConfigError, mix
 
+if TYPE_CHECKING:
+    from treenail.contracts import Run
 
-def load_run(path: str | Path, overrides: Sequence[str] = (), catalog: Catalog | None = None) -> Run:
+S = TypeVar("S")
+
+RUN = "treenail.contracts.run:Run"
+"""Key of the schema of a run."""
+
+
+class Source(NamedTuple):
+    """Where the config of a run comes from.
+
+    Args:
+        path: A ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file; or a ``.py`` file, which is executed and whose variable
+            ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on.
+        overrides: ``key=value`` texts, applied in order. What a Python config holds stays the very object elsewhere.
+        overlays: Files that are merged over the config, later ones win.
+        imports: Prefixes of modules that ``type:`` may import from, besides the config's own ``imports:``.
+    """
+
+    path: Path
+    overrides: Sequence[str] = ()
+    overlays: Sequence[Path] = ()
+    imports: Sequence[str] = ()
+
+
+class Checked(NamedTuple):
+    """What a check found out.
+
+    Args:
+        document: The config as plain data.
+        unchecked: (component, parameter) of what the config gives to parameters without an annotation.
+    """
+
+    document: Document
+    unchecked: tuple[tuple[str, str], ...]
+
+
+def load_run(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    catalog: Catalog | None = None,
+    *,
+    overlays: Sequence[str | Path] = (),
+    imports: Sequence[str] = (),
+) -> Run:
     """Load and check the config of a run; nothing is built.
 
     Args:
-        path: A ``.yaml`` or ``.yml`` file; or a ``.py`` file, which is executed and whose variable ``run`` is a `Run`.
-            With ``imports:``, modules beside it can be imported from then on.
+        path: A ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file; or a ``.py`` file, which is executed and whose variable
+            ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on.
         overrides: ``key=value`` texts, applied in order. What a Python config holds stays the very object elsewhere.
         catalog: What ``type:`` may name; everything installed when None.
+        overlays: Files that are merged over the config, later ones win.
+        imports: Prefixes of modules that ``type:`` may import from, besides the config's own ``imports:``.
 
     Raises:
         InvalidConfigError: Everything that is wrong in the config.
         ConfigError: The file cannot be read.
     """
-    path = Path(path)
+    source = Source(Path(path), overrides, [Path(each) for each in overlays], imports)
+    document, rules = read_source(source)
+    return convert(document, _run(), catalog or Catalog(), rules, imports)
+
+
+def convert(
+    document: Document, kind: type[S], catalog: Catalog, rules: Rules | None = None, imports: Sequence[str] = ()
+) -> S:
+    """Convert a document to a Struct. What a Python config holds and no override touches stays the very object.
+
+    Args:
+        document: The config.
+        kind: The Struct.
+        catalog: What ``type:`` may name.
+        rules: Further mistakes.
+        imports: Prefixes of modules that ``type:`` may import from, besides the document's own ``imports:``.
+
+    Raises:
+        InvalidConfigError: All the mistakes in the document.
+    """
+    from treenail.adapters.config.make import Making
+
+    key = catalog.derivation.record(kind)
+    found, _ = _walk(document, key, catalog, rules, imports, Making(catalog))
+    return cast(S, found)  # a Struct of `kind`, or there was a mistake
+
+
+def check_document(document: Document, rules: Rules, names: Names, imports: Sequence[str] = ()) -> Checked:
+    """Check the config of a run and build nothing.
+
+    Args:
+        document: The config.
+        rules: Of a run.
+        names: What ``type:`` may name.
+        imports: Prefixes of modules that ``type:`` may import from, besides the config's own ``imports:``.
+
+    Raises:
+        InvalidConfigError: Everything that is wrong in the config.
+    """
+    maker: Maker | None = None
+    if isinstance(names, Catalog):
+        names.derivation.record(_run())
+        if document.has_originals:  # parts of a Python config are what they are
+            from treenail.adapters.config.make import Making
+
+            maker = Making(names)
+    _, checker = _walk(document, RUN, names, rules, imports, maker)
+    return Checked(document, tuple(checker.unchecked))
+
+
+def _run() -> type[Run]:
+    from treenail.contracts import Run
+
+    return Run
+
+
+def _walk(
+    document: Document,
+    root: str,
+    names: Names,
+    rules: Rules | None,
+    imports: Sequence[str],
+    maker: Maker | None = None,
+) -> tuple[object, Checker]:
+    allowed = (*allowed_imports(document.data), *imports)
+    checker = Checker(document, names, allowed, maker)
+    for path, message in import_components(document.data, names, allowed):
+        checker.wrong(path, message)
+    found = checker.convert(document.data, RecordOf(root), ())
+    for path, message in rules(document.data, checker.visits) if rules else ():
+        checker.wrong(path, message)
+    if checker.mistakes:
+        raise InvalidConfigError(checker.mistakes)
+    return found, checker
+
+
+def read_source(source: Source) -> tuple[Document, Rules]:
+    """Read a config with its overrides; return it with the rules of a run.
+
+    Raises:
+        InvalidConfigError: Its syntax, or an override, is wrong.
+        ConfigError: The file cannot be read.
+    """
+    path = source.path
     if path.suffix == ".py":
+        from treenail.adapters.config.describe import describe
+
         originals: dict[TreePath, object] = {}
         document = Document(str(path), describe(_run_python(path), originals), originals=originals)
     elif path.suffix in (".yaml", ".yml") or path.is_dir() or not path.exists():
@@ -40,16 +172,10 @@ def load_run(path: str | Path, overrides: Sequence[str] = (), catalog: Catalog |
     else:
         raise ConfigError(f"'{path.suffix}' is no kind of config", where=str(path), mend="name a .yaml or a .py file")
     rules = rules_of_run(document.data)
-    apply_overrides(document, overrides)
-    if isinstance(document.data, dict) and document.data.get("imports"):
-        _make_importable(path.absolute().parent)
-    return convert(document, Run, catalog or Catalog(), rules)
-
-
-def _make_importable(folder: Path) -> None:
-    """Let modules that lie beside a config be imported, by loader workers too; installed ones win."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    apply_overrides(document, source.overrides)
+    if isinstance(document.data, dict) and (document.data.get("imports") or source.imports):
+        make_importable(path.absolute().parent)
+    return document, rules
 
 
 def _run_python(path: Path) -> Run:
@@ -71,7 +197,7 @@ def _run_python(path: Path) -> Run:
         where = f"{path}:{lines[-1]}" if lines else str(path)
         raise InvalidConfigError([Mistake(where, "", f"{type(error).__name__}: {error}")]) from error
     run = getattr(module, "run", None)
-    if not isinstance(run, Run):
+    if not isinstance(run, _run()):
         found = "has no variable 'run'" if run is None else f"has a 'run' that is {a(type(run).__name__)}"
         raise ConfigError(f"the file {found}", where=str(path), mend="define run = Run(model=spec(…)(…), …)")
     return run

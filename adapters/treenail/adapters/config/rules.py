@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from treenail.adapters.config.convert import Rules
-from treenail.adapters.config.signature import named_arguments
+from treenail.adapters.config.check import Rules, Visit
+from treenail.adapters.config.schema import ComponentSchema
 from treenail.adapters.documents import TreePath
-from treenail.contracts import Schedule
-from treenail.kernel import Component, did_you_mean, name_of, signature_of
+from treenail.kernel import did_you_mean
 
 DEFAULTS: Final = {
     "hooks": ("timer", "logger", "progress", "schedule", "checkpoint", "vis"),
     "vis": ("jsonlines",),
 }
 """What a run has without being asked, so that null can remove it."""
-
-Found = Mapping[TreePath, object]
-"""The converted parts of a run, by place."""
 
 
 def rules_of_run(data: object) -> Rules:
@@ -39,53 +35,47 @@ def _entries(data: object, section: str) -> Iterator[str]:
             yield str(name)
 
 
-def _check(written: Mapping[str, tuple[str, ...]], found: Found) -> Iterator[tuple[TreePath, str]]:
+def _check(
+    written: Mapping[str, tuple[str, ...]], data: object, visits: Sequence[Visit]
+) -> Iterator[tuple[TreePath, str]]:
+    if not isinstance(data, dict):
+        return
     for section, names in written.items():
-        yield from _removals(section, list(dict.fromkeys([*DEFAULTS[section], *names])), found)
-    for path, part in found.items():
-        if isinstance(part, Schedule):
-            yield from _schedule(path, part)
-    if () in found and found.get(("val",)) is None:
-        for path, metric in _metrics(found):
+        yield from _removals(section, list(dict.fromkeys([*DEFAULTS[section], *names])), data.get(section))
+    schedulers = {visit.path: visit.schema for visit in visits if isinstance(visit.schema, ComponentSchema)}
+    for visit in visits:
+        scheduler = schedulers.get((*visit.path, "scheduler"))
+        if visit.path[:1] == ("schedules",) and scheduler is not None:
+            yield from _schedule(visit, scheduler)
+    if data.get("val") is None:
+        for path, metric in _metrics(data):
             yield path, f"there is no 'val' to give the metric '{metric}'"
 
 
-def _removals(section: str, removable: list[str], found: Found) -> Iterator[tuple[TreePath, str]]:
-    for path, part in found.items():
-        if part is None and len(path) == 2 and path[0] == section and str(path[1]) not in removable:
-            mend = did_you_mean(str(path[1]), removable) or f"there are {', '.join(removable)}"
-            yield path, f"null removes an entry of '{section}', but there is no '{path[1]}'; {mend}"
+def _removals(section: str, removable: list[str], entries: object) -> Iterator[tuple[TreePath, str]]:
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        if entry is None and str(name) not in removable:
+            mend = did_you_mean(str(name), removable) or f"there are {', '.join(removable)}"
+            yield (section, name), f"null removes an entry of '{section}', but there is no '{name}'; {mend}"
 
 
-def _schedule(path: TreePath, schedule: Schedule) -> Iterator[tuple[TreePath, str]]:
-    target = schedule.scheduler.target
-    wanted = takes_metric(target)
-    name = name_of(target).rpartition(":")[2]
-    if wanted is False and schedule.metric is not None:
-        yield (*path, "metric"), f"{name} steps without a metric; leave 'metric' out, or take ReduceLROnPlateau"
-    if wanted is True and schedule.metric is None:
-        yield path, f"{name} steps on a metric; write metric: val/loss"
+def _schedule(visit: Visit, scheduler: ComponentSchema) -> Iterator[tuple[TreePath, str]]:
+    metric = visit.given.get("metric")
+    name = scheduler.target.rpartition(":")[2]
+    if scheduler.step_takes_metric is False and metric is not None:
+        yield (*visit.path, "metric"), f"{name} steps without a metric; leave 'metric' out, or take ReduceLROnPlateau"
+    if scheduler.step_takes_metric is True and metric is None:
+        yield visit.path, f"{name} steps on a metric; write metric: val/loss"
 
 
-def takes_metric(scheduler: Callable[..., object]) -> bool | None:
-    """Return whether a scheduler's ``step`` needs an argument; None where its class does not tell."""
-    step = getattr(scheduler, "step", None)
-    signature = signature_of(step) if isinstance(scheduler, type) and callable(step) else None
-    if signature is None:
-        return None
-    first = next(iter(list(signature.parameters.values())[1:]), None)
-    if first is not None and first.kind is first.VAR_POSITIONAL:
-        return None
-    return first is not None and first.default is first.empty and first.kind is not first.VAR_KEYWORD
-
-
-def _metrics(found: Found) -> Iterator[tuple[TreePath, str]]:
+def _metrics(data: Mapping[str | int, object]) -> Iterator[tuple[TreePath, str]]:
     """Yield (place, name) of each metric that a run's schedules and hooks ask for."""
-    for path, part in found.items():
-        metric: object = None
-        if isinstance(part, Schedule):
-            metric = part.metric
-        elif isinstance(part, Component) and len(path) == 2 and path[0] == "hooks":
-            metric = named_arguments(part).get("metric")
-        if isinstance(metric, str):
-            yield (*path, "metric"), metric
+    for section in ("schedules", "hooks"):
+        entries = data.get(section)
+        pairs = (
+            entries.items() if isinstance(entries, dict) else enumerate(entries) if isinstance(entries, list) else ()
+        )
+        for name, entry in pairs:
+            metric = entry.get("metric") if isinstance(entry, dict) else None
+            if isinstance(metric, str):
+                yield (section, name, "metric"), metric

@@ -113,6 +113,11 @@ class Document:
         self.overrides: dict[TreePath, str] = {}
         self._originals = originals or {}
 
+    @property
+    def has_originals(self) -> bool:
+        """Whether the config comes from Python."""
+        return bool(self._originals)
+
     def original(self, path: TreePath) -> object:
         """Return what stood at a place of a Python config; NOTHING where an override put something else."""
         if not self._originals:

@@ -1,0 +1,439 @@
+"""Plain data against schemas: every mistake is collected with its place, nothing is built.
+
+The same walk checks and converts. Without a `Maker` it only checks, and needs no class that a schema names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from treenail.adapters.config import leaves
+from treenail.adapters.config.catalog import Names, a, explain
+from treenail.adapters.config.form import Form, form_in_slot, shared_by
+from treenail.adapters.config.leaves import LeafError, kind_name, shown_value
+from treenail.adapters.config.schema import (
+    ANYTHING,
+    NONE,
+    Anything,
+    Choice,
+    ComponentSchema,
+    Field,
+    Kind,
+    ListOf,
+    MapOf,
+    Nested,
+    OneOf,
+    RecordOf,
+    RecordSchema,
+    Scalar,
+    TupleOf,
+    Word,
+)
+from treenail.adapters.documents import NOTHING, Document, Map, Mistake, TreePath, dotted
+from treenail.kernel import Component, SpecError, TreenailError, did_you_mean
+
+WRONG: Final = object()
+"""What stands for a value that a mistake was noted for."""
+
+SCOPE: Final = "_scope_"
+"""The key that names the package whose adapters the plain names in a mapping mean first."""
+
+
+_ANY_COMPONENT: Final = Nested(None, "component")
+
+
+class Visit(NamedTuple):
+    """A component or record that a config holds, for rules between the parts.
+
+    Args:
+        path: Its place.
+        schema: What it is.
+        given: What the config gives it, unconverted.
+    """
+
+    path: TreePath
+    schema: ComponentSchema | RecordSchema
+    given: Mapping[str | int, object]
+
+
+Rules = Callable[[object, Sequence[Visit]], Iterable[tuple[TreePath, str]]]
+"""What the parts of a config demand of each other: (data, what was visited) → (place, message) of each mistake."""
+
+
+class Maker(Protocol):
+    """Makes the objects of a run from what was checked."""
+
+    def component(self, form: Form, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> object:
+        """Return a `Spec` or `Late`."""
+
+    def record(self, key: str, fields: dict[str, object]) -> object:
+        """Return a Struct, dataclass, NamedTuple or dict."""
+
+    def leaf(self, value: object, kind: Choice | Word) -> object:
+        """Return the Enum member, path, device or dtype that a leaf stands for."""
+
+    def function(self, schema: ComponentSchema) -> object:
+        """Return what a schema was derived from."""
+
+    def form_of(self, component: Component[object]) -> Form:
+        """Return the form that a component of a Python config has."""
+
+    def kind_of(self, original: object, kind: Kind) -> Kind:
+        """Return the kind to convert a part of a Python config to: what it is says more than the slot."""
+
+    def keeps(self, original: object, kind: Kind) -> bool:
+        """Return whether a part of a Python config may stay where a kind is wanted, though data could not say it."""
+
+
+class Checker:
+    """Checks one document, and converts it if there is a maker.
+
+    Args:
+        document: The config.
+        names: What ``type:`` may name.
+        imports: Prefixes of modules that ``type:`` may import from.
+        maker: What makes objects; None only checks.
+
+    Attributes:
+        mistakes: What was found to be wrong.
+        visits: The components and records that were found right.
+        unchecked: (target, parameter) of what was given to parameters without an annotation.
+    """
+
+    def __init__(self, document: Document, names: Names, imports: tuple[str, ...], maker: Maker | None = None) -> None:
+        self.mistakes: list[Mistake] = []
+        self.visits: list[Visit] = []
+        self.unchecked: dict[tuple[str, str], None] = {}
+        self._document = document
+        self._names = names
+        self._imports = imports
+        self._maker = maker
+        self._shared: str | None = None  # the parameter of nested components that gets what the Late around them gets
+        self._scope: str | None = None
+        self._forms: dict[tuple[int, int, str | None], Form] = {}  # by identity: schemas outlive a checker
+        self._records: dict[str, Form] = {}
+        self._originals = document.has_originals
+        self._convert: dict[type, Callable[[Any, Any, TreePath], object]] = {
+            Scalar: self._scalar,
+            Choice: self._leaf,
+            Word: self._leaf,
+            ListOf: self._list,
+            TupleOf: self._tuple,
+            MapOf: self._map,
+            RecordOf: self._record,
+            OneOf: self._union,
+            Nested: self._nested,
+            Anything: self._anything,
+        }
+
+    def wrong(self, path: TreePath, message: str, *, key: bool = False) -> object:
+        """Note a mistake."""
+        self.mistakes.append(Mistake(self._document.locate(path, key=key), dotted(path), message))
+        return WRONG
+
+    def convert(self, value: object, kind: Kind, path: TreePath) -> object:
+        """Convert one value to a kind; notes mistakes and returns WRONG where there are any."""
+        if self._originals:
+            return self._convert_original(value, kind, path)
+        return self._convert[type(kind)](value, kind, path)
+
+    def _convert_original(self, value: object, kind: Kind, path: TreePath) -> object:
+        original, maker = self._document.original(path), self._maker
+        if original is NOTHING or maker is None:
+            return self._convert[type(kind)](value, kind, path)
+        if self._document.led_through(path):
+            closer = maker.kind_of(original, kind)
+            found = self._convert[type(closer)](value, closer, path)
+            return tuple(found) if isinstance(original, tuple) and isinstance(found, list) else found
+        # What is inside a component of a Python config was checked where it was written.
+        inside = any(isinstance(self._document.original(path[:length]), Component) for length in range(len(path)))
+        if inside or maker.keeps(original, kind):
+            if isinstance(original, Component) and isinstance(value, dict):
+                self._visit_original(original, value, path)
+            return original
+        if isinstance(original, Component):
+            return self.wrong(path, f"expected {a(_slot_name(kind))}, got {original!r}")
+        closer = maker.kind_of(original, kind)
+        found = self._convert[type(closer)](value, closer, path)  # only to find mistakes
+        return original if found is not WRONG else WRONG
+
+    def _visit_original(self, original: Component[object], value: dict[str | int, object], path: TreePath) -> None:
+        if self._maker is not None:
+            self.visits.append(Visit(path, self._maker.form_of(original).schema, value))
+
+    def _scalar(self, value: object, kind: Scalar, path: TreePath) -> object:
+        try:
+            return leaves.scalar(value, kind)
+        except LeafError as error:
+            return self.wrong(path, str(error))
+
+    def _leaf(self, value: object, kind: Choice | Word, path: TreePath) -> object:
+        try:
+            found = leaves.choice(value, kind) if isinstance(kind, Choice) else leaves.word(value, kind)
+        except LeafError as error:
+            return self.wrong(path, str(error))
+        return self._maker.leaf(found, kind) if self._maker else found
+
+    def _list(self, value: object, kind: ListOf, path: TreePath) -> object:
+        if not isinstance(value, list | tuple):
+            return self.wrong(path, f"expected a list, got {shown_value(value)}")
+        least, most = kind.limits.get("min_length", 0), kind.limits.get("max_length")
+        if len(value) < least or (most is not None and len(value) > most):
+            wanted = f"at least {least}" if len(value) < least else f"at most {most}"
+            return self.wrong(path, f"expected a list of {wanted}, got {len(value)}")
+        found = [self.convert(item, kind.item, (*path, index)) for index, item in enumerate(value)]
+        if WRONG in found:
+            return WRONG
+        try:
+            return found if kind.container == "list" else _CONTAINERS[kind.container](found)
+        except TypeError:  # only a set asks this of its items
+            return self.wrong(path, "the items must be plain values, for they go into a set")
+
+    def _tuple(self, value: object, kind: TupleOf, path: TreePath) -> object:
+        if not isinstance(value, list | tuple):
+            return self.wrong(path, f"expected a list of {len(kind.items)}, got {shown_value(value)}")
+        if len(value) != len(kind.items):
+            return self.wrong(path, f"expected a list of {len(kind.items)}, got {len(value)}")
+        pairs = enumerate(zip(value, kind.items, strict=True))
+        found = tuple(self.convert(item, each, (*path, index)) for index, (item, each) in pairs)
+        return WRONG if WRONG in found else found
+
+    def _map(self, value: object, kind: MapOf, path: TreePath) -> object:
+        if not isinstance(value, dict):
+            return self.wrong(path, f"expected a mapping, got {shown_value(value)}")
+        from_python = self._originals and isinstance(self._document.original(path), dict)
+        key_kind = ANYTHING if from_python else kind.key  # keys of a Python config stay as they are
+        found: dict[object, object] = {}
+        right = True
+        for key, item in value.items():
+            inner = (*path, key)
+            name = key if isinstance(key_kind, Anything) else self._convert[type(key_kind)](key, key_kind, inner)
+            converted = self.convert(item, kind.value, inner)
+            right = right and name is not WRONG and converted is not WRONG
+            if right:
+                found[name] = converted
+        return found if right else WRONG
+
+    def _record(self, value: object, kind: RecordOf, path: TreePath) -> object:
+        schema = self._names.record(kind.record)
+        if not isinstance(value, dict):
+            return self.wrong(path, f"expected a mapping of {schema.name}'s fields, got {shown_value(value)}")
+        around, self._scope = self._scope, self._scope_of(value)
+        form = self._records.get(kind.record)
+        if form is None:
+            callee = ComponentSchema(target=kind.record, fields=schema.fields)
+            form = self._records[kind.record] = Form(callee, "spec", *_by_name(schema.fields))
+        arguments = self._arguments(value, form, path, of=schema.name, reserved=(SCOPE,))
+        self._scope = around
+        if arguments is None:
+            return WRONG
+        self.visits.append(Visit(path, schema, value))
+        return self._maker.record(kind.record, arguments[1]) if self._maker else arguments[1]
+
+    def _scope_of(self, value: Mapping[str | int, object]) -> str | None:
+        scope = value.get(SCOPE, self._scope)
+        return scope if isinstance(scope, str) else None
+
+    def _union(self, value: object, kind: OneOf, path: TreePath) -> object:
+        members = kind.members
+        if value is None and NONE in members:
+            return None
+        rest = [member for member in members if member != NONE]
+        if len(rest) == 1:
+            return self.convert(value, rest[0], path)
+        tried: list[list[Mistake]] = []
+        mistakes, visits = self.mistakes, self.visits
+        for member in rest:
+            self.mistakes, self.visits = [], []
+            found = self.convert(value, member, path)
+            failed, visited = self.mistakes, self.visits
+            self.mistakes, self.visits = mistakes, visits
+            if not failed:
+                self.visits += visited
+                return found
+            tried.append(failed)
+        near = [failed for member, failed in zip(rest, tried, strict=True) if _is_alike(value, member)]
+        if len(near) == 1 or (near and isinstance(value, dict)):  # the member that came furthest explains best
+            nearest: list[Mistake] = max(near, key=lambda failed: len(failed[0].path))
+            self.mistakes += nearest
+            return WRONG
+        return self.wrong(path, f"expected {leaves.kind_names(members)}, got {shown_value(value)}")
+
+    def _anything(self, value: object, kind: Anything, path: TreePath) -> object:
+        if isinstance(value, dict):
+            if isinstance(value.get("type"), str):
+                return self._component(value, _ANY_COMPONENT, path)
+            return self._map(value, MapOf(kind, kind), path)
+        if isinstance(value, list | tuple):
+            return self._list(value, ListOf(kind, "tuple" if isinstance(value, tuple) else "list"), path)
+        return value
+
+    def _nested(self, value: object, slot: Nested, path: TreePath) -> object:
+        if isinstance(value, dict):
+            return self._component(value, slot, path)
+        if slot.function and slot.form == "object" and isinstance(value, str):
+            found = self._resolve(value, None, path)
+            return self._maker.function(found) if isinstance(found, ComponentSchema) and self._maker else found
+        if self._maker is not None and self._maker.keeps(value, slot):
+            return value  # an object that a Python config holds
+        return self.wrong(path, f"expected {a(slot.name)} as a mapping {{type: …}}, got {shown_value(value)}")
+
+    def _resolve(self, name: str, slot: Nested | None, path: TreePath) -> ComponentSchema | object:
+        try:
+            return self._names.resolve(name, slot, self._imports, self._scope)
+        except TreenailError as error:
+            return self.wrong(path, explain(error))
+
+    def _component(self, value: dict[str | int, object], slot: Nested, path: TreePath) -> object:
+        name = value.get("type")
+        if not isinstance(name, str):
+            problem = "'type' is missing" if "type" not in value else f"'type' must be a name, got {shown_value(name)}"
+            place = (*path, "type") if "type" in value else path
+            return self.wrong(place, f"{problem}; write type: NAME of {a(slot.name)}{self._mend_missing(value)}")
+        before = self._shared, self._scope
+        self._scope = self._scope_of(value)
+        shared = shared_by(slot) if slot.form == "late" else self._shared
+        form = self._form(value, name, slot, path, shared)
+        found: object = WRONG
+        if form is not None:
+            self._shared = shared
+            reserved = (SCOPE,) if self._is_argument_named_type(path) else ("type", SCOPE)
+            arguments = self._arguments(value, form, path, of=name.rpartition(":")[2], reserved=reserved)
+            if arguments is not None:
+                self.visits.append(Visit(path, form.schema, value))
+                found = self._made(form, arguments, path)
+        self._shared, self._scope = before
+        return found
+
+    def _mend_missing(self, value: Mapping[str | int, object]) -> str:
+        guess = next((key for key in value if isinstance(key, str) and did_you_mean(key, ["type"])), None)
+        return f" (is '{guess}' meant to be 'type'?)" if guess else ""
+
+    def _is_argument_named_type(self, path: TreePath) -> bool:
+        return self._originals and (
+            isinstance(self._document.original(path), Component)
+            and (*path, "type") not in self._document.overrides
+            and self._document.original((*path, "type")) is not NOTHING
+        )
+
+    def _form(
+        self, value: Mapping[str | int, object], name: str, slot: Nested, path: TreePath, shared: str | None
+    ) -> Form | None:
+        if self._originals and self._maker is not None:
+            original = self._document.original(path)
+            if isinstance(original, Component) and (*path, "type") not in self._document.overrides:
+                return self._maker.form_of(original)
+        schema = self._resolve(name, slot, (*path, "type"))
+        if not isinstance(schema, ComponentSchema):
+            return None
+        if schema.abstract:
+            self.wrong((*path, "type"), f"'{name}' lacks methods of its port; write {', '.join(schema.abstract)}")
+            return None
+        written = shared if shared is not None and shared not in value else None
+        key = (id(schema), id(slot), written)
+        form = self._forms.get(key)
+        if form is None:
+            form = self._forms[key] = form_in_slot(schema, slot, written)
+        return form
+
+    def _made(self, form: Form, arguments: tuple[tuple[object, ...], dict[str, Any]], path: TreePath) -> object:
+        if self._maker is None:
+            return None
+        try:
+            return self._maker.component(form, *arguments, where=f"{self._document.locate(path)}: {dotted(path)}")
+        except SpecError as error:
+            return self.wrong(path, error.message)
+
+    def _arguments(
+        self,
+        given: Mapping[str | int, object],
+        form: Form,
+        path: TreePath,
+        *,
+        of: str,
+        reserved: tuple[str, ...],
+    ) -> tuple[tuple[object, ...], dict[str, Any]] | None:
+        """Convert the given arguments to (positional, by name); None if there was a mistake."""
+        known, further = form.fields, form.further
+        before = len(self.mistakes)
+        misspelt: set[str] = set()
+        converted: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in reserved:
+                continue
+            field = known.get(cast(str, name)) or further  # a number is no parameter's name, and found in no mapping
+            if field is None:
+                misspelt |= self._unknown(name, given, known, path, of=of)
+                continue
+            if not field.annotated:
+                self.unchecked[form.schema.target, field.name] = None
+            converted[cast(str, name)] = self.convert(value, field.kind, (*path, name))
+        for name in form.required:
+            if name not in given and name not in misspelt:
+                self.wrong(path, f"{of} needs '{name}', which is missing")
+        if len(self.mistakes) > before:
+            return None
+        return _positional(form, converted)
+
+    def _unknown(
+        self,
+        name: str | int,
+        given: Mapping[str | int, object],
+        known: Mapping[str, Field],
+        path: TreePath,
+        *,
+        of: str,
+    ) -> set[str]:
+        """Note a key that a component or record does not take; return the names that may have been meant."""
+        mend = did_you_mean(str(name), known) or f"it takes {', '.join(known) or 'nothing'}"
+        marks = given.marks if isinstance(given, Map) else {}
+        if name in marks and "type" in marks and marks[name].source != marks["type"].source and "did" not in mend:
+            mend += f"; {marks['type'].source} chose the type: `_delete_: true` beside it drops what a base wrote"
+        self.wrong((*path, name), f"{of} takes no '{name}'; {mend}", key=True)
+        return {each for each in known if f"'{each}'" in mend}
+
+
+_CONTAINERS: Final[Mapping[str, Callable[[list[object]], object]]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}
+
+
+def _by_name(fields: Sequence[Field]) -> tuple[dict[str, Field], None, tuple[str, ...]]:
+    return {field.name: field for field in fields}, None, tuple(field.name for field in fields if field.required)
+
+
+def _positional(form: Form, converted: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Return (positional, by name): arguments that cannot be given by name go before those that can."""
+    if not any(field.how in ("position", "args") for field in form.fields.values()):
+        return (), converted
+    positional: list[object] = []
+    passed: list[str] = []
+    for field in form.fields.values():
+        if field.name in converted and field.how == "position":
+            positional.append(converted.pop(field.name))
+        elif field.name in converted and field.how == "args":
+            positional += [converted.pop(name) for name in passed if name in converted]
+            positional += converted.pop(field.name)
+        passed.append(field.name)
+    return tuple(positional), converted
+
+
+def _is_alike(value: object, kind: Kind) -> bool:
+    """Whether a value is written as values of a kind are: as a list, a mapping, or neither."""
+    if isinstance(value, dict):
+        return isinstance(kind, MapOf | RecordOf | Nested)
+    if isinstance(value, list | tuple):
+        return isinstance(kind, ListOf | TupleOf)
+    return isinstance(kind, Word | Choice) and isinstance(value, str)
+
+
+def _slot_name(kind: Kind) -> str:
+    """Name what a slot of a Python config takes: ``Spec``, ``int``, ``Spec or null``."""
+    if isinstance(kind, OneOf):
+        return " or ".join(_slot_name(member) for member in kind.members)
+    if isinstance(kind, Nested) and kind.form != "object":
+        return kind.form.capitalize()
+    return kind_name(kind)
