@@ -99,7 +99,7 @@ def test_without_overrides_the_run_of_the_file_is_used_itself(tmp_path: Path, ca
         del nn.Linear.run  # type: ignore[attr-defined]  # the config put it there
 
 
-@pytest.mark.parametrize("overrides", [(), ("seed=3",), ("model.kept=1",)], ids=repr)
+@pytest.mark.parametrize("overrides", [(), ("seed=3",), ("+model.kept=1",)], ids=repr)
 def test_arguments_keep_their_values(tmp_path: Path, catalog: Catalog, overrides: tuple[str, ...]) -> None:
     text = """
 size, table = (1, 2), {"type": "relu", "n": 1, 3: (4,)}
@@ -122,8 +122,8 @@ table = {"type": "relu", "sizes": (1, 2), "path": Path("here"), 3: 4}
 Net.given = table
 run = run_of(spec(Net)(table=table))
 """
-    changes = ("type=gelu", "sizes.1=5", "3=5", "new=[1]")
-    model = load(tmp_path, catalog, text, *(f"model.table.{change}" for change in changes)).model
+    changes = ("model.table.type=gelu", "model.table.sizes.1=5", "model.table.3=5", "+model.table.new=[1]")
+    model = load(tmp_path, catalog, text, *changes).model
     expected = {"type": "gelu", "sizes": (1, 5), "path": Path("here"), 3: 5, "new": [1]}
     assert vars(model.build())["table"] == expected
     assert vars(model.target)["given"]["type"] == "relu"

@@ -163,6 +163,8 @@ class Checker:
             self.visits.append(Visit(path, self._maker.form_of(original).schema, value))
 
     def _scalar(self, value: object, kind: Scalar, path: TreePath) -> object:
+        if kind.type == "str" and not isinstance(value, str) and path in self._document.overrides:
+            value = self._document.overrides[path].partition("=")[2].strip()  # `name=12` is a text where one is wanted
         try:
             return leaves.scalar(value, kind)
         except LeafError as error:
@@ -208,12 +210,19 @@ class Checker:
         right = True
         for key, item in value.items():
             inner = (*path, key)
+            if inner in self._document.created:
+                right = self._refuse_new(inner) is not WRONG
             name = key if isinstance(key_kind, Anything) else self._convert[type(key_kind)](key, key_kind, inner)
             converted = self.convert(item, kind.value, inner)
             right = right and name is not WRONG and converted is not WRONG
             if right:
                 found[name] = converted
         return found if right else WRONG
+
+    def _refuse_new(self, path: TreePath) -> object:
+        """Note that an override names nothing, where any name could be added."""
+        mend = self._document.created[path]
+        return self.wrong(path, f"'{dotted(path[:-1])}' has no '{path[-1]}'; {mend}")
 
     def _record(self, value: object, kind: RecordOf, path: TreePath) -> object:
         schema = self._names.record(kind.record)
@@ -366,6 +375,8 @@ class Checker:
             if field is None:
                 misspelt |= self._unknown(name, given, known, path, of=of)
                 continue
+            if field is further and (*path, name) in self._document.created:
+                self._refuse_new((*path, name))
             if not field.annotated:
                 self.unchecked[form.schema.target, field.name] = None
             converted[cast(str, name)] = self.convert(value, field.kind, (*path, name))

@@ -13,7 +13,7 @@ from treenail.adapters.config.catalog import Catalog, Names, a
 from treenail.adapters.config.check import Checker, Maker, Rules
 from treenail.adapters.config.imports import allowed_imports, import_components, make_importable
 from treenail.adapters.config.overrides import apply_overrides
-from treenail.adapters.config.rules import rules_of_run
+from treenail.adapters.config.rules import DEFAULTS, rules_of_run
 from treenail.adapters.config.schema import RecordOf
 from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
 from treenail.kernel import ConfigError, mix
@@ -172,7 +172,7 @@ def read_source(source: Source) -> tuple[Document, Rules]:
     else:
         raise ConfigError(f"'{path.suffix}' is no kind of config", where=str(path), mend="name a .yaml or a .py file")
     rules = rules_of_run(document.data)
-    apply_overrides(document, source.overrides)
+    apply_overrides(document, source.overrides, DEFAULTS)
     if isinstance(document.data, dict) and (document.data.get("imports") or source.imports):
         make_importable(path.absolute().parent)
     return document, rules

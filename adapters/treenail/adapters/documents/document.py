@@ -98,6 +98,7 @@ class Document:
 
     Attributes:
         overrides: What replaced parts of the file, by path: texts for messages.
+        created: Places that an override without ``+`` made new, and what to write instead.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Document:
         self.data = data
         self.mark = mark or Mark(source)
         self.overrides: dict[TreePath, str] = {}
+        self.created: dict[TreePath, str] = {}
         self._originals = originals or {}
 
     @property
