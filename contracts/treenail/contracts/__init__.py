@@ -1,12 +1,13 @@
 """What crosses a seam: the config of a run, the checkpoint manifest, what loops work on; and the laws of the ports."""
 
 from treenail.contracts.checkpoint import FORMAT_VERSION, FileEntry, Manifest
-from treenail.contracts.run import Checkpoints, Data, Dataset, Evaluation, Loss, Run, Samples, Schedule
+from treenail.contracts.run import Checkpoints, CustomImports, Data, Dataset, Evaluation, Loss, Run, Samples, Schedule
 from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
 
 __all__ = [
     "FORMAT_VERSION",
     "Checkpoints",
+    "CustomImports",
     "Data",
     "Dataset",
     "Evaluation",

@@ -92,6 +92,18 @@ class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_last: Annotated[int, Meta(ge=1)] | None = 3
 
 
+class CustomImports(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Modules that are imported before components are looked up.
+
+    Args:
+        imports: The modules; what their registries, and their ``ADAPTERS``, hold can then be named.
+        allow_failed_imports: Go on without a module that cannot be imported.
+    """
+
+    imports: tuple[str, ...]
+    allow_failed_imports: bool = False
+
+
 class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole training run.
 
@@ -113,6 +125,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         threads: CPU threads of an operator, torch's default when None. A given number makes results on the CPU independent
             of the machine's cores; a small model is fastest with 1.
         imports: Prefixes below which ``type: package.module:name`` may import components.
+        custom_imports: Modules below those prefixes that are imported first, so that what they register can be named.
     """
 
     model: Spec[nn.Module]
@@ -130,3 +143,4 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: str = "auto"
     threads: Annotated[int, Meta(ge=1)] | None = None
     imports: tuple[str, ...] = ()
+    custom_imports: tuple[str, ...] | CustomImports = ()

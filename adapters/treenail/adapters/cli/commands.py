@@ -14,6 +14,7 @@ from treenail.adapters.runtime import CHECKPOINTS, Summary, choose_work_dir, has
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
 from treenail.adapters.runtime import train as train_run
+from treenail.contracts import Run
 from treenail.kernel import ConfigError, Exporter, Spec
 
 
@@ -21,7 +22,7 @@ def train(options: Namespace) -> int:
     """Train, print a summary, and say how to go on after a stop."""
     if options.checkpoint and not options.resume:
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
-    run = load_run(options.config, options.overrides)
+    run = _load(options)
     work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
     print(f"work directory: {work_dir}", file=sys.stderr)
     try:
@@ -38,7 +39,12 @@ def train(options: Namespace) -> int:
         raise
     _print_summary(summary)
     if summary.stop_reason in ("SIGINT", "SIGTERM"):
-        again = ["treenail", "train", str(options.config), *options.overrides, "--work-dir", str(work_dir), "--resume"]
+        sources = [
+            *(f"--with={each}" for each in options.overlays),
+            *(f"--allow-import={each}" for each in options.imports),
+        ]
+        again = ["treenail", "train", str(options.config), *options.overrides, *sources]
+        again += ["--work-dir", str(work_dir), "--resume"]
         if has_checkpoint(work_dir):
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)
@@ -50,7 +56,7 @@ def train(options: Namespace) -> int:
 
 def test(options: Namespace) -> int:
     """Test a checkpoint and print the results."""
-    run = load_run(options.config, options.overrides)
+    run = _load(options)
     metrics = test_run(run, options.checkpoint)
     _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
     return 0
@@ -58,7 +64,7 @@ def test(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Export a checkpoint's model and print how well the artefact agreed with it."""
-    run = load_run(options.config, options.overrides)
+    run = _load(options)
     exporter = Spec(Catalog().registry("exporter").resolve(options.format)).build()
     if not isinstance(exporter, Exporter):
         raise ConfigError(f"'{options.format}' is no exporter")
@@ -84,6 +90,10 @@ def adapters(options: Namespace) -> int:
                 f"  {len(namespace.members())} names of {namespace.module}, such as {', '.join(list(namespace.members())[:3])}"
             )
     return 0
+
+
+def _load(options: Namespace) -> Run:
+    return load_run(options.config, options.overrides, overlays=options.overlays, imports=options.imports)
 
 
 def _print_summary(summary: Summary) -> None:

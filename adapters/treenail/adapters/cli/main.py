@@ -28,7 +28,10 @@ _WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryErr
 
 _WITHOUT_TORCH = ("check",)
 
-_OVERRIDES = "key=value pairs replace parts of the config: optimizer.lr=3e-4 schedules.0.every=step hooks.best=null"
+_OVERRIDES = (
+    "key=value pairs change parts of the config: optimizer.lr=3e-4 schedules.0.every=step; "
+    "+key=value adds what is not there, ~key removes: +hooks.best={type: best, metric: val/loss} ~hooks.timer"
+)
 
 _OVERLAYS = "a file that is merged over the config: configs/deploy/s3.yaml; several are allowed, later ones win"
 _IMPORTS = "a prefix of modules that `type: module:name` may import from, besides the config's own `imports:`"
@@ -85,12 +88,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes no positional argument after an option, but people write key=value anywhere.
-    late = [each for each in rest if "=" in each and not each.startswith("-")] if "overrides" in options else []
+    late = [each for each in rest if _is_override(each)] if "overrides" in options else []
     if len(late) < len(rest):
         parser.error(f"unrecognized arguments: {' '.join(each for each in rest if each not in late)}")
     if late:
         options.overrides = [*options.overrides, *late]
     return options
+
+
+def _is_override(argument: str) -> bool:
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
 def _report(message: str, code: int, options: argparse.Namespace) -> int:
@@ -109,6 +116,13 @@ class _Version(argparse.Action):
 
         print(f"treenail {version('treenail')}")
         parser.exit()
+
+
+def _add_sources(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS
+    )
+    command.add_argument("--allow-import", dest="imports", action="append", default=[], metavar="PREFIX", help=_IMPORTS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("config", type=Path, help="a .yaml file, or a .py file with a variable 'run'")
     train.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_sources(train)
     train.add_argument(
         "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
     )
@@ -148,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     test = add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
     test.add_argument("config", type=Path, help="the config the checkpoint was trained with")
     test.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_sources(test)
     test.add_argument(
         "--checkpoint", type=Path, required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
     )
@@ -161,10 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=".yaml and .py files")
     check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)
 
-    check.add_argument(
-        "--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS
-    )
-    check.add_argument("--allow-import", dest="imports", action="append", default=[], metavar="PREFIX", help=_IMPORTS)
+    _add_sources(check)
     check.add_argument(
         "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
     )
@@ -176,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("config", type=Path, help="the config the checkpoint was trained with")
     export.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_sources(export)
     export.add_argument("--checkpoint", type=Path, required=True, metavar="P", help="as for test")
     export.add_argument(
         "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
