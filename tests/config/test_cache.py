@@ -1,0 +1,139 @@
+"""Stored schemas: a check says the same with them and without, and never relies on what has changed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from treenail.adapters.config import ConfigChecker, InvalidConfigError, Source
+from treenail.adapters.config.cache import load_stored
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DIGITS = CONFIGS / "digits.yaml"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "treenail"
+
+
+def outcome(checker: ConfigChecker, *overrides: str) -> list[str]:
+    try:
+        checker.check(Source(DIGITS, overrides))
+    except InvalidConfigError as error:
+        return [str(mistake) for mistake in error.mistakes]
+    return []
+
+
+OVERRIDES = [
+    "seed=1",
+    "optimizer.lrr=1",
+    "optimizer.type=AdmW",
+    "optimizer.type=Linear",
+    "optimizer.type=nothing:here",
+    "model.args.0.kernel_size=[1,2,3]",
+    "model.args.0.padding_mode=zero",
+    "model.args.0.dtype=float31",
+    "model.args.1={type: AdamW}",
+    "loss.smoothing=1",
+    "hooks.best.mode=biggest",
+    "hooks.loger=null",
+    "val=null",
+    "schedules.0.scheduler={type: ReduceLROnPlateau}",
+    "schedules.0.scheduler.T_max=fast",
+    "train.sampler.type=digits",
+    "+hooks.x={type: treenail:timer}",
+]
+
+
+def test_stored_schemas_find_the_same_mistakes(cache: Path) -> None:
+    derived = [outcome(ConfigChecker(fresh=True), override) for override in OVERRIDES]
+    assert list(cache.iterdir())
+    assert load_stored(()) is not None
+    assert [outcome(ConfigChecker(), override) for override in OVERRIDES] == derived
+    assert sum(bool(each) for each in derived) == len(OVERRIDES) - 2
+
+
+def run_python(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+
+
+def test_a_second_check_imports_no_torch(tmp_path: Path) -> None:
+    text = f"""
+        import sys
+        from treenail.adapters.cli import main
+        code = main(["check", {str(DIGITS)!r}])
+        print(code, "torch" in sys.modules)
+    """
+    assert run_python(text, tmp_path).stdout.split("\n")[-2] == "0 True"
+    assert run_python(text, tmp_path).stdout.split("\n")[-2] == "0 False"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff garbage", b"\x80"])
+def test_a_damaged_store_is_written_anew(cache: Path, content: bytes) -> None:
+    outcome(ConfigChecker())
+    (path,) = cache.iterdir()
+    path.write_bytes(content)
+    assert load_stored(()) is None
+    assert outcome(ConfigChecker(), "optimizer.lrr=1")
+    assert load_stored(()) is not None
+
+
+def test_an_unwritable_store_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert outcome(ConfigChecker()) == []
+    assert len(outcome(ConfigChecker(), "optimizer.lrr=1")) == 1
+
+
+def test_a_changed_module_is_derived_anew(tmp_path: Path) -> None:
+    """An own component's new parameter is known at the next check, and its old one no more."""
+    (tmp_path / "own_net.py").write_text(
+        "from torch import nn\nclass Net(nn.Identity):\n    def __init__(self, width: int): ...\n"
+    )
+    config = tmp_path / "run.yaml"
+    text = DIGITS.read_text()
+    start, end = text.index("model:"), text.index("loss:")
+    config.write_text(f"imports: [own_net]\n{text[:start]}model: {{type: own_net:Net, width: 3}}\n{text[end:]}")
+    command = [sys.executable, "-m", "treenail.adapters.cli", "check", str(config)]
+
+    def check() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    assert check().returncode == 0
+    assert check().returncode == 0
+    module = tmp_path / "own_net.py"
+    module.write_text(module.read_text().replace("width: int", "depth: int"))
+    os.utime(module, ns=(1, 1))
+    found = check()
+    assert found.returncode == 2
+    assert "model.width: Net takes no 'width'" in found.stderr
+
+
+def test_what_has_no_annotation_is_said_once(tmp_path: Path) -> None:
+    head = "from torch import nn\nclass Net(nn.Identity):\n"
+    (tmp_path / "bare_net.py").write_text(f"{head}    def __init__(self, width, depth: int): ...\n")
+    config = tmp_path / "run.yaml"
+    text = DIGITS.read_text()
+    start, end = text.index("model:"), text.index("loss:")
+    config.write_text(
+        f"imports: [bare_net]\n{text[:start]}model: {{type: bare_net:Net, width: 3, depth: 1}}\n{text[end:]}"
+    )
+    for _ in range(2):
+        found = subprocess.run(
+            [sys.executable, "-m", "treenail.adapters.cli", "check", str(config), str(config)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert found.returncode == 0
+        assert found.stderr.splitlines() == [
+            "note: 'width' of bare_net:Net has no annotation, so its value is not checked"
+        ]
