@@ -247,7 +247,7 @@ def test_overrides_may_stand_anywhere(treenail: Command) -> None:
         (["train", CONFIG, "--work-dir", "new", "--resume"], "new: there is no checkpoint to resume from"),
         (["train", CONFIG, "--checkpoint", "best"], "but --resume is missing; add --resume"),
         (["train", CONFIG, "--resume"], "work_dirs/digits: there is no checkpoint to resume from"),
-        (["train", "file"], "file: '' is no kind of config"),
+        (["train", "file"], "file: a config file ends in .yaml, .yml, .json, .toml"),
         (["train", "missing.yaml"], "missing.yaml: there is no such file"),
         (["test", CONFIG, "--checkpoint", "missing"], "missing: there is no such checkpoint"),
         (["test", CONFIG, "test=null", "--checkpoint", "file"], "the config has no 'test'"),

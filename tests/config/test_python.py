@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from treenail.adapters.config import Catalog, InvalidConfigError, describe, load_run
-from treenail.adapters.runtime.assemble import plain
+from treenail.adapters.config import Catalog, InvalidConfigError, load_run, recorded
 from treenail.contracts import Run
 from treenail.kernel import ConfigError
 
@@ -167,7 +166,7 @@ def test_an_argument_named_type_is_kept(tmp_path: Path, catalog: Catalog) -> Non
 def test_any_partial_can_be_described(tmp_path: Path, catalog: Catalog) -> None:
     text = "def one(x): pass\nrun = run_of(loss=spec(functools.partial)(one, 3, **{}))"
     run = load(tmp_path, catalog, text, "seed=1")
-    assert plain(describe(run))["loss"]["args"][1] == 3  # type: ignore[index]  # plain data, known here
+    assert recorded(run)["loss"]["args"][1] == 3  # type: ignore[index]  # plain data, known here
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 
-from treenail.adapters.config import Catalog, InvalidConfigError, describe, load_run
-from treenail.adapters.runtime.assemble import plain
+from treenail.adapters.config import Catalog, InvalidConfigError, load_run, recorded
 from treenail.contracts import Run
 from treenail.kernel import Late, Spec
 from treenail.kernel.spec import AWAITED
@@ -102,7 +101,7 @@ def test_schedulers_nested_in_chained_scheduler_get_the_optimizer(catalog: Catal
     assert isinstance(built, ChainedScheduler)
     linear, chained = built._schedulers
     assert all(each.optimizer is first for each in (built, linear, chained, chained._schedulers[0]))  # type: ignore[attr-defined]
-    description = plain(describe(run))["schedules"][0]["scheduler"]  # type: ignore[index]  # plain data, known here
+    description = recorded(run)["schedules"][0]["scheduler"]  # type: ignore[index]  # plain data, known here
     assert "optimizer" not in description
     assert description["schedulers"][0] == {"type": "torch.optim.lr_scheduler:LinearLR"}
 

@@ -9,12 +9,11 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from treenail.adapters.config import Catalog, load_run
+from treenail.adapters.config import Catalog, Loaded, Source, load
 from treenail.adapters.runtime import CHECKPOINTS, Summary, choose_work_dir, has_checkpoint, locked
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
 from treenail.adapters.runtime import train as train_run
-from treenail.contracts import Run
 from treenail.kernel import ConfigError, Exporter, Spec
 
 
@@ -22,7 +21,7 @@ def train(options: Namespace) -> int:
     """Train, print a summary, and say how to go on after a stop."""
     if options.checkpoint and not options.resume:
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
-    run = _load(options)
+    run, document = _load(options)
     work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
     print(f"work directory: {work_dir}", file=sys.stderr)
     try:
@@ -32,6 +31,7 @@ def train(options: Namespace) -> int:
                 work_dir,
                 resume=options.checkpoint or "latest" if options.resume else None,
                 allow_changes=options.allow_changes,
+                document=document,
             )
     except BaseException:
         with suppress(OSError):
@@ -56,7 +56,7 @@ def train(options: Namespace) -> int:
 
 def test(options: Namespace) -> int:
     """Test a checkpoint and print the results."""
-    run = _load(options)
+    run = _load(options).run
     metrics = test_run(run, options.checkpoint)
     _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
     return 0
@@ -64,7 +64,7 @@ def test(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Export a checkpoint's model and print how well the artefact agreed with it."""
-    run = _load(options)
+    run = _load(options).run
     exporter = Spec(Catalog().registry("exporter").resolve(options.format)).build()
     if not isinstance(exporter, Exporter):
         raise ConfigError(f"'{options.format}' is no exporter")
@@ -92,8 +92,8 @@ def adapters(options: Namespace) -> int:
     return 0
 
 
-def _load(options: Namespace) -> Run:
-    return load_run(options.config, options.overrides, overlays=options.overlays, imports=options.imports)
+def _load(options: Namespace) -> Loaded:
+    return load(Source(options.config, options.overrides, options.overlays, options.imports))
 
 
 def _print_summary(summary: Summary) -> None:
@@ -117,6 +117,7 @@ def _places(work_dir: Path) -> list[tuple[str, Path]]:
         ("checkpoints", work_dir / CHECKPOINTS),
         *(("curves", path) for path in curves),
         ("log", work_dir / "log.jsonl"),
+        ("config", work_dir / "config.yaml"),
     ]
     return [(name, path) for name, path in places if path.exists()]
 

@@ -2,8 +2,8 @@
 
 from treenail.adapters.config.cache import ConfigChecker
 from treenail.adapters.config.catalog import Catalog
-from treenail.adapters.config.describe import describe
-from treenail.adapters.config.load import Source, convert, load_run
+from treenail.adapters.config.describe import describe, recorded
+from treenail.adapters.config.load import Loaded, Source, convert, load, load_run
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.ports import PORTS
 from treenail.adapters.documents import Document, InvalidConfigError, Mistake, parse_yaml
@@ -14,11 +14,14 @@ __all__ = [
     "ConfigChecker",
     "Document",
     "InvalidConfigError",
+    "Loaded",
     "Mistake",
     "Source",
     "apply_overrides",
     "convert",
     "describe",
+    "load",
     "load_run",
     "parse_yaml",
+    "recorded",
 ]

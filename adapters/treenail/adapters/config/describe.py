@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 
 from treenail.adapters.config.form import named_arguments, target_of
-from treenail.adapters.documents import Map, Seq, TreePath
+from treenail.adapters.documents import Document, Map, Seq, TreePath, mask
 from treenail.kernel import Component, name_of
 
 
@@ -39,6 +39,36 @@ def describe(value: object, originals: dict[TreePath, object] | None = None, pat
     if isinstance(value, list) or type(value) is tuple:
         return Seq([describe(item, originals, (*path, index)) for index, item in enumerate(value)])
     return value
+
+
+def recorded(value: object, document: Document | None = None) -> object:
+    """Return a Struct tree as plain data to keep and to show: no secrets, environment references as they were written.
+
+    Args:
+        value: A Struct, component or plain value; other objects are replaced by their names.
+        document: The config that it comes from.
+    """
+    return mask(_recorded(describe(value), document.data if document is not None else None))
+
+
+def _recorded(value: object, source: object) -> object:
+    if isinstance(value, dict):
+        marks = source.marks if isinstance(source, Map) else {}
+        inner = source if isinstance(source, dict) else {}
+        return {
+            str(key): written if key in marks and (written := marks[key].written) else _recorded(item, inner.get(key))
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        places = source.marks if isinstance(source, Seq) and len(source.marks) == len(value) else [None] * len(value)
+        items = source if isinstance(source, list) and len(source) == len(value) else [None] * len(value)
+        return [
+            mark.written if mark is not None and mark.written else _recorded(item, inner)
+            for item, inner, mark in zip(value, items, places, strict=True)
+        ]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return f"<{name_of(value if callable(value) else type(value))}>"  # a repr may hold an address
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

@@ -15,7 +15,7 @@ from treenail.adapters.config.imports import allowed_imports, import_components,
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.rules import DEFAULTS, rules_of_run
 from treenail.adapters.config.schema import RecordOf
-from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, parse_yaml, read_text
+from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, load_document, read_text
 from treenail.kernel import ConfigError, mix
 
 if TYPE_CHECKING:
@@ -56,6 +56,18 @@ class Checked(NamedTuple):
     unchecked: tuple[tuple[str, str], ...]
 
 
+class Loaded(NamedTuple):
+    """A run, and the config that it comes from.
+
+    Args:
+        run: What was checked and converted.
+        document: As plain data, overrides applied.
+    """
+
+    run: Run
+    document: Document
+
+
 def load_run(
     path: str | Path,
     overrides: Sequence[str] = (),
@@ -78,9 +90,22 @@ def load_run(
         InvalidConfigError: Everything that is wrong in the config.
         ConfigError: The file cannot be read.
     """
-    source = Source(Path(path), overrides, [Path(each) for each in overlays], imports)
+    return load(Source(Path(path), overrides, [Path(each) for each in overlays], imports), catalog).run
+
+
+def load(source: Source, catalog: Catalog | None = None) -> Loaded:
+    """Load and check the config of a run, and keep what it was made from; nothing is built.
+
+    Args:
+        source: Where the config comes from.
+        catalog: What ``type:`` may name; everything installed when None.
+
+    Raises:
+        InvalidConfigError: Everything that is wrong in the config.
+        ConfigError: The file cannot be read.
+    """
     document, rules = read_source(source)
-    return convert(document, _run(), catalog or Catalog(), rules, imports)
+    return Loaded(convert(document, _run(), catalog or Catalog(), rules, source.imports), document)
 
 
 def convert(
@@ -167,10 +192,11 @@ def read_source(source: Source) -> tuple[Document, Rules]:
 
         originals: dict[TreePath, object] = {}
         document = Document(str(path), describe(_run_python(path), originals), originals=originals)
-    elif path.suffix in (".yaml", ".yml") or path.is_dir() or not path.exists():
-        document = parse_yaml(read_text(path), str(path))
+        if source.overlays:
+            mend = "import it in the Python config, or write the config in YAML"
+            raise ConfigError("overlays are merged over files of data, not over Python", where=str(path), mend=mend)
     else:
-        raise ConfigError(f"'{path.suffix}' is no kind of config", where=str(path), mend="name a .yaml or a .py file")
+        document = load_document(path, overlays=source.overlays)
     rules = rules_of_run(document.data)
     apply_overrides(document, source.overrides, DEFAULTS)
     if isinstance(document.data, dict) and (document.data.get("imports") or source.imports):

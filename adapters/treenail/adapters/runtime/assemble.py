@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from treenail.adapters.config import describe
+from treenail.adapters.config import Document, recorded
 from treenail.adapters.data import Loader
 from treenail.adapters.hooks import BoundSchedule, Schedules
 from treenail.adapters.loops import EvalLoop
@@ -16,7 +16,7 @@ from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.sampling import RandomSampler, SequentialSampler
 from treenail.adapters.seeding import RngState, seed_process
 from treenail.contracts import Evaluation, Loss, Run, Samples, TrainWork
-from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix, name_of
+from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix
 
 
 class Assembly(NamedTuple):
@@ -29,7 +29,7 @@ class Assembly(NamedTuple):
         loop: The training loop.
         test: The test loop, if the config has a test.
         vis: Where curves go, by name.
-        config: The config as plain data.
+        config: The config as plain data, without secrets.
     """
 
     model: nn.Module
@@ -41,12 +41,13 @@ class Assembly(NamedTuple):
     config: object
 
 
-def assemble(run: Run, work_dir: Path) -> Assembly:
+def assemble(run: Run, work_dir: Path, document: Document | None = None) -> Assembly:
     """Build a run for training.
 
     Args:
         run: The config.
         work_dir: Below it each vis backend gets a directory.
+        document: The config that the run comes from, if there is one.
 
     Raises:
         BuildError: A component's constructor raised.
@@ -87,7 +88,7 @@ def assemble(run: Run, work_dir: Path) -> Assembly:
     if isinstance(loss, nn.Module):
         parts["loss"] = loss
     test = evaluation(run, run.test, "test", model, loss, device) if run.test else None
-    return Assembly(model, device, parts, loop, test, vis, plain(describe(run)))
+    return Assembly(model, device, parts, loop, test, vis, recorded(run, document))
 
 
 def evaluation(run: Run, data: Evaluation, mode: str, model: nn.Module, loss: Loss, device: torch.device) -> EvalLoop:
@@ -144,14 +145,3 @@ def choose_device(name: str) -> torch.device:
             f"the device '{name}' cannot be used: {detail}", where="device", mend="use cpu or auto"
         ) from None
     return device
-
-
-def plain(value: object) -> object:
-    """Return a described config with what is not plain data replaced by its name, for manifests and texts."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return f"<{name_of(value if callable(value) else type(value))}>"  # a repr may hold an address

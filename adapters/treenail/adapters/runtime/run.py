@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.comm import SingleProcess
+from treenail.adapters.documents import Document, dump_document, replace_text
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.signals import stop_on_signals
-from treenail.adapters.runtime.workdir import CHECKPOINTS
+from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Loss, Run
 from treenail.kernel import CheckpointError, ConfigError, Engine, Exporter, Hook, Late, ParityReport, Spec, StateError
@@ -46,7 +47,14 @@ class Summary(NamedTuple):
     work_dir: Path
 
 
-def train(run: Run, work_dir: Path, *, resume: str | None = None, allow_changes: bool = False) -> Summary:
+def train(
+    run: Run,
+    work_dir: Path,
+    *,
+    resume: str | None = None,
+    allow_changes: bool = False,
+    document: Document | None = None,
+) -> Summary:
     """Train, then test if the config has a test.
 
     Args:
@@ -54,6 +62,8 @@ def train(run: Run, work_dir: Path, *, resume: str | None = None, allow_changes:
         work_dir: Where checkpoints, curves and logs go.
         resume: Go on from this checkpoint there: a pointer (``"latest"``) or a directory's name.
         allow_changes: Resume although the config is not the checkpoint's in a way that changes the result.
+        document: The config that the run comes from. It is kept in the work directory, whole and with references to the
+            environment as they were written.
 
     Raises:
         TreenailError: Whatever is wrong with the config, the checkpoint, the directory or the training.
@@ -61,7 +71,7 @@ def train(run: Run, work_dir: Path, *, resume: str | None = None, allow_changes:
     began = perf_counter()
     if not run.vis:
         run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
-    assembly = assemble(run, work_dir)
+    assembly = assemble(run, work_dir, document)
     communicator = SingleProcess()
     store = CheckpointStore(
         LocalFiles(work_dir / CHECKPOINTS),
@@ -78,6 +88,9 @@ def train(run: Run, work_dir: Path, *, resume: str | None = None, allow_changes:
         store.run = manifest.run
         if not allow_changes:
             refuse_changes(manifest.config, assembly.config, store.resolve(resume))
+    if document is not None and not document.has_originals:  # a Python config is kept by its users, as code
+        work_dir.mkdir(parents=True, exist_ok=True)
+        replace_text(work_dir / CONFIG, dump_document(document))
     loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
     metrics: dict[str, float] = {}
     engine.subscribe(

@@ -15,6 +15,7 @@ from treenail.adapters.files import LocalFiles
 from treenail.kernel import CheckpointError, ConfigError, FileError
 
 CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
 
 
 def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
