@@ -7,6 +7,7 @@ and SIGTERM with a checkpoint saved.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -26,7 +27,15 @@ from treenail.kernel import (
 
 _WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
 
-_WITHOUT_TORCH = ("check",)
+_MODULES = {
+    "train": "commands",
+    "test": "commands",
+    "check": "checking",
+    "config": "configs",
+    "export": "commands",
+    "adapters": "commands",
+}
+"""Where each command is; only `commands` imports torch."""
 
 _OVERRIDES = (
     "key=value pairs change parts of the config: optimizer.lr=3e-4 schedules.0.every=step; "
@@ -65,13 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.command in _WITHOUT_TORCH:
-        from treenail.adapters.cli import checking
-
-        return int(getattr(checking, options.command)(options))
-    from treenail.adapters.cli import commands  # imports torch
-
-    return int(getattr(commands, options.command)(options))
+    module = importlib.import_module(f"treenail.adapters.cli.{_MODULES[options.command]}")
+    return int(getattr(module, options.command)(options))
 
 
 def _reader_left() -> bool:
@@ -116,6 +120,31 @@ class _Version(argparse.Action):
 
         print(f"treenail {version('treenail')}")
         parser.exit()
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    parts = command.add_subparsers(dest="subcommand", required=True, metavar="WHAT")
+    show = parts.add_parser(
+        "show",
+        help="print a config as one file",
+        description="Print a config as one file: bases, overlays and overrides in it, secrets covered.",
+    )
+    show.add_argument("config", type=Path, help="a .yaml, .json or .toml file")
+    show.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    show.add_argument("--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS)
+    show.add_argument("--format", choices=["yaml", "json", "toml"], default="yaml", help="of the text (default: yaml)")
+    show.add_argument("--out", type=Path, metavar="FILE", help="write it to a file, with its secrets, instead")
+    change = parts.add_parser(
+        "set",
+        help="edit a config file",
+        description="Edit a config file in place: comments, order and layout of the rest stay. An edit that would make a "
+        "mistake is refused.",
+    )
+    change.add_argument("config", type=Path, help="a .yaml, .json or .toml file")
+    change.add_argument("overrides", nargs="+", metavar="key=value", help=_OVERRIDES)
+    change.add_argument("--force", action="store_true", help="write it although it has mistakes then")
+    for part in (show, change):
+        part.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_sources(command: argparse.ArgumentParser) -> None:
@@ -181,6 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
     )
+
+    _add_config(add("config", "show or edit a config", "Show a config as one file, or edit a config file."))
 
     export = add(
         "export",

@@ -3,8 +3,8 @@
 from treenail.adapters.config.cache import ConfigChecker
 from treenail.adapters.config.catalog import Catalog
 from treenail.adapters.config.describe import describe, recorded
-from treenail.adapters.config.load import Loaded, Source, convert, load, load_run
-from treenail.adapters.config.overrides import apply_overrides
+from treenail.adapters.config.load import Loaded, Source, convert, load, load_run, read_source
+from treenail.adapters.config.overrides import apply_overrides, edits_of
 from treenail.adapters.config.ports import PORTS
 from treenail.adapters.documents import Document, InvalidConfigError, Mistake, parse_yaml
 
@@ -20,8 +20,10 @@ __all__ = [
     "apply_overrides",
     "convert",
     "describe",
+    "edits_of",
     "load",
     "load_run",
     "parse_yaml",
+    "read_source",
     "recorded",
 ]

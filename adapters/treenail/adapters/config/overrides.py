@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from treenail.adapters.documents import (
     Document,
+    Edit,
     InvalidConfigError,
     Map,
     Mark,
@@ -19,6 +20,7 @@ from treenail.adapters.documents import (
 from treenail.kernel import did_you_mean
 
 _ROOT: TreePath = ()
+_ACTIONS: Mapping[str, Literal["add", "remove"]] = {"+": "add", "~": "remove"}
 
 
 class Override(NamedTuple):
@@ -26,13 +28,13 @@ class Override(NamedTuple):
 
     Args:
         text: As it was written.
-        action: ``"set"``, ``"add"`` (``+``) or ``"remove"`` (``~``).
+        action: ``add`` is ``+``, ``remove`` is ``~``.
         parts: The key, taken apart at its dots.
         value: What it sets; its data is None for ``~``.
     """
 
     text: str
-    action: str
+    action: Literal["set", "add", "remove"]
     parts: tuple[str, ...]
     value: Document
 
@@ -49,7 +51,7 @@ def parse_override(text: str) -> Override:
         InvalidConfigError: It has no ``=``, an empty key, or wrong YAML.
     """
     where = f"override '{text}'"
-    action = {"+": "add", "~": "remove"}.get(text[:1], "set")
+    action = _ACTIONS.get(text[:1], "set")
     key, equals, value = (text if action == "set" else text[1:]).partition("=")
     parts = tuple(part.strip() for part in key.replace("[", ".").replace("]", "").split("."))
     if action == "remove" and equals:
@@ -90,6 +92,52 @@ def apply_overrides(
             mistakes.append(Mistake(f"override '{text}'", "", str(error.args[0])))
     if mistakes:
         raise InvalidConfigError(mistakes)
+
+
+def edits_of(data: object, overrides: Sequence[str]) -> list[Edit]:
+    """Return overrides as edits of a file.
+
+    Args:
+        data: What the file holds now.
+        overrides: In order.
+
+    Raises:
+        InvalidConfigError: All overrides that cannot be read, or lead nowhere.
+    """
+    edits: list[Edit] = []
+    mistakes: list[Mistake] = []
+    for text in overrides:
+        try:
+            override = parse_override(text)
+            edits.append(_edit(data, override))
+        except InvalidConfigError as error:
+            mistakes += error.mistakes
+        except LookupError as error:
+            mistakes.append(Mistake(f"override '{text}'", "", str(error.args[0])))
+    if mistakes:
+        raise InvalidConfigError(mistakes)
+    return edits
+
+
+def _edit(data: object, override: Override) -> Edit:
+    node, path = data, _ROOT
+    for index, part in enumerate(override.parts):
+        if override.action == "add" and isinstance(node, list) and part == str(len(node)):
+            path = (*path, len(node))
+            break
+        key = _key(node, part, path)
+        path = (*path, key)
+        there = isinstance(node, list) or (isinstance(node, dict) and node.get(key) is not None)
+        if not there:
+            path = (*path, *override.parts[index + 1 :])
+            break
+        node = node[key]  # type: ignore[index]  # a list has an int key here, a dict any
+    else:
+        if override.action == "add" and isinstance(node, list) and not isinstance(override.value.data, list):
+            path = (*path, len(node))
+    if override.action == "remove":
+        return Edit(path, action="remove")
+    return Edit(path, override.value.data, "add" if override.action == "add" else "set")
 
 
 class _Change:
