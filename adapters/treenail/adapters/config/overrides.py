@@ -51,7 +51,7 @@ def parse_override(text: str) -> Override:
         InvalidConfigError: It has no ``=``, an empty key, or wrong YAML.
     """
     where = f"override '{text}'"
-    action = _ACTIONS.get(text[:1], "set")
+    action: Literal["set", "add", "remove"] = _ACTIONS.get(text[:1], "set")
     key, equals, value = (text if action == "set" else text[1:]).partition("=")
     parts = tuple(part.strip() for part in key.replace("[", ".").replace("]", "").split("."))
     if action == "remove" and equals:
