@@ -101,7 +101,7 @@ def test_a_mistake_in_a_base_is_reported_where_it_is(config: Path, capsys: pytes
 def test_a_run_keeps_its_config_without_what_the_environment_held(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MY_LR", "0.25")
+    monkeypatch.setenv("MY_LR", "0.375")
     Path("top.yaml").write_text("_base_: run.yaml\noptimizer: {lr: '${env:MY_LR}'}\nseed: ${env:MY_SEED:5}\n")
     overrides = ["loop.max_epochs=1", "~hooks.progress", "~vis.tensorboard", "~test"]
     assert main(["train", "top.yaml", *overrides, "--work-dir", "out"]) == 0
@@ -113,7 +113,7 @@ def test_a_run_keeps_its_config_without_what_the_environment_held(
     manifest = next(Path("out/checkpoints").glob("*/manifest.json"))
     stored = json.loads(manifest.read_text())["config"]
     assert stored["optimizer"]["lr"] == "${env:MY_LR}"
-    assert "0.25" not in Path("out/config.yaml").read_text()
+    assert "0.375" not in Path("out/config.yaml").read_text()
     assert main(["train", "top.yaml", *overrides, "loop.max_epochs=2", "--work-dir", "out", "--resume"]) == 0
     capsys.readouterr()
 
