@@ -138,3 +138,20 @@ def test_a_python_config_is_neither_shown_nor_edited(capsys: pytest.CaptureFixtu
         more = ["seed=1"] if command == ["set"] else []
         assert main(["config", *command, str(DIGITS.with_suffix(".py")), *more]) == 2
         assert "a Python config is code" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overlay", sorted((DIGITS.parent / "deploy").glob("*.yaml")), ids=lambda path: path.name)
+def test_our_overlays_are_right(
+    overlay: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(DIGITS), "--with", str(overlay)]) == 0
+    monkeypatch.setenv("WORKERS", "many")
+    assert main(["check", str(DIGITS), "--with", str(overlay)]) == 2
+    message = capsys.readouterr().err
+    assert "server.yaml:5:16: train.num_workers: expected 'int', got 'str' ('many')" in message
+
+
+def test_an_overlay_for_a_python_config_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    overlay = DIGITS.parent / "deploy" / "server.yaml"
+    assert main(["check", str(DIGITS.with_suffix(".py")), "--with", str(overlay)]) == 2
+    assert "not over Python" in capsys.readouterr().err
