@@ -140,6 +140,7 @@ def test_a_runner_is_chosen_by_its_type() -> None:
     assert custom.work_dir == "n/"
     assert "runner_type" in cfg
     assert type(runners.build({"model": "m"})) is Runner
+    assert type(runners.build({"runner_type": "Runner", "model": "m"})) is Runner
     with pytest.raises(KeyError, match=r"knows no 'CustomRuner'; did you mean 'CustomRunner'\?"):
         runners.build({"runner_type": "CustomRuner"})
     with pytest.raises(SpecError, match="takes no 'modle'"):

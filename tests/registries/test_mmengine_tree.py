@@ -85,6 +85,7 @@ def test_the_own_scope_searches_nowhere_else(tree: Tree) -> None:
     assert tree.alpha.get("mmalpha.RReLU") is None
     assert tree.alpha.get("nowhere.RReLU") is None
     assert tree.root.get("nowhere.RReLU") is None
+    assert tree.root.get("mmalpha:LogSoftmax") is None
 
 
 def test_a_scope_of_the_config_holds_for_what_is_built_within(tree: Tree) -> None:
@@ -125,11 +126,12 @@ def test_the_scope_is_the_package_that_makes_the_registry(tmp_path: Path, monkey
     (package / "nets.py").write_text(
         "from treenail.adapters.registries.mmengine import Registry\n"
         "MODELS = Registry('models')\n"
+        "TYPED = Registry[int]('models')\n"
         "INFERRED = Registry.infer_scope()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     nets = importlib.import_module("mmtwig.models.nets")
-    assert (nets.MODELS.scope, nets.INFERRED) == ("mmtwig", "mmtwig")
+    assert (nets.MODELS.scope, nets.TYPED.scope, nets.INFERRED) == ("mmtwig", "mmtwig", "mmtwig")
     program = "from treenail.adapters.registries.mmengine import Registry as R; print(R('m').scope, R.infer_scope())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "__main__ __main__\n"

@@ -89,6 +89,10 @@ def test_a_target_gets_the_very_config_and_the_logger_if_it_takes_them() -> None
     assert list(steps) == [0, 1, 2]
     wide = {"NAME": "anything", "a": 1}
     assert models.build(wide, "log", scale=2.0) == ((wide,), {"logger": "log", "scale": 2.0})
+    models.register_function("first")(lambda cfg, /, depth=3: (cfg, depth))
+    models.register_function("rest")(lambda depth, *rest: (depth, rest))
+    assert models.build({"NAME": "first"}, depth=4) == ({"NAME": "first"}, 4)
+    assert models.build({"NAME": "rest", "depth": 50}) == (50, ())
     late = {"NAME": "last"}
     assert models.build(late, scale=2.0) is late
 

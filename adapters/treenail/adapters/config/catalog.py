@@ -76,8 +76,10 @@ class Names:
         raise NotImplementedError
 
     def scopes(self) -> set[str]:
-        """Return the packages that declare adapters."""
-        return {scope for registry in self.registries.values() for scope, _ in registry}
+        """Return the packages that declare adapters, and the scopes of what was registered as ``scope:name``."""
+        declared = {scope for registry in self.registries.values() for scope, _ in registry}
+        registered = (name for registry in self.registries.values() for name in registry.registered)
+        return declared | {name.partition(":")[0] for name in registered if ":" in name}
 
     def registry(self, port: str) -> Registry[object]:
         """Return the registry of a port.
@@ -205,10 +207,13 @@ class Catalog(Names):
     def add(self, registry: Registry[object]) -> None:
         """Let configs name what was registered in a registry, under the registry's port."""
         ours = self.registries.setdefault(registry.port, Registry(registry.port))
+        known = list(ours)
         for scope, adapter in registry:
-            ours.declare(adapter, scope)
+            if (scope, adapter) not in known:  # it may share declarations with ours
+                ours.declare(adapter, scope)
         for namespace in registry.namespaces:
-            ours.declare(namespace)
+            if namespace not in ours.namespaces:
+                ours.declare(namespace)
         for name, target in registry.registered.items():
             ours.register(name, force=True)(target)
 
