@@ -69,7 +69,7 @@ def test_delete_drops_what_the_bases_had_there(write: Write) -> None:
         "run.yaml",
         "_base_: middle.yaml\noptimizer: {_delete_: true, type: AdamW}\nmodel: {_delete_: true, type: mlp}\n",
     )
-    assert load(path).data == {"optimizer": {"type": "Adam"}, "keep": 1, "model": {"type": "mlp"}}
+    assert load(path).data == {"optimizer": {"type": "AdamW"}, "keep": 1, "model": {"type": "mlp"}}
 
 
 def test_a_deletion_in_the_base_of_an_overlay_reaches_the_config(write: Write) -> None:

@@ -237,6 +237,30 @@ def test_what_cannot_be_edited_alone_is_refused(edited: Edited, text: str, edit:
         edited(text, edit)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "value", "message"),
+    [
+        (".toml", {"b": [None]}, "TOML has no null"),
+        (".toml", {1: "x"}, "a key of TOML is a text; quote 1"),
+        (".json", float("nan"), "JSON has no nan"),
+        (".yaml", [1j], "YAML cannot hold a complex"),
+    ],
+)
+def test_a_value_that_the_format_cannot_hold_is_refused(
+    edited: Edited, suffix: str, value: object, message: str
+) -> None:
+    text = {".toml": "a = 1\n", ".json": '{"a": 1}', ".yaml": "a: 1\n"}[suffix]
+    with pytest.raises(InvalidConfigError, match=message) as caught:
+        edited(text, Edit(("a",), value), suffix=suffix)
+    assert caught.value.mistakes[0].path == "a"
+
+
+def test_toml_whose_tables_would_have_to_be_rewritten_is_refused(edited: Edited) -> None:
+    for edit in (Edit(("hooks", 0), 1), Edit(("hooks", 1), "x", "add")):
+        with pytest.raises(ConfigError, match="without touching other parts"):
+            edited(TOML, edit, suffix=".toml")
+
+
 @pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: !!python/name:os.system x\n", "a: [\n", ""])
 def test_a_wrong_file_is_not_edited(edited: Edited, text: str) -> None:
     with pytest.raises(ConfigError):

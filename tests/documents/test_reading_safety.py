@@ -112,6 +112,30 @@ def test_an_alias_bomb_takes_no_memory() -> None:
     assert peak < 50_000_000
 
 
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_yaml, "a: " + "|" * 500_000),
+        (parse_yaml, "a: " + "| #" * 200_000),
+        (parse_yaml, "a: " + "&-" * 300_000),
+        (parse_yaml, "a: " + "x' \"" * 100_000),
+        (parse_yaml, "a: (" + "'\"(" * 100_000 + ")"),
+        (parse_yaml, f"a: 1.{'1' * 500_000}x"),
+        (parse_json, "[" + '"\\"' * 300_000),
+        (parse_toml, '\\"""\n' * 100_000),
+        (parse_toml, '\\"' * 300_000),
+        (parse_toml, "a = " + "'" * 500_000),
+        (parse_toml, "a = 1." + '"' * 500_000),
+    ],
+    ids=range(11),
+)
+def test_what_invites_to_look_again_and_again_takes_linear_time(parse: Parser, text: str) -> None:
+    begin = perf_counter()
+    with pytest.raises(ConfigError):
+        parse_toml(text, "x") if parse is parse_toml else parse(text + "\n[", "x")
+    assert perf_counter() - begin < SECONDS
+
+
 FILES = [
     ("big.yaml", b"#" * 10_000_001, "the file is larger than 10,000,000 bytes"),
     ("latin.yaml", "a: é".encode("latin-1"), "the file is not UTF-8 text: unexpected end of data at byte 3"),

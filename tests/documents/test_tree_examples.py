@@ -146,6 +146,12 @@ def test_only_unquoted_parentheses_are_tuples() -> None:
     assert CN.load("a: (1, 2)", tuples=False).a == "(1, 2)"
 
 
+def test_a_file_on_bases_has_tuples_too(folder: Path) -> None:
+    config = read(folder, "_base_: example.yaml\nMODEL: {NUM_CLASSES: 10}\n")
+    assert config.MODEL == {"IN_FEATURES": ["res3", "res4", "res5"], "INPUT_SIZE": (224, 224), "NUM_CLASSES": 10}
+    assert Config.fromfile("example.yaml", tuples=False).MODEL.INPUT_SIZE == "(224, 224)"
+
+
 def test_reading_runs_no_code() -> None:
     for text in ("a: !!python/object/apply:os.getcwd []", "a: !!python/tuple [1]", "a: !!python/name:os.system"):
         with pytest.raises(ConfigError, match=r"text:1:4: a: .*tag"):
@@ -189,7 +195,7 @@ def test_scepter_loads_what_the_command_line_names(folder: Path, capsys: pytest.
         ("c.json", '{"a": 1,}', r"c\.json:1:"),
         ("c.yaml", "a: [1", r"c\.yaml:\d:\d: YAML syntax"),
         ("c.yaml", "a: 1\na: 2", r"c\.yaml:2:1: a: this key occurs twice"),
-        ("c.yaml", "- 1", r"c\.yaml:1:1: a config is a mapping, and this is a seq"),
+        ("c.yaml", "- 1", r"c\.yaml:1:1: a config is a mapping, and this is a list"),
         ("c.yaml", "", r"c\.yaml: the file is empty"),
     ],
 )

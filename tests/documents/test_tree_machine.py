@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -137,6 +138,9 @@ class TreeMachine(RuleBasedStateMachine):
         assert list(self.tree) == list(self.model)
         assert {key: getattr(self.tree, key) for key in self.tree} == {key: self.tree[key] for key in self.tree}
         assert json.dumps(self.tree) == json.dumps(self.model)
+        assert msgspec.json.encode(self.tree) == msgspec.json.encode(
+            self.model
+        )  # reads what Python's methods do not show
         assert self.tree.is_frozen() == self.frozen
         for path, part in inner_parts(self.tree, ()):
             assert isinstance(part, ConfigTree | ConfigList)

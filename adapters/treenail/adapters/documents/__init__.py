@@ -10,21 +10,40 @@ from treenail.adapters.documents.document import (
     Seq,
     TreePath,
     dotted,
-    read_text,
 )
+from treenail.adapters.documents.dump import describe_document, dump_document
+from treenail.adapters.documents.edit import Edit, edit_document, replace_text
+from treenail.adapters.documents.files import Format, parse_document, read_document, read_text
+from treenail.adapters.documents.inheritance import load_document
+from treenail.adapters.documents.json import parse_json
+from treenail.adapters.documents.secrets import is_secret, mask
+from treenail.adapters.documents.toml import parse_toml
 from treenail.adapters.documents.yaml import parse_value, parse_yaml
 
 __all__ = [
     "NOTHING",
     "Document",
+    "Edit",
+    "Format",
     "InvalidConfigError",
     "Map",
     "Mark",
     "Mistake",
     "Seq",
     "TreePath",
+    "describe_document",
     "dotted",
+    "dump_document",
+    "edit_document",
+    "is_secret",
+    "load_document",
+    "mask",
+    "parse_document",
+    "parse_json",
+    "parse_toml",
     "parse_value",
     "parse_yaml",
+    "read_document",
     "read_text",
+    "replace_text",
 ]

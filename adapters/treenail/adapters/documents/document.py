@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from treenail.kernel import ConfigError
@@ -162,23 +161,3 @@ def dotted(path: TreePath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def read_text(path: Path) -> str:
-    """Read a config file.
-
-    Raises:
-        ConfigError: It does not exist, is a directory, is not UTF-8, or cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("there is no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise ConfigError("this is a directory", where=str(path), mend="name a .yaml or .py file in it") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"the file is not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from error

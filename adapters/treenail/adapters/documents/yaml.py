@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Callable, Iterator
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.events import Event
 
-from treenail.adapters.documents.document import Document, InvalidConfigError, Map, Mark, Mistake, Seq, TreePath, dotted
-from treenail.kernel import ConfigError
+from treenail.adapters.documents.compose import Composer
+from treenail.adapters.documents.document import Document, InvalidConfigError, Mistake
+from treenail.adapters.documents.limits import checked_source
+from treenail.adapters.documents.lines import Lines
+from treenail.adapters.documents.scalars import resolve, resolve_tuple
 
-_CORE = "tag:yaml.org,2002:"
-_MAX_NODES = 100_000
+# What libyaml and ruamel.yaml's own parser do not read alike, or that only one of them takes. Such a text is given to
+# ruamel.yaml's, so that what a config means never depends on which of them is installed. Each part takes linear time.
+_ODD = re.compile(
+    r"""
+      (?:^|[\x20\[{,:-])[?!]                              # a `?` that begins a key, a tag
+    | ^%                                                  # a directive
+    | (?:^|[\x20\[{,:-])[*&](?![\w-]++(?:[\x20\n,\]}]|\Z)) # a name of an anchor that goes on after letters and digits
+    | ^[\x20]*[|>] | ^(?:---|&|[*])[^\n]*[|>]             # a block scalar that is the whole document
+    | [|>][-+0-9]*+[\x20]*+(?:\#|\n++[\x20]++\n)          # one with a comment, or that begins with lines of blanks
+    | ^[\x20]*\.\.\.                                      # an end of a document
+    """,
+    re.MULTILINE | re.VERBOSE | re.ASCII,
+)
+
+_DIRECTIVE = re.compile(r"^%(?:YAML(?!\x20+1\.2\x20*(?:\x20\#[^\n]*)?$)|TAG)", re.MULTILINE)
 
 
-def parse_yaml(text: str, source: str) -> Document:
+def parse_yaml(text: str, source: str, *, tuples: bool = False) -> Document:
     """Parse one YAML 1.2 document.
 
+    Aliases become copies of what they name, with the places where that was written. libyaml does the scanning where the
+    package ruamel.yaml.clib is there and the text has none of the rarer syntax; the result is the same without it.
+
+    Args:
+        text: The document.
+        source: Name of the file, for places.
+        tuples: Whether a plain scalar like ``(224, 224)`` is a tuple rather than text.
+
     Raises:
-        InvalidConfigError: The syntax is wrong, a key occurs twice, or there is a tag, which could name code.
+        InvalidConfigError: The syntax is wrong, a key occurs twice, there is a tag, which could name code, or a limit is
+            passed; holds all mistakes up to where reading could not go on.
         ConfigError: The document is empty.
     """
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        node = yaml.compose(text)
-        if node is None:
-            raise ConfigError(
-                "the file is empty", where=source, mend="a run needs at least model, loss, optimizer, train, loop"
-            )
-        reader = _Reader(yaml, source)
-        data = reader.read(node, ())
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise InvalidConfigError([Mistake(where, "", f"YAML syntax: {error.problem or error.context}")]) from None
-    except YAMLError as error:
-        raise InvalidConfigError([Mistake(source, "", f"YAML syntax: {' '.join(str(error).split())}")]) from None
-    except RecursionError:
-        raise ConfigError("the file is nested too deeply", where=source) from None
-    if reader.mistakes:
-        raise InvalidConfigError(reader.mistakes)
-    return Document(source, data, reader.mark(node))
+    text = checked_source(text, source)
+    resolver = resolve_tuple if tuples else resolve
+    next_event = None if _is_odd(text) else _libyaml_events(text)
+    if next_event is not None:
+        try:
+            return Composer(next_event, source, resolver).document()
+        except YAMLError:
+            pass  # ruamel.yaml's parser decides, and finds the words
+    return _read_in_python(text, source, resolver)
 
 
 def parse_value(text: str, source: str) -> Document:
@@ -53,72 +68,56 @@ def parse_value(text: str, source: str) -> Document:
     return parse_yaml(text, source) if text.strip() else Document(source, "")
 
 
-class _Reader:
-    """Turns YAML nodes into plain data and notes their places."""
+def _is_odd(text: str) -> bool:
+    if any(sign in text for sign in ("\t", "\x85", "\u2028", "\u2029")):
+        return True
+    signs = any(sign in text for sign in ("?", "!", "%", "*", "&", "|", ">", "..."))  # the pattern itself takes longer
+    return signs and _ODD.search(text) is not None
 
-    def __init__(self, yaml: YAML, source: str) -> None:
-        self._constructor = yaml.constructor
-        self._source = source
-        self._count = 0
-        self.mistakes: list[Mistake] = []
 
-    def mark(self, node: Node, key: Node | None = None) -> Mark:
-        """Return where a node was written."""
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
-        if key is None:
-            return Mark(self._source, line, column)
-        return Mark(self._source, line, column, key.start_mark.line + 1, key.start_mark.column + 1)
+def _libyaml_events(text: str) -> Callable[[], Event] | None:
+    try:
+        from _ruamel_yaml import CParser  # type: ignore[import-not-found]  # a compiled module without stubs
+    except ImportError:  # ruamel.yaml.clib is optional for ruamel.yaml too: there is no wheel for every platform
+        return None
+    next_event: Callable[[], Event] = CParser(text).get_event
+    return next_event
 
-    def read(self, node: Node, path: TreePath) -> object:
-        """Return a node's content; notes the mistakes in it."""
-        self._count += 1
-        if self._count > _MAX_NODES:  # aliases of aliases grow exponentially
-            raise ConfigError(f"the file expands to more than {_MAX_NODES:,} values", where=self._source)
-        expected = "map" if isinstance(node, MappingNode) else "seq" if isinstance(node, SequenceNode) else None
-        if expected and str(node.tag) != _CORE + expected:
-            self._refuse_tag(node, path)
-            return None
-        if isinstance(node, MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            items = [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
-            return Seq(items, [self.mark(item) for item in node.value])
-        return self._scalar(node, path)
 
-    def _mapping(self, node: MappingNode, path: TreePath) -> Map:
-        found = Map()
-        for key_node, value_node in node.value:
-            before = len(self.mistakes)
-            key = self._scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
-            if not isinstance(key, str | int):
-                if len(self.mistakes) == before:
-                    self._mistake(key_node, path, "a key must be a word or a whole number")
-                continue
-            if key in found:
-                line = found.marks[key].key_line
-                self._mistake(key_node, (*path, key), f"this key occurs twice, first in line {line}")
-                continue
-            found.marks[key] = self.mark(value_node, key_node)
-            found[key] = self.read(value_node, (*path, key))
-        return found
+def _read_in_python(text: str, source: str, resolver: Callable[[str], object]) -> Document:
+    directive = _DIRECTIVE.search(text)
+    if directive is not None:  # ruamel.yaml would read by the rules of YAML 1.1, and fails with an assertion on 1.3
+        message = "the directives %YAML and %TAG are not supported, this is read as YAML 1.2; remove the line"
+        raise InvalidConfigError([Mistake(Lines(text, source).where(directive.start()), "", message)])
+    events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)
+    composer = Composer(events.__next__, source, resolver)
+    try:
+        return composer.document()
+    except MarkedYAMLError as error:
+        mistake = _syntax(error, source)
+    except YAMLError as error:
+        mistake = Mistake(_reached(composer, source), "", f"YAML syntax: {' '.join(str(error).split())}")
+    except (ValueError, OverflowError):  # of chr(), for an escape like "\UFFFFFFFF"
+        message = "YAML syntax: after this, an escape in double quotes names no character"
+        mistake = Mistake(_reached(composer, source), "", message)
+    raise InvalidConfigError([*composer.mistakes, mistake])
 
-    def _scalar(self, node: Node, path: TreePath) -> Hashable:
-        tag = str(node.tag)
-        if tag in (_CORE + "int", _CORE + "float", _CORE + "bool", _CORE + "null"):
-            value: Hashable = self._constructor.construct_object(node, deep=True)
-            return value
-        if tag not in (_CORE + "str", _CORE + "timestamp"):
-            self._refuse_tag(node, path)
-            return None
-        return str(node.value)
 
-    def _refuse_tag(self, node: Node, path: TreePath) -> None:
-        if str(node.tag) == _CORE + "merge":
-            self._mistake(node, path, "merge keys (<<) are not supported; write the fields out")
-            return
-        tag = str(node.tag).replace(_CORE, "!!")
-        self._mistake(node, path, f"the tag {tag} is not allowed, tags can name code; write plain values")
+def _syntax(error: MarkedYAMLError, source: str) -> Mistake:
+    """Return a syntax error as a mistake, at the place that a user has to look at."""
+    mark, begin = error.problem_mark or error.context_mark, error.context_mark
+    message = " ".join(str(error.problem or error.context).split())
+    if "\\t" in message:
+        message = "a tab stands where an indentation or a value is expected; indent with spaces"
+    elif error.context == "while scanning a quoted scalar" and begin is not None:
+        if "unexpected end" in message or "document separator" in message:
+            mark, message = begin, "this quote is not closed"
+    elif str(error.context).startswith("while parsing a flow") and begin is not None:
+        message += f"; the bracket of line {begin.line + 1}, column {begin.column + 1} is not closed before it"
+    where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+    return Mistake(where, "", f"YAML syntax: {message}")
 
-    def _mistake(self, node: Node, path: TreePath, message: str) -> None:
-        where = f"{self._source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-        self.mistakes.append(Mistake(where, dotted(path), message))
+
+def _reached(composer: Composer, source: str) -> str:
+    line, column = composer.reached
+    return f"{source}:{line}:{column}"

@@ -1,0 +1,81 @@
+"""Where a base lies: beside the file that names it, or in the configs of an installed package."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+from treenail.kernel import did_you_mean
+
+_CONFIGS = (("configs",), (".mim", "configs"))  # the second is where OpenMMLab's packages install theirs
+_SHOWN = 5
+
+
+def find_base(name: str, named_in: Path) -> tuple[Path, str | None]:
+    """Return the file that an entry of `_base_` names, and the package if it names one.
+
+    Args:
+        name: ``optimizer.yaml``, relative to the file that names it; or ``package::schedules/short.yaml``.
+        named_in: That file.
+
+    Raises:
+        LookupError: There is none, or a config may not have it as a base; the text says which.
+    """
+    package, colons, inner = name.partition("::")
+    if colons:
+        return _in_package(package, inner), package
+    path = _tidy(named_in.parent / name)
+    _refuse_code(path)
+    if not path.is_file():
+        raise LookupError(_missing(path))
+    return path, None
+
+
+def _in_package(package: str, inner: str) -> Path:
+    if not package.isidentifier():
+        raise LookupError(f"'{package}' is no name of a top-level package; write package::path/in/its/configs.yaml")
+    parts = PurePosixPath(inner).parts
+    if not parts or PurePosixPath(inner).is_absolute() or ".." in parts or "\\" in inner or ":" in inner:
+        raise LookupError(f"'{inner}' leads out of the configs of '{package}'; write a path inside that folder")
+    try:
+        spec = find_spec(package)  # a top-level name is found without importing anything
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise LookupError(f"the package '{package}' is not installed; install it, or write a path without ::")
+    folders = [Path(place, *names) for place in spec.submodule_search_locations or () for names in _CONFIGS]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        raise LookupError(f"the package '{package}' has no folder 'configs' (or '.mim/configs')")
+    path = next((each for each in (folder / inner for folder in folders) if each.is_file()), folders[0] / inner)
+    _refuse_code(path)
+    if not path.is_file():
+        raise LookupError(_missing(path))
+    return path
+
+
+def _refuse_code(path: Path) -> None:
+    if path.suffix == ".py":
+        raise LookupError(
+            f"{path} is Python, and reading a base runs no code; name a .yaml, .json or .toml file, "
+            "or write this config in Python too and call the other's functions"
+        )
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a directory; name a file in it"
+    try:
+        there = sorted(entry.name for entry in os.scandir(path.parent) if entry.is_file())
+    except OSError:
+        return f"there is no file {path}, nor its directory"
+    others = f"; there are {', '.join(there[:_SHOWN])}{', …' if len(there) > _SHOWN else ''}" if there else ""
+    hint = did_you_mean(path.name, there)
+    return f"there is no file {path}; {hint}" if hint else f"there is no file {path}{others}"
+
+
+def _tidy(path: Path) -> Path:
+    """Return a path without ``..`` where that is the same file, for shorter messages."""
+    short = Path(os.path.normpath(path))
+    return short if os.path.realpath(short) == os.path.realpath(path) else path
