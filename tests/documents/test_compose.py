@@ -166,6 +166,7 @@ def test_a_circle_is_named(write: Write) -> None:
         ("optimiser.yaml", "1:9", "did you mean 'optimizer.yaml'?"),
         ("no/such.yaml", "1:9", "nor its directory"),
         (".", "1:9", "is a directory"),
+        ("x" * 5000, "1:9", "there is no file"),
         ("[optimizer.yaml, 3]", "1:26", "a base is the name of a file"),
         ("{a: 1}", "1:9", "a base is the name of a file"),
         ("code.py", "1:9", "reading a base runs no code"),

@@ -27,7 +27,7 @@ def find_base(name: str, named_in: Path) -> tuple[Path, str | None]:
         return _in_package(package, inner), package
     path = _tidy(named_in.parent / name)
     _refuse_code(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
         raise LookupError(_missing(path))
     return path, None
 
@@ -45,12 +45,12 @@ def _in_package(package: str, inner: str) -> Path:
     if spec is None:
         raise LookupError(f"the package '{package}' is not installed; install it, or write a path without ::")
     folders = [Path(place, *names) for place in spec.submodule_search_locations or () for names in _CONFIGS]
-    folders = [folder for folder in folders if folder.is_dir()]
+    folders = [folder for folder in folders if os.path.isdir(folder)]
     if not folders:
         raise LookupError(f"the package '{package}' has no folder 'configs' (or '.mim/configs')")
-    path = next((each for each in (folder / inner for folder in folders) if each.is_file()), folders[0] / inner)
+    path = next((each for each in (folder / inner for folder in folders) if os.path.isfile(each)), folders[0] / inner)
     _refuse_code(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise LookupError(_missing(path))
     return path
 
@@ -64,7 +64,7 @@ def _refuse_code(path: Path) -> None:
 
 
 def _missing(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"{path} is a directory; name a file in it"
     try:
         there = sorted(entry.name for entry in os.scandir(path.parent) if entry.is_file())
