@@ -11,6 +11,10 @@ from treenail.kernel import ConfigError
 
 def check(options: Namespace) -> int:
     """Check configs; print every mistake of all of them."""
+    if options.mypy:
+        from treenail.adapters.cli.freezing import check_with_mypy  # imports torch
+
+        return check_with_mypy(options)
     checker = ConfigChecker(fresh=options.fresh)
     failures = 0
     unchecked: dict[tuple[str, str], None] = {}

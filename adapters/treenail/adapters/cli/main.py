@@ -31,6 +31,7 @@ _MODULES = {
     "train": "commands",
     "test": "commands",
     "check": "checking",
+    "freeze": "freezing",
     "config": "configs",
     "export": "commands",
     "adapters": "commands",
@@ -210,6 +211,21 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
     )
+
+    check.add_argument(
+        "--mypy",
+        action="store_true",
+        help="let mypy --strict check them too, YAML as the Python that freeze prints; directories are searched",
+    )
+
+    freeze = add(
+        "freeze",
+        "print a config as typed Python",
+        "Print the typed Python that describes the same run as a config; mypy --strict accepts it.",
+    )
+    freeze.add_argument("config", type=Path, help="a .yaml, .json or .toml file")
+    freeze.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_sources(freeze)
 
     _add_config(add("config", "show or edit a config", "Show a config as one file, or edit a config file."))
 

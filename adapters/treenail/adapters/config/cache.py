@@ -145,7 +145,7 @@ class ConfigChecker:
             except NotStoredError:
                 del self._stored[folders]
         registers = bool(data.get("custom_imports"))  # what it registers is for this config alone
-        catalog = Catalog() if registers or self._catalog is None else self._catalog
+        catalog = Catalog(described=True) if registers or self._catalog is None else self._catalog
         self._catalog = self._catalog if registers else catalog
         try:
             return check_document(document, rules, catalog, source.imports)

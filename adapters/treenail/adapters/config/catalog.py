@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from treenail.adapters import ADAPTERS
@@ -177,14 +179,18 @@ class Catalog(Names):
 
     Args:
         declared: (package, declaration) pairs; those of every installed package, ours included, when None.
+        described: Whether schemas get descriptions from docstrings, which a check has no use for.
 
     Attributes:
         imported_names: Keys of the schemas of what was imported by ``module.path:attribute``.
         imported_modules: Modules whose registries were added.
     """
 
-    def __init__(self, declared: Iterable[tuple[str, Adapter | Namespace]] | None = None) -> None:
+    def __init__(
+        self, declared: Iterable[tuple[str, Adapter | Namespace]] | None = None, *, described: bool = False
+    ) -> None:
         super().__init__(declarations() if declared is None else declared)
+        self._described = described
         self._derivation: Derivation | None = None
         self._looked_up: dict[tuple[str, str], ComponentSchema] = {}
         self.imported_names: dict[str, str] = {}
@@ -196,7 +202,7 @@ class Catalog(Names):
         if self._derivation is None:
             from treenail.adapters.config.derive import Derivation
 
-            self._derivation = Derivation()
+            self._derivation = Derivation(described=self._described)
         return self._derivation
 
     @property
@@ -266,12 +272,17 @@ class Catalog(Names):
         return found
 
 
-def declarations() -> list[tuple[str, Adapter | Namespace]]:
+def declarations() -> Sequence[tuple[str, Adapter | Namespace]]:
     """Return the declarations of every installed package; ours, too, where Treenail itself is not installed."""
-    installed = list(installed_adapters())
+    return _declarations(tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=4)  # reading the entry points of all distributions takes longer than checking a config
+def _declarations(_: tuple[str, ...]) -> Sequence[tuple[str, Adapter | Namespace]]:
+    installed = tuple(installed_adapters())
     if any(scope == "treenail" for scope, _ in installed):
         return installed
-    return [*(("treenail", each) for each in ADAPTERS), *installed]
+    return (*(("treenail", each) for each in ADAPTERS), *installed)
 
 
 def a(noun: str) -> str:

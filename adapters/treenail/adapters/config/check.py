@@ -57,6 +57,14 @@ class Visit(NamedTuple):
     given: Mapping[str | int, object]
 
 
+class _Wrong(NamedTuple):
+    """A mistake whose place is not looked up yet."""
+
+    path: TreePath
+    message: str
+    key: bool
+
+
 Rules = Callable[[object, Sequence[Visit]], Iterable[tuple[TreePath, str]]]
 """What the parts of a config demand of each other: (data, what was visited) → (place, message) of each mistake."""
 
@@ -67,8 +75,8 @@ class Maker(Protocol):
     def component(self, form: Form, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> object:
         """Return a `Spec` or `Late`."""
 
-    def record(self, key: str, fields: dict[str, object]) -> object:
-        """Return a Struct, dataclass, NamedTuple or dict."""
+    def record(self, key: str, fields: dict[str, object], *, inside: bool) -> object:
+        """Return a Struct, NamedTuple or dict; `inside` a component, what it builds to."""
 
     def leaf(self, value: object, kind: Choice | Word) -> object:
         """Return the Enum member, path, device or dtype that a leaf stands for."""
@@ -96,13 +104,12 @@ class Checker:
         maker: What makes objects; None only checks.
 
     Attributes:
-        mistakes: What was found to be wrong.
         visits: The components and records that were found right.
         unchecked: (target, parameter) of what was given to parameters without an annotation.
     """
 
     def __init__(self, document: Document, names: Names, imports: tuple[str, ...], maker: Maker | None = None) -> None:
-        self.mistakes: list[Mistake] = []
+        self._wrong: list[_Wrong] = []
         self.visits: list[Visit] = []
         self.unchecked: dict[tuple[str, str], None] = {}
         self._document = document
@@ -111,7 +118,8 @@ class Checker:
         self._maker = maker
         self._shared: str | None = None  # the parameter of nested components that gets what the Late around them gets
         self._scope: str | None = None
-        self._forms: dict[tuple[int, int, str | None], Form] = {}  # by identity: schemas outlive a checker
+        self._inside = False  # a component
+        self._forms: dict[tuple[str, int, str | None, str | None], Form] = {}  # slots outlive a checker
         self._records: dict[str, Form] = {}
         self._originals = document.has_originals
         self._convert: dict[type, Callable[[Any, Any, TreePath], object]] = {
@@ -127,9 +135,14 @@ class Checker:
             Anything: self._anything,
         }
 
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """What was found to be wrong, with its places."""
+        return [Mistake(self._document.locate(path, key=key), dotted(path), text) for path, text, key in self._wrong]
+
     def wrong(self, path: TreePath, message: str, *, key: bool = False) -> object:
         """Note a mistake."""
-        self.mistakes.append(Mistake(self._document.locate(path, key=key), dotted(path), message))
+        self._wrong.append(_Wrong(path, message, key))  # most are of a union's other members, and forgotten
         return WRONG
 
     def convert(self, value: object, kind: Kind, path: TreePath) -> object:
@@ -238,7 +251,7 @@ class Checker:
         if arguments is None:
             return WRONG
         self.visits.append(Visit(path, schema, value))
-        return self._maker.record(kind.record, arguments[1]) if self._maker else arguments[1]
+        return self._maker.record(kind.record, arguments[1], inside=self._inside) if self._maker else arguments[1]
 
     def _scope_of(self, value: Mapping[str | int, object]) -> str | None:
         scope = value.get(SCOPE, self._scope)
@@ -251,21 +264,24 @@ class Checker:
         rest = [member for member in members if member != NONE]
         if len(rest) == 1:
             return self.convert(value, rest[0], path)
-        tried: list[list[Mistake]] = []
-        mistakes, visits = self.mistakes, self.visits
+        for member in rest:  # most values are of the very type of a member
+            if isinstance(member, Scalar) and not member.limits and type(value).__name__ == member.type:
+                return self._scalar(value, member, path)
+        tried: list[list[_Wrong]] = []
+        wrong, visits = self._wrong, self.visits
         for member in rest:
-            self.mistakes, self.visits = [], []
+            self._wrong, self.visits = [], []
             found = self.convert(value, member, path)
-            failed, visited = self.mistakes, self.visits
-            self.mistakes, self.visits = mistakes, visits
+            failed, visited = self._wrong, self.visits
+            self._wrong, self.visits = wrong, visits
             if not failed:
                 self.visits += visited
                 return found
             tried.append(failed)
         near = [failed for member, failed in zip(rest, tried, strict=True) if _is_alike(value, member)]
         if len(near) == 1 or (near and isinstance(value, dict)):  # the member that came furthest explains best
-            nearest: list[Mistake] = max(near, key=lambda failed: len(failed[0].path))
-            self.mistakes += nearest
+            nearest: list[_Wrong] = max(near, key=lambda failed: len(failed[0].path))
+            self._wrong += nearest
             return WRONG
         return self.wrong(path, f"expected {leaves.kind_names(members)}, got {shown_value(value)}")
 
@@ -300,19 +316,19 @@ class Checker:
             problem = "'type' is missing" if "type" not in value else f"'type' must be a name, got {shown_value(name)}"
             place = (*path, "type") if "type" in value else path
             return self.wrong(place, f"{problem}; write type: NAME of {a(slot.name)}{self._mend_missing(value)}")
-        before = self._shared, self._scope
+        before = self._shared, self._scope, self._inside
         self._scope = self._scope_of(value)
         shared = shared_by(slot) if slot.form == "late" else self._shared
         form = self._form(value, name, slot, path, shared)
         found: object = WRONG
         if form is not None:
-            self._shared = shared
+            self._shared, self._inside = shared, True
             reserved = (SCOPE,) if self._is_argument_named_type(path) else ("type", SCOPE)
             arguments = self._arguments(value, form, path, of=name.rpartition(":")[2], reserved=reserved)
             if arguments is not None:
                 self.visits.append(Visit(path, form.schema, value))
                 found = self._made(form, arguments, path)
-        self._shared, self._scope = before
+        self._shared, self._scope, self._inside = before
         return found
 
     def _mend_missing(self, value: Mapping[str | int, object]) -> str:
@@ -333,16 +349,16 @@ class Checker:
             original = self._document.original(path)
             if isinstance(original, Component) and (*path, "type") not in self._document.overrides:
                 return self._maker.form_of(original)
-        schema = self._resolve(name, slot, (*path, "type"))
-        if not isinstance(schema, ComponentSchema):
-            return None
-        if schema.abstract:
-            self.wrong((*path, "type"), f"'{name}' lacks methods of its port; write {', '.join(schema.abstract)}")
-            return None
         written = shared if shared is not None and shared not in value else None
-        key = (id(schema), id(slot), written)
+        key = (name, id(slot), written, self._scope)
         form = self._forms.get(key)
         if form is None:
+            schema = self._resolve(name, slot, (*path, "type"))
+            if not isinstance(schema, ComponentSchema):
+                return None
+            if schema.abstract:
+                self.wrong((*path, "type"), f"'{name}' lacks methods of its port; write {', '.join(schema.abstract)}")
+                return None
             form = self._forms[key] = form_in_slot(schema, slot, written)
         return form
 
@@ -365,7 +381,7 @@ class Checker:
     ) -> tuple[tuple[object, ...], dict[str, Any]] | None:
         """Convert the given arguments to (positional, by name); None if there was a mistake."""
         known, further = form.fields, form.further
-        before = len(self.mistakes)
+        before = len(self._wrong)
         misspelt: set[str] = set()
         converted: dict[str, Any] = {}
         for name, value in given.items():
@@ -383,9 +399,22 @@ class Checker:
         for name in form.required:
             if name not in given and name not in misspelt:
                 self.wrong(path, f"{of} needs '{name}', which is missing")
-        if len(self.mistakes) > before:
+        self._check_order(form, converted, path, of=of)
+        if len(self._wrong) > before:
             return None
         return _positional(form, converted)
+
+    def _check_order(self, form: Form, converted: Mapping[str, object], path: TreePath, *, of: str) -> None:
+        """Note what must be written because Python passes it by position, before what is written."""
+        last = next((field.name for field in form.fields.values() if field.how == "args"), None)
+        if last is None or converted.get(last) in (None, [], WRONG):
+            return
+        for field in form.fields.values():
+            if field.name == last:
+                return
+            if field.name not in converted and not field.required:
+                default = f", for example {field.default_text}" if field.default_text is not None else ""
+                self.wrong((*path, last), f"{of} takes '{field.name}' before '{last}'; write it, too{default}")
 
     def _unknown(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from treenail.adapters.config.candidates import ANY_COMPONENT, Candidates
@@ -39,11 +39,15 @@ class _Spot(NamedTuple):
         kind: What it takes.
         value: What stands there; NOTHING where nothing does.
         shared: The parameter in which nested components get what the component around them gets.
+        default: Whether it is an entry that a run has without being asked.
+        names: The slot whose names it takes, if it is a ``type``.
     """
 
     kind: Kind
     value: object
     shared: str | None = None
+    default: bool = False
+    names: Nested | None = None
 
 
 def complete_override(candidates: Candidates, data: object, word: str, imports: Iterable[str] = ()) -> list[str]:
@@ -79,20 +83,24 @@ class _Completer:
             yield from (f"{sign}{key}={value}" for value in self._values(spot) if value.startswith(typed))
             return
         for name, inner in self._inside(spot):
-            if name.startswith(last) and not any(each in name for each in ".= "):
+            by_number = isinstance(spot.value, list | tuple) and not last  # names of items only once one is begun
+            if (
+                name.startswith(last)
+                and not any(each in name for each in ".= ")
+                and (not by_number or name.isdecimal())
+            ):
                 yield from (f"{sign}{'.'.join([*parents, name])}{end}" for end in self._ends(inner, sign))
 
     def _ends(self, spot: _Spot, sign: str) -> Iterator[str]:
         """Yield what a key can end in: ``.`` where it leads on, ``=`` where a value can be given, nothing to remove it."""
-        there = spot.value is not NOTHING
+        there = spot.value is not NOTHING or spot.default
         leads_on = any(True for _ in self._inside(spot))
-        if leads_on:
+        if leads_on and (there or sign != "~"):
             yield "."
-        if sign == "~" and there:
-            yield ""
-        elif not sign or not there:
-            kinds = _members(spot.kind)
-            structured = all(isinstance(kind, Nested | RecordOf | MapOf) for kind in kinds)
+        if sign == "~":
+            yield from [""] if there else []
+        elif not sign or spot.value is NOTHING or isinstance(spot.value, list):  # + also lengthens a list
+            structured = all(isinstance(kind, Nested | RecordOf | MapOf) for kind in _members(spot.kind, null=True))
             if not (leads_on and structured):
                 yield "="
 
@@ -117,9 +125,11 @@ class _Completer:
             for index, item in enumerate(value):
                 inner = kind.item if isinstance(kind, ListOf) else kind.items[min(index, len(kind.items) - 1)]
                 yield str(index), _Spot(inner, item, shared)
+                yield from ((name, _Spot(inner, item, shared)) for name in _item_names(item) if _only_in(value, name))
         elif isinstance(kind, MapOf) and (isinstance(value, dict) or absent):
-            for name in dict.fromkeys([*entries, *self._defaults(kind)]):
-                yield str(name), _Spot(kind.value, entries.get(name, NOTHING), shared)
+            defaults = self._defaults(kind)
+            for name in dict.fromkeys([*entries, *defaults]):
+                yield str(name), _Spot(kind.value, entries.get(name, NOTHING), shared, default=name in defaults)
         elif isinstance(kind, Anything):
             yield from self._unchecked(entries, value, shared)
 
@@ -141,7 +151,7 @@ class _Completer:
     def _component(
         self, slot: Nested, entries: Mapping[str | int, object], shared: str | None
     ) -> Iterator[tuple[str, _Spot]]:
-        yield "type", _Spot(_Type(slot), entries.get("type", NOTHING))
+        yield "type", _Spot(Scalar("str"), entries.get("type", NOTHING), names=slot)
         schema = self._schema(slot, entries.get("type"))
         if schema is not None:
             inner = shared_by(slot) if slot.form == "late" else shared
@@ -164,31 +174,38 @@ class _Completer:
 
     def _values(self, spot: _Spot) -> Iterator[str]:
         """Yield the values of a place that can be counted, as YAML; each once."""
-        found = [value for kind in _members(spot.kind, null=True) for value in self._values_of(kind)]
+        found = [value for kind in _members(spot.kind, null=True) for value in _values_of(kind)]
+        found += self._candidates.fitting(spot.names) if spot.names else ()
         yield from dict.fromkeys(value for value in found if not any(each.isspace() for each in value))
 
-    def _values_of(self, kind: Kind) -> Iterator[str]:
-        match kind:
-            case _Type(slot=slot):
-                yield from self._candidates.fitting(slot)
-            case Scalar(type="bool"):
-                yield from ("true", "false")
-            case Scalar(type="none"):
-                yield "null"
-            case Word(values=values):
-                yield from values
-            case Choice(values=values):
-                for value in values:
-                    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-                    # A word that YAML reads as something else needs quotes, which the shell would take away.
-                    if parse_value(text, "value").data == value:
-                        yield text
-            case _:
-                pass
+
+def _values_of(kind: Kind) -> Iterator[str]:
+    match kind:
+        case Scalar(type="bool"):
+            yield from ("true", "false")
+        case Scalar(type="none"):
+            yield "null"
+        case Word(values=values):
+            yield from values
+        case Choice(values=values):
+            for value in values:
+                text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+                # A word that YAML reads as something else needs quotes, which the shell would take away.
+                if parse_value(text, "value").data == value:
+                    yield text
+        case _:
+            pass
 
 
-class _Type(Nested, frozen=True, tag="type"):
-    """The key ``type`` of a component: its values are the names that fit the slot."""
+def _item_names(item: object) -> list[str]:
+    """Return what an override can call an item of a list, besides its number: its ``name`` and its ``type``."""
+    named = item if isinstance(item, dict) else {}
+    texts = [each for each in (named.get("name"), named.get("type")) if isinstance(each, str)]
+    return list(dict.fromkeys([*texts, *(text.rpartition(":")[2] for text in texts)]))
+
+
+def _only_in(items: Sequence[object], name: str) -> bool:
+    return sum(name in _item_names(item) for item in items) == 1
 
 
 def _members(kind: Kind, *, null: bool = False) -> list[Kind]:

@@ -92,16 +92,26 @@ _OF_TORCH: Final[Mapping[str, object]] = {"device": torch.device | None, "dtype"
 class Derivation:
     """Derives schemas and keeps them, with the objects that their keys stand for.
 
+    Args:
+        described: Whether to read docstrings, too, which a check has no use for.
+
     Attributes:
         schemas: What was derived.
         objects: Callables and classes by key.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, described: bool = True) -> None:
+        self._described = described
         self.schemas = Schemas()
         self.objects: dict[str, object] = {}
         self._keys: dict[int, str] = {}
         self._components: dict[int, ComponentSchema] = {}
+
+    def _summary(self, documented: object) -> str:
+        return docstrings.summary_of(documented) if self._described else ""
+
+    def _descriptions(self, documented: object) -> Mapping[str, str]:
+        return _descriptions(documented) if self._described else {}
 
     def key(self, named: object) -> str:
         """Return the key of a callable or class; another one for another object of the same name."""
@@ -128,7 +138,7 @@ class Derivation:
                 fields=self._fields(target),
                 is_class=isinstance(target, type),
                 produces=self.class_of(produced) if isinstance(produced, type) else None,
-                summary=docstrings.summary_of(target),
+                summary=self._summary(target),
                 published=signature_of(target) is not None,
                 step_takes_metric=_step_takes_metric(target),
                 abstract=tuple(sorted(getattr(target, "__abstractmethods__", ()))),
@@ -145,7 +155,7 @@ class Derivation:
             fields = self._struct_fields(kind) if _is_struct(kind) else None
             if fields is None:
                 fields = self._typed_dict_fields(kind) if is_typeddict(kind) else self._fields(cast(type, kind))
-            self.schemas.records[key] = RecordSchema(name=name, fields=fields, summary=docstrings.summary_of(kind))
+            self.schemas.records[key] = RecordSchema(name=name, fields=fields, summary=self._summary(kind))
         return key
 
     def class_of(self, kind: type) -> str:
@@ -252,7 +262,7 @@ class Derivation:
             if len(parameters) == 2:  # (*args, **kwargs): what it takes stands in its overload
                 parameters = list(inspect.signature(whole[0]).parameters.values())[1:]
             hints = _hints(whole[0]) | hints
-        described = _descriptions(target)
+        described = self._descriptions(target)
         return tuple(self._field(each, hints, described, target) for each in parameters)
 
     def _field(
@@ -282,7 +292,7 @@ class Derivation:
         )
 
     def _struct_fields(self, kind: object) -> tuple[Field, ...]:
-        described = _descriptions(cast(type, kind))
+        described = self._descriptions(kind)
         fields = []
         for each in msgspec.structs.fields(cast(type[msgspec.Struct], kind)):
             has_factory = each.default_factory is not msgspec.NODEFAULT
@@ -301,7 +311,7 @@ class Derivation:
 
     def _typed_dict_fields(self, kind: object) -> tuple[Field, ...]:
         required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
-        described = docstrings.parameters_of(kind)
+        described = self._descriptions(kind)
         return tuple(
             Field(name=name, kind=self.kind(each), required=name in required, description=described.get(name, ""))
             for name, each in get_type_hints(kind, include_extras=True).items()

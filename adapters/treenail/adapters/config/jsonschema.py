@@ -56,24 +56,10 @@ _LIMITS: Final = {
     "min_length": "minLength",
     "max_length": "maxLength",
 }
-_BASES: Final = {"type": ["string", "array"], "items": {"type": "string"}}
-_OF_THE_FILE: Final[Mapping[str, Json]] = {
-    "_base_": {"description": "The file, or files, that this one is laid over.", **_BASES},
-    "custom_imports": {
-        "description": "Modules to import for what they register; each must lie below one of `imports`.",
-        "anyOf": [
-            {"type": "array", "items": {"type": "string"}},
-            {
-                "type": "object",
-                "properties": {
-                    "imports": {"type": "array", "items": {"type": "string"}},
-                    "allow_failed_imports": {"type": "boolean"},
-                },
-                "required": ["imports"],
-                "additionalProperties": False,
-            },
-        ],
-    },
+_BASE: Final[Json] = {
+    "description": "The file, or files, that this one is laid over.",
+    "type": ["string", "array"],
+    "items": {"type": "string"},
 }
 _MARKS: Final[Mapping[str, Json]] = {
     "_delete_": {"type": "boolean", "description": "true: this replaces what a base wrote here."},
@@ -105,8 +91,7 @@ def json_schema(names: Names, imports: Sequence[str] | None = None, component: s
         return head | {"definitions": writer.definitions()}
     run = names.record(RUN)
     part, whole = writer.record(RUN, None), writer.whole_record(RUN, None)
-    for key, of_the_file in _OF_THE_FILE.items():
-        writer.defined(part)["properties"].setdefault(key, of_the_file)
+    writer.defined(part)["properties"]["_base_"] = _BASE
     head |= {"title": "Treenail run", "description": run.summary, "type": "object", "allOf": [part]}
     head |= {"if": {"required": ["_base_"]}, "else": whole}
     return head | {"definitions": writer.definitions()}

@@ -213,6 +213,7 @@ def _run_python(path: Path) -> Run:
         raise ConfigError("Python cannot import this file", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    make_importable(path.absolute().parent)
     try:  # a Python config is code, and documented so
         exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
     except SyntaxError as error:

@@ -48,14 +48,16 @@ class Making:
         """
         return form.make(self._catalog.callable_of(form.schema), args, kwargs, where)
 
-    def record(self, key: str, fields: dict[str, Any]) -> object:
-        """Return a Struct, NamedTuple or dict."""
+    def record(self, key: str, fields: dict[str, Any], *, inside: bool) -> object:
+        """Return a Struct, NamedTuple or dict; inside a component, a `Spec` of one that holds components itself."""
         kind = cast(Callable[..., object], self._objects[key])  # records are derived from classes
         if is_typeddict(kind):
             return fields
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             names = {each.encode_name: each.name for each in msgspec.structs.fields(kind)}
-            return kind(**{names[name]: value for name, value in fields.items()})
+            fields = {names[name]: value for name, value in fields.items()}
+        if inside and any(_holds_spec(value) for value in fields.values()):
+            return Spec(kind, kwargs=fields)
         return kind(**fields)
 
     def leaf(self, value: object, kind: Choice | Word) -> object:
@@ -98,6 +100,14 @@ class Making:
 
 
 _FORMS: Mapping[str, type[Component[object]]] = {"spec": Spec, "late": Late}
+
+
+def _holds_spec(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_spec(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_spec(item) for item in value)
+    return isinstance(value, Spec)
 
 
 def _is_instance(value: object, wanted: type) -> bool:

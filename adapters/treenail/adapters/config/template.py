@@ -37,7 +37,7 @@ RUN_NAME: Final = "run"
 
 _WIDTH: Final = 100
 _SHOWN: Final = 8
-_PLAIN_WORD: Final = re.compile(r"[A-Za-z_][\w./+-]*")
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z_][\w./+-]*(:[\w.]+)?")
 
 
 def template(names: Names, name: str, imports: Sequence[str] = ()) -> str:
@@ -187,14 +187,16 @@ class _Writer:
 
 
 _HOW_TO_READ: Final = (
-    f"Write a value for each {REQUIRED}. What is left out has its default: the lines that begin with # and a key.",
+    f"Write a value for each {REQUIRED}. The lines that begin with # and a key are defaults: take the # away to change one.",
 )
 
 
 def _prose(paragraphs: Iterable[str], indent: str = "") -> Iterator[str]:
     for paragraph in paragraphs:
         text = "".join(character if character.isprintable() else " " for character in paragraph)
-        for line in textwrap.wrap(text, _WIDTH - len(indent), break_long_words=False, break_on_hyphens=False):
+        for line in textwrap.wrap(
+            text, _WIDTH - len(indent) - len("# "), break_long_words=False, break_on_hyphens=False
+        ):
             yield f"{indent}# {line}"
 
 

@@ -77,7 +77,7 @@ def _is_odd(text: str) -> bool:
 
 def _libyaml_events(text: str) -> Callable[[], Event] | None:
     try:
-        from _ruamel_yaml import CParser  # type: ignore[import-not-found]  # a compiled module without stubs
+        from _ruamel_yaml import CParser
     except ImportError:  # ruamel.yaml.clib is optional for ruamel.yaml too: there is no wheel for every platform
         return None
     next_event: Callable[[], Event] = CParser(text).get_event

@@ -29,6 +29,10 @@ class Imports:
         self._plain: set[str] = set()
         self._from: dict[str, set[str]] = {}
 
+    def keep(self, module: str, name: str) -> None:
+        """Let a name stand for an attribute of a module only, whether it will be imported or not."""
+        self._taken[name] = f"{module}:{name}"
+
     def name(self, module: str, attribute: str) -> str:
         """Import an attribute of a module; return the expression that it is then known by."""
         if module == "builtins":
@@ -56,16 +60,12 @@ class Imports:
         self._taken.setdefault(module.partition(".")[0], module.partition(".")[0])
         return module
 
-    def own_name(self, wanted: Iterable[str]) -> str:
-        """Return the first of some names that is free, or the last one with a number, for what the module defines."""
-        name = ""
-        for name in wanted:
-            if name not in self._taken:
-                break
-        plain, number = name, 1
+    def own_name(self, wanted: str) -> str:
+        """Return a name, with a number where it is taken, for what the module defines."""
+        name, number = wanted, 1
         while name in self._taken:
             number += 1
-            name = f"{plain}_{number}"
+            name = f"{wanted}_{number}"
         self._taken[name] = ""
         return name
 

@@ -27,12 +27,14 @@ class Item(NamedTuple):
     Args:
         prefix: What stands before the value: ``lr=`` or ``"key": ``.
         value: The value.
-        comments: Lines to stand above it.
+        above: Comments to stand above it.
+        beside: A comment to stand behind it, if the line has room.
     """
 
     prefix: str
     value: Text | Group
-    comments: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
+    beside: str = ""
 
 
 class Group(NamedTuple):
@@ -54,7 +56,7 @@ class Group(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where a part of a config stands in the lines: from the first character to after the last; lines count from 1, columns from 0."""
+    """Where a part of a config stands: from its first character to after its last; lines from 1, columns from 0."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -126,17 +128,22 @@ class Writer:
         else:
             for index, item in enumerate(node.items):
                 self.write("\n" + " " * inner if index else "")
-                for comment in item.comments:
-                    self.write(f"{comment}\n{' ' * inner}")
-                self.write(item.prefix)
-                self.expression(item.value, inner, ",")
-                self.write(",")
+                self._line_of(item, inner)
         self.write("\n" + " " * indent + node.brackets[1])
+
+    def _line_of(self, item: Item, indent: int) -> None:
+        beside = f"  {item.beside}" if item.beside else ""
+        room = indent + len(f"{item.prefix}{_flat(item.value)},{beside}") <= WIDTH and not _spreads(item.value)
+        for comment in item.above if room or not beside else (*item.above, item.beside):
+            self.write(f"{comment}\n{' ' * indent}")
+        self.write(item.prefix)
+        self.expression(item.value, indent, ",")
+        self.write(f",{beside}" if room else ",")
 
 
 def _spreads(node: Text | Group) -> bool:
     return isinstance(node, Group) and (
-        node.spread or any(item.comments or _spreads(item.value) for item in node.items)
+        node.spread or any(item.above or item.beside or _spreads(item.value) for item in node.items)
     )
 
 

@@ -9,6 +9,7 @@ from treenail.adapters.config.check import WRONG, Checker
 from treenail.adapters.config.form import Form
 from treenail.adapters.config.imports import allowed_imports
 from treenail.adapters.config.load import RUN, Source, convert, read_source
+from treenail.adapters.config.rules import DEFAULTS
 from treenail.adapters.config.schema import Choice, ComponentSchema, Kind, RecordOf, Word
 from treenail.adapters.documents import Document, InvalidConfigError
 from treenail.kernel import Component, ConfigError
@@ -48,7 +49,7 @@ class _Transcribing:
     def component(self, form: Form, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> object:
         return Call(form, args, kwargs)
 
-    def record(self, key: str, fields: dict[str, object]) -> object:
+    def record(self, key: str, fields: dict[str, object], *, inside: bool) -> object:
         return Record(key, fields)
 
     def leaf(self, value: object, kind: Choice | Word) -> object:
@@ -89,4 +90,11 @@ def transcribe(source: Source, catalog: Catalog) -> tuple[Document, Record]:
     found = checker.convert(document.data, RecordOf(RUN), ())
     if found is WRONG or not isinstance(found, Record):
         raise InvalidConfigError(checker.mistakes)
-    return document, found
+    return document, found._replace(fields={name: _kept(name, value) for name, value in found.fields.items()})
+
+
+def _kept(section: str, value: object) -> object:
+    """Return a section without the entries that a null removed from the file itself, where they are gone now."""
+    if section not in DEFAULTS or not isinstance(value, dict):
+        return value
+    return {name: entry for name, entry in value.items() if entry is not None or name in DEFAULTS[section]}

@@ -44,15 +44,16 @@ class WrittenText:
         self._document = document
         self._lines = text.splitlines()
         found = _comments(text, self._lines) if path.suffix.lower() in (".yaml", ".yml") else {}
-        self.leading = found.pop(0, [])
+        self.leading = found.pop(0, ([], ""))[0]
         self._comments = found
 
-    def comments(self, path: TreePath) -> tuple[str, ...]:
-        """Return, once, the comments beside and above the line that a part of the config begins in."""
+    def comments(self, path: TreePath) -> tuple[tuple[str, ...], str]:
+        """Return, once, the comments above and beside the line that a part of the config begins in."""
         mark, exact = self._document.mark_of(path)
         if not exact or mark.source != self._document.source:
-            return ()
-        return tuple(f"# {each}".rstrip() for each in self._comments.pop(mark.key_line or mark.line, ()))
+            return (), ""
+        above, beside = self._comments.pop(mark.key_line or mark.line, ([], ""))
+        return tuple(map(_comment, above)), _comment(beside) if beside else ""
 
     def spelling(self, value: float, path: TreePath) -> str | None:
         """Return how the file spells a number: ``2e-3``; None where that is not known, or is not Python."""
@@ -71,19 +72,23 @@ class WrittenText:
         return mark if exact else None
 
 
-def _comments(text: str, lines: list[str]) -> dict[int, list[str]]:
-    """Return the comments by the line of what they belong to; those before everything by 0."""
+def _comment(text: str) -> str:
+    return f"# {text}".rstrip()
+
+
+def _comments(text: str, lines: list[str]) -> dict[int, tuple[list[str], str]]:
+    """Return the comments (above, beside) by the line of what they belong to; those before everything by 0."""
     covered: dict[int, int] = {}  # up to which column a line holds something else
     try:
         for token in YAML(typ="safe", pure=True).scan(text):
             start, end = token.start_mark, token.end_mark
-            for line in range(start.line, end.line):
-                covered[line] = len(lines[line]) if line < len(lines) else 0
+            for number in range(start.line, end.line):
+                covered[number] = len(lines[number]) if number < len(lines) else 0
             if end.line > start.line or end.column > start.column:
                 covered[end.line] = max(covered.get(end.line, 0), end.column)
     except YAMLError:  # what reads configs takes a few texts more than this scanner
         return {}
-    found: dict[int, list[str]] = {}
+    found: dict[int, tuple[list[str], str]] = {}
     waiting: list[str] = []
     begun = False
     for index, line in enumerate(lines):
@@ -94,10 +99,9 @@ def _comments(text: str, lines: list[str]) -> dict[int, list[str]]:
             waiting += [comment] if comment is not None and not comment.startswith(_MODELINE) else []
             continue
         if not begun:
-            found[0], waiting, begun = waiting, [], True
-        beside = [comment] if comment is not None else []
-        if waiting or beside:
-            found[index + 1], waiting = [*waiting, *beside], []
+            found[0], waiting, begun = (waiting, ""), [], True
+        if waiting or comment:
+            found[index + 1], waiting = (waiting, comment or ""), []
     return found
 
 
@@ -119,9 +123,7 @@ def from_environment(value: object, written: str, imports: Imports) -> str:
         if _as(kind, text) == value:
             name = imports.name("pathlib", "Path") if kind is Path else type(value).__name__
             return expression if kind is str else f"{name}({expression})"
-    raise UnsayableError(
-        f"how {written} becomes {value!r} cannot be said in typed Python; write the value itself here"
-    )
+    raise UnsayableError(f"how {written} becomes {value!r} cannot be said in typed Python; write the value itself here")
 
 
 def _as(kind: Callable[[str], object], text: str) -> object:
@@ -156,7 +158,9 @@ def _template(written: str, imports: Imports) -> tuple[str, str]:
             expression = "{" + expression.replace('"', "'") + "}"
         inside, now = inside + _braced(before) + expression, now + before + text
         if "\\" in expression or expression.count("'") > (4 if reference["default"] else 2):
-            raise UnsayableError(f"the default in {reference[0]} cannot stand inside an f-string; write it without quotes")
+            raise UnsayableError(
+                f"the default in {reference[0]} cannot stand inside an f-string; write it without quotes"
+            )
     return f'f"{inside}{_braced(written[position:])}"', now + written[position:]
 
 
