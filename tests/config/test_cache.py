@@ -135,5 +135,5 @@ def test_what_has_no_annotation_is_said_once(tmp_path: Path) -> None:
         )
         assert found.returncode == 0
         assert found.stderr.splitlines() == [
-            "note: 'width' of bare_net:Net has no annotation, so its value is not checked"
+            "note: 'width' of bare_net:Net has no annotation that can be read, so its value is not checked"
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import typing
 from collections import abc
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -397,14 +398,16 @@ def _hints(function: object) -> dict[str, object]:
 
 def _hints_one_by_one(function: object) -> dict[str, object]:
     """Resolve each annotation alone, so that one that only a type checker can resolve does not hide the others."""
-    names = vars(sys.modules.get(getattr(function, "__module__", ""), sys.modules["builtins"]))
+    module = sys.modules.get(getattr(function, "__module__", ""), sys.modules["builtins"])
+    # What modules import for type checkers only is mostly from these two.
+    names = {**vars(typing), **vars(abc), **vars(module)}
     hints: dict[str, object] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = type("Holder", (), {"__annotations__": {name: annotation}})
         try:
             hints |= get_type_hints(holder, globalns=names, include_extras=True)
         except (NameError, TypeError, AttributeError, SyntaxError):
-            hints[name] = Any
+            continue  # as if it had none
     return hints
 
 
