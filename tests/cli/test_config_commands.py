@@ -155,3 +155,28 @@ def test_an_overlay_for_a_python_config_is_refused(capsys: pytest.CaptureFixture
     overlay = DIGITS.parent / "deploy" / "server.yaml"
     assert main(["check", str(DIGITS.with_suffix(".py")), "--with", str(overlay)]) == 2
     assert "not over Python" in capsys.readouterr().err
+
+
+def test_a_config_of_an_installed_package_is_named_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shop_package" / "configs" / "small").mkdir(parents=True)
+    (tmp_path / "shop_package" / "__init__.py").write_text("raise RuntimeError('reading a config imports nothing')")
+    shutil.copy(DIGITS, tmp_path / "shop_package" / "configs" / "small" / "digits.yaml")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["check", "shop_package::small/digits.yaml"]) == 0
+    assert main(["check", "shop_package::small/digit.yaml"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_configs_in_json_and_toml_are_checked_with_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for form, place in (("json", "run.json:60:"), ("toml", "run.toml:")):
+        path = tmp_path / f"run.{form}"
+        edits = ["~hooks.timer"] if form == "json" else []  # TOML has no null
+        assert main(["config", "show", str(DIGITS), *edits, "--format", form, "--out", str(path)]) == 0
+        assert main(["check", str(path)]) == 0
+        path.write_text(path.read_text().replace("weight_decay", "weigth_decay"))
+        assert main(["check", str(path)]) == 2
+        message = capsys.readouterr().err
+        assert place in message
+        assert "AdamW takes no 'weigth_decay'; did you mean 'weight_decay'?" in message

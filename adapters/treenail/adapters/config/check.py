@@ -221,7 +221,10 @@ class Checker:
         key_kind = ANYTHING if from_python else kind.key  # keys of a Python config stay as they are
         found: dict[object, object] = {}
         right = True
+        around, self._scope = self._scope, self._scope_of(value)
         for key, item in value.items():
+            if key == SCOPE and not from_python:
+                continue
             inner = (*path, key)
             if inner in self._document.created:
                 right = self._refuse_new(inner) is not WRONG
@@ -230,6 +233,7 @@ class Checker:
             right = right and name is not WRONG and converted is not WRONG
             if right:
                 found[name] = converted
+        self._scope = around
         return found if right else WRONG
 
     def _refuse_new(self, path: TreePath) -> object:

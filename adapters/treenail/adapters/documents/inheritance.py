@@ -31,7 +31,7 @@ def load_document(
     """Read a config file with its bases, lay overlays over it, and resolve the references in all of them.
 
     Args:
-        path: A YAML, JSON or TOML file.
+        path: A YAML, JSON or TOML file; or ``package::path`` in the configs of an installed package.
         overlays: Files whose values replace the config's; later ones win. Each may have bases of its own.
         environment: What `${env:…}` reads; None for this process's.
         tuples: Whether a plain scalar of YAML like ``(224, 224)`` is a tuple.
@@ -42,8 +42,11 @@ def load_document(
     """
     loader = _Loader(os.environ if environment is None else environment, tuples=tuples)
     try:
-        main = loader.load(path, (), None)
+        file, package = _installed(path)
+        main = loader.load(file, (), None)
         tree, mark = main.data, main.mark
+        if package is not None and isinstance(tree, Map):
+            tree = _scoped(tree, package)
         for overlay in overlays:
             if not isinstance(tree, Map):
                 raise InvalidConfigError([Mistake(mark.place(), "", "nothing can be laid over a file without keys")])
@@ -52,6 +55,16 @@ def load_document(
         return Document(str(path), _without_delete(tree) if loader.deletes else tree, mark)
     except RecursionError:
         raise ConfigError("the config is nested too deeply", where=str(path)) from None
+
+
+def _installed(path: Path) -> tuple[Path, str | None]:
+    """Return the file that ``package::path`` names, and the package; another path as it is."""
+    if "::" not in str(path) or path.exists():
+        return path, None
+    try:
+        return find_base(str(path), path)
+    except LookupError as error:
+        raise ConfigError(str(error.args[0]), where=str(path)) from None
 
 
 class _Loaded(NamedTuple):

@@ -31,7 +31,7 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
         CheckpointError: There is nothing to resume.
     """
     if given is None:
-        parent = Path("work_dirs") / config.stem
+        parent = Path("work_dirs") / config.stem.rpartition("::")[2]
         runs = sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
         if resume:
             resumable = [each for each in runs if has_checkpoint(each)]
