@@ -191,8 +191,8 @@ def test_check_prints_every_mistake_of_every_config(treenail: Command) -> None:
     assert done.code == 2
     assert done.out == f"{CONFIG}: right\n"
     lines = done.err.splitlines()
-    assert lines[0].startswith("one.yaml:20:26: optimizer.lrr: AdamW takes no 'lrr'; did you mean 'lr'?")
-    assert lines[1].startswith("one.yaml:43:50: hooks.best.mode: expected one of 'max', 'min', got 'mx'")
+    assert lines[0].startswith("one.yaml:21:26: optimizer.lrr: AdamW takes no 'lrr'; did you mean 'lr'?")
+    assert lines[1].startswith("one.yaml:44:50: hooks.best.mode: expected one of 'max', 'min', got 'mx'")
     assert [line.partition(":")[0] for line in lines[2:5]] == ["empty.yaml", "missing.yaml", "."]
     assert lines[5] == "5 mistakes"
 

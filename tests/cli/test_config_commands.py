@@ -32,7 +32,7 @@ def test_set_changes_one_line_and_keeps_the_comments(config: Path) -> None:
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        (["optimizer.lrr=1"], "run.yaml (as edited):20:"),
+        (["optimizer.lrr=1"], "run.yaml (as edited):21:"),
         (["optimizer.type=AdmW"], "did you mean 'AdamW'?"),
         (["~optimizer"], "Run needs 'optimizer', which is missing"),
         (["model.args.99.p=1"], "'99' is not one of its numbers"),
@@ -94,7 +94,7 @@ def test_a_mistake_in_a_base_is_reported_where_it_is(config: Path, capsys: pytes
     Path("top.yaml").write_text("_base_: run.yaml\noptimizer: {type: LBFGS}\n")
     assert main(["check", "top.yaml"]) == 2
     message = capsys.readouterr().err.splitlines()[0]
-    assert message.startswith("run.yaml:20:36: optimizer.weight_decay: LBFGS takes no 'weight_decay'; it takes lr, ")
+    assert message.startswith("run.yaml:21:36: optimizer.weight_decay: LBFGS takes no 'weight_decay'; it takes lr, ")
     assert message.endswith("; top.yaml chose the type: `_delete_: true` beside it drops what a base wrote")
 
 

@@ -7,7 +7,8 @@ What draft 7 cannot say, so that only the check finds it:
 - what a reference such as ``${env:SEED}`` stands for;
 - rules between parts: a null in `hooks` that removes nothing, a metric without `val`, a scheduler's `metric`;
 - required parameters of a component under a parameter without annotation; plain names that `_scope_` gives another meaning;
-- texts that must be base64, and items of a set that are no plain values.
+- texts that must be base64, and items of a set that are no plain values;
+- a ChainedScheduler whose optimizer is written out: the check then takes its other parameter for the awaited one.
 """
 
 import copy
@@ -41,7 +42,7 @@ Key = str | int
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    catalog = Catalog()
+    catalog = Catalog(described=True)
     catalog.derivation.record(Run)
     return catalog
 

@@ -33,8 +33,8 @@ ANY = "{type: tests.config.test_template:anything, of: 1}"
 PREFIXES = ("tests", "torch")
 
 
-def anything(of):  # type: ignore[no-untyped-def]  # the point: nothing is declared
-    return of
+def anything(*given, of):  # type: ignore[no-untyped-def]  # the point: nothing is declared
+    return given or of
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Awkward:
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    catalog = Catalog()
+    catalog = Catalog(described=True)
     catalog.derivation.record(Run)
     return catalog
 
@@ -158,7 +158,7 @@ def test_every_registered_component_s_skeleton_is_right_once_filled_in_and_each_
         for name in required(form):
             assert re.search(rf"(?m)^{name}:( {REQUIRED}|\n  type: {REQUIRED})$", text), f"{match}: {name}"
         count += 1
-    assert count > 300
+    assert count > 200
 
 
 def test_no_unfilled_skeleton_loads_and_each_open_place_is_named_with_its_line(
@@ -252,10 +252,10 @@ def test_the_header_says_what_comes_from_the_run_and_which_aliases_there_are(cat
 
 
 def test_several_matches_are_listed_and_an_exact_one_mentions_the_others(catalog: Catalog) -> None:
-    with pytest.raises(RegistryError, match=r"several components are called 'LINEAR'; write one of 'module:Linear'"):
-        template(catalog, "LINEAR")
-    assert "Not meant, though of the same name: loss:linear." in template(catalog, "Linear")
-    assert "\ntype: linear\n" in template(catalog, "loss:linear")
+    with pytest.raises(RegistryError, match=r"several components are called 'SEQUENTIAL'; write one of 'module:Seq"):
+        template(catalog, "SEQUENTIAL")
+    assert "Not meant, though of the same name: sampler:sequential." in template(catalog, "Sequential")
+    assert "\ntype: sequential\n" in template(catalog, "sampler:sequential")
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
         summary="a world of one process",
     ),
     Namespace(port="module", module="torch.nn", base="torch.nn:Module"),
-    Namespace(port="loss", module="torch.nn.modules.loss", base="torch.nn:Module", exclude=("Module",)),
-    Namespace(port="loss", module="torch.nn.functional"),
+    Namespace(port="loss", module="torch.nn.modules.loss", base="torch.nn:Module", match=".*Loss"),
+    Namespace(port="loss", module="torch.nn.functional", match="(.*_)?(loss|cross_entropy|with_logits|kl_div)"),
     Namespace(port="optimizer", module="torch.optim", base="torch.optim:Optimizer"),
     Namespace(port="scheduler", module="torch.optim.lr_scheduler", base="torch.optim.lr_scheduler:LRScheduler"),
 )

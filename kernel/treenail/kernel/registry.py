@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -48,18 +49,19 @@ class Namespace(NamedTuple):
         port: Name of the port.
         module: The module: ``"torch.optim"``.
         base: ``"module:class"`` that eligible classes derive from, or None for the module's public functions.
-        exclude: Names that are not components.
+        match: Regular expression that the whole of a name must match.
     """
 
     port: str
     module: str
     base: str | None = None
-    exclude: tuple[str, ...] = ()
+    match: str = ".*"
 
     def members(self) -> dict[str, Callable[..., object]]:
         """Import the module and return its eligible components by name."""
         module = importlib.import_module(self.module)
-        found = {name: getattr(module, name) for name in dir(module) if name[0] != "_" and name not in self.exclude}
+        names = [name for name in dir(module) if name[0] != "_" and re.fullmatch(self.match, name)]
+        found = {name: getattr(module, name) for name in names}
         if self.base is not None:
             base = import_target(self.base)
             return {name: member for name, member in found.items() if _is_below(member, base)}

@@ -31,7 +31,10 @@ def check(options: Namespace) -> int:
             print(f"{path}: right")
             unchecked |= dict.fromkeys(checked.unchecked)
     for target, parameter in unchecked:
-        print(f"note: '{parameter}' of {target} has no annotation that can be read, so its value is not checked", file=sys.stderr)
+        print(
+            f"note: '{parameter}' of {target} has no annotation that can be read, so its value is not checked",
+            file=sys.stderr,
+        )
     if failures:
         print(f"{failures} mistake{'s' if failures > 1 else ''}", file=sys.stderr)
     return 2 if failures else 0

@@ -33,6 +33,10 @@ _MODULES = {
     "check": "checking",
     "freeze": "freezing",
     "config": "configs",
+    "schema": "writing",
+    "template": "writing",
+    "completion": "completion",
+    "complete": "completion",
     "export": "commands",
     "adapters": "commands",
 }
@@ -226,6 +230,37 @@ def _parser() -> argparse.ArgumentParser:
     freeze.add_argument("config", type=Path, help="a .yaml, .json or .toml file")
     freeze.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     _add_sources(freeze)
+
+    schema = add(
+        "schema",
+        "write the JSON Schema of a config",
+        "Write the JSON Schema of a run, with every component that is installed here, for an editor's YAML language server.",
+    )
+    schema.add_argument("--out", type=Path, metavar="FILE", help="where to; printed if not given")
+    schema.add_argument("--component", metavar="NAME", help="of one component instead of a run")
+    template = add(
+        "template",
+        "print a component's YAML skeleton",
+        "Print a registered component as commented YAML: every parameter with what it takes, its default and its\n"
+        "description.",
+    )
+    template.add_argument(
+        "name", metavar="NAME", help="`run`, or a component: adamw, loss:l1_loss, package.module:Class"
+    )
+    for each in (schema, template):
+        each.add_argument(
+            "--allow-import", dest="imports", action="append", default=[], metavar="PREFIX", help=_IMPORTS
+        )
+    completion = add(
+        "completion",
+        "print a shell's completion script",
+        'Print a completion script: eval "$(treenail completion bash)" in ~/.bashrc.',
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    complete = commands.add_parser("complete")  # asked by the scripts only; without help=, the help does not list it
+    complete.add_argument("words", nargs="*")
+    complete.add_argument("--line")
+    complete.set_defaults(parser=parser, debug=False)
 
     _add_config(add("config", "show or edit a config", "Show a config as one file, or edit a config file."))
 

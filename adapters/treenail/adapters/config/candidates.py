@@ -195,7 +195,7 @@ def names_for(imports: Sequence[str] = ()) -> Names:
     stored = None if imports else load_stored(())
     if stored is not None:
         return stored
-    catalog = Catalog()
+    catalog = Catalog(described=True)
     store(catalog, ())
     return catalog
 

@@ -284,8 +284,8 @@ class _Writer:
 
     def _fields(self, form: Form) -> list[Field]:
         named = list(form.fields.values())
-        received = [each for each in form.schema.fields if each.name == form.receives]
-        # Whoever gives what would be received gets the parameter back.
+        # Within another component, whoever gives what would be received gets the parameter back.
+        received = [each for each in form.schema.fields if each.name == form.receives and form.kind == "spec"]
         return [each for each in [*received, *named] if each.name not in ("type", SCOPE)]
 
     def record(self, key: str, shared: str | None) -> Json:
