@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from treenail.adapters.cli.completion import SCRIPTS, Completion
-from treenail.adapters.cli.main import _parser
+from treenail.adapters.cli.parser import parser
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "treenail train configs/digits.yaml "
@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def completed(*words: str) -> list[str]:
     """Return what the last of some words can become."""
-    return Completion(_parser()).of(words)
+    return Completion(parser()).of(words)
 
 
 def overrides(word: str, config: str = "configs/digits.yaml") -> list[str]:

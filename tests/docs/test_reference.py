@@ -1,7 +1,9 @@
 """The reference says what the code says: commands, hook points, config fields, ports, errors, extras."""
 
+import argparse
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,7 @@ from typing_extensions import get_protocol_members, is_protocol
 import treenail.contracts.laws
 import treenail.kernel
 from tests.docs.snippets import ROOT, blocks, commands
-from treenail.adapters.cli.main import _parser
+from treenail.adapters.cli.parser import parser
 from treenail.adapters.config import PORTS
 from treenail.contracts import Checkpoints, CustomImports, Data, Evaluation, Manifest, Run, Schedule
 from treenail.kernel import HOOK_POINTS, Hook, TreenailError
@@ -42,9 +44,16 @@ def words(cell: str) -> list[str]:
 
 def test_every_command_shows_its_help() -> None:
     shown = [each.text for block in blocks(REFERENCE / "commands.md") for each in commands(block)]
-    action = next(action for action in _parser()._actions if action.dest == "command")
-    assert isinstance(action.choices, dict)
-    assert shown == ["treenail --help", *(f"treenail {name} --help" for name in action.choices)]
+    assert shown == ["treenail --help", *(f"treenail {name} --help" for name in listed(parser()))]
+
+
+def listed(whole: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the commands that a parser's help lists, their subcommands after them."""
+    for action in whole._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                yield choice.dest
+                yield from (f"{choice.dest} {inner}" for inner in listed(action.choices[choice.dest]))
 
 
 def test_the_hook_points_stand_in_their_order_with_their_signatures() -> None:

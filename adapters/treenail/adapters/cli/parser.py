@@ -1,0 +1,213 @@
+"""The arguments of every command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_CONFIG = "a .yaml, .json or .toml file, or a .py file with a variable 'run'"
+_DATA = "a .yaml, .json or .toml file"
+_OVERRIDES = (
+    "key=value pairs change parts of the config: optimizer.lr=3e-4 schedules.0.every=step; "
+    "+key=value adds what is not there, ~key removes: +hooks.best={type: best, metric: val/loss} ~hooks.timer"
+)
+_OVERLAYS = "a file that is merged over the config: configs/deploy/server.yaml; several are allowed, later ones win"
+_IMPORTS = "a prefix of modules that `type: module:name` may import from, besides the config's own `imports:`"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of ``treenail``."""
+    whole = argparse.ArgumentParser(prog="treenail", description="Train PyTorch models from checked configs.")
+    whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = _Commands(whole)
+    _train(commands)
+    _test(commands)
+    _check(commands)
+    _config(commands)
+    _freeze(commands)
+    _schema(commands)
+    _template(commands)
+    _export(commands)
+    commands.add(
+        "adapters",
+        "list ports and adapters",
+        "List every port, its adapters by the names a config uses, and whether each is ready here or what to install.",
+    )
+    _completion(commands, whole)
+    return whole
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"treenail {version('treenail')}")
+        parser.exit()
+
+
+class _Commands:
+    def __init__(self, parser: argparse.ArgumentParser, dest: str = "command", metavar: str = "COMMAND") -> None:
+        self.parsers = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
+
+    def add(self, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+        command = self.parsers.add_parser(
+            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        return command
+
+
+def _add_sources(command: argparse.ArgumentParser, config: str) -> None:
+    """Add what says where a config comes from."""
+    command.add_argument("config", type=Path, help=config)
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_overlays(command)
+    _add_imports(command)
+
+
+def _add_overlays(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS
+    )
+
+
+def _add_imports(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--allow-import", dest="imports", action="append", default=[], metavar="PREFIX", help=_IMPORTS)
+
+
+def _train(commands: _Commands) -> None:
+    train = commands.add(
+        "train",
+        "train a model",
+        "Train the run that a config describes, then test it if the config has a test.\n\n"
+        "Checkpoints, curves and logs go to the work directory. Ctrl-C and SIGTERM stop at the next step,\n"
+        "with a checkpoint; --resume goes on from the latest one, exactly where the run stood.",
+    )
+    _add_sources(train, _CONFIG)
+    train.add_argument(
+        "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+    train.add_argument(
+        "--checkpoint", metavar="NAME", help="with --resume: another one than the latest: best, step-00000200"
+    )
+    train.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="resume although the config changed in a way that changes the result",
+    )
+
+
+def _test(commands: _Commands) -> None:
+    test = commands.add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
+    _add_sources(test, "the config the checkpoint was trained with")
+    test.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
+    )
+
+
+def _check(commands: _Commands) -> None:
+    check = commands.add(
+        "check",
+        "check configs",
+        "Check configs and build nothing.\n\n"
+        "Every mistake is a line 'file:line:column: path: message', all mistakes at once; exit code 2 if there is one.",
+    )
+    check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=_CONFIG)
+    check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)
+    _add_overlays(check)
+    _add_imports(check)
+    check.add_argument(
+        "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
+    )
+    check.add_argument(
+        "--mypy",
+        action="store_true",
+        help="let mypy --strict check them too, YAML as the Python that freeze prints; directories are searched",
+    )
+
+
+def _config(commands: _Commands) -> None:
+    config = commands.add("config", "show or edit a config", "Show a config as one file, or edit a config file.")
+    parts = _Commands(config, "subcommand", "WHAT")
+    show = parts.add(
+        "show",
+        "print a config as one file",
+        "Print a config as one file: bases, overlays and overrides in it, secrets covered.",
+    )
+    show.add_argument("config", type=Path, help=_DATA)
+    show.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    _add_overlays(show)
+    show.add_argument("--format", choices=["yaml", "json", "toml"], default="yaml", help="of the text (default: yaml)")
+    show.add_argument("--out", type=Path, metavar="FILE", help="write it to a file, with its secrets, instead")
+    change = parts.add(
+        "set",
+        "edit a config file",
+        "Edit a config file in place: comments, order and layout of the rest stay.\n\n"
+        "An edit that would make a mistake is refused.",
+    )
+    change.add_argument("config", type=Path, help=_DATA)
+    change.add_argument("overrides", nargs="+", metavar="key=value", help=_OVERRIDES)
+    change.add_argument("--force", action="store_true", help="write it although it has mistakes then")
+
+
+def _freeze(commands: _Commands) -> None:
+    freeze = commands.add(
+        "freeze",
+        "print a config as typed Python",
+        "Print the typed Python that describes the same run as a config; mypy --strict accepts it.",
+    )
+    _add_sources(freeze, _DATA)
+
+
+def _schema(commands: _Commands) -> None:
+    schema = commands.add(
+        "schema",
+        "write the JSON Schema of a config",
+        "Write the JSON Schema of a run, with every component that is installed here, for an editor's YAML\n"
+        "language server.",
+    )
+    schema.add_argument("--out", type=Path, metavar="FILE", help="where to; printed if not given")
+    schema.add_argument("--component", metavar="NAME", help="of one component instead of a run")
+    _add_imports(schema)
+
+
+def _template(commands: _Commands) -> None:
+    template = commands.add(
+        "template",
+        "print a component's YAML skeleton",
+        "Print a component as commented YAML: every parameter with what it takes, its default and its description.",
+    )
+    template.add_argument(
+        "name", metavar="NAME", help="`run`, or a component: adamw, loss:l1_loss, package.module:Class"
+    )
+    _add_imports(template)
+
+
+def _export(commands: _Commands) -> None:
+    export = commands.add(
+        "export",
+        "export a checkpoint's model",
+        "Export the model of a checkpoint. The artefact is compared with the model and only then published.",
+    )
+    _add_sources(export, "the config the checkpoint was trained with")
+    export.add_argument("--checkpoint", type=Path, required=True, metavar="P", help="as for test")
+    export.add_argument(
+        "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the artefact")
+
+
+def _completion(commands: _Commands, whole: argparse.ArgumentParser) -> None:
+    completion = commands.add(
+        "completion",
+        "print a shell's completion script",
+        'Print a completion script: eval "$(treenail completion bash)" in ~/.bashrc.',
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    complete = commands.parsers.add_parser("complete")  # asked by the scripts; without help=, the help does not list it
+    complete.add_argument("words", nargs="*")
+    complete.add_argument("--line")
+    complete.set_defaults(parser=whole, debug=False)
