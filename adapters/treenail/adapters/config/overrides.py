@@ -30,13 +30,13 @@ class Override(NamedTuple):
         text: As it was written.
         action: ``add`` is ``+``, ``remove`` is ``~``.
         parts: The key, taken apart at its dots.
-        value: What it sets; its data is None for ``~``.
+        value: What it sets; None for ``~``.
     """
 
     text: str
     action: Literal["set", "add", "remove"]
     parts: tuple[str, ...]
-    value: Document
+    value: object
 
     @property
     def where(self) -> str:
@@ -59,9 +59,16 @@ def parse_override(text: str) -> Override:
     if not all(parts) or (not equals and action != "remove"):
         raise InvalidConfigError([Mistake(where, "", "write key=value, for example optimizer.lr=3e-4")])
     try:
-        return Override(text, action, parts, parse_value(value, where))
+        return Override(text, action, parts, _unmarked(parse_value(value, where).data))
     except InvalidConfigError as error:
         raise InvalidConfigError([Mistake(where, "", mistake.message) for mistake in error.mistakes]) from None
+
+
+def _unmarked(value: object) -> object:
+    """Return a value without places: the override's text is short enough to be one."""
+    if isinstance(value, dict):
+        return Map({key: _unmarked(item) for key, item in value.items()})
+    return Seq(_unmarked(item) for item in value) if isinstance(value, list) else value
 
 
 def apply_overrides(
@@ -133,11 +140,11 @@ def _edit(data: object, override: Override) -> Edit:
             break
         node = node[key]  # type: ignore[index]  # a list has an int key here, a dict any
     else:
-        if override.action == "add" and isinstance(node, list) and not isinstance(override.value.data, list):
+        if override.action == "add" and isinstance(node, list) and not isinstance(override.value, list):
             path = (*path, len(node))
     if override.action == "remove":
         return Edit(path, action="remove")
-    return Edit(path, override.value.data, "add" if override.action == "add" else "set")
+    return Edit(path, override.value, "add" if override.action == "add" else "set")
 
 
 class _Change:
@@ -162,7 +169,7 @@ class _Change:
         return self._change(node, path, created)
 
     def _change(self, node: object, path: TreePath, created: TreePath | None) -> TreePath:
-        action, part, value = self._override.action, self._override.parts[-1], self._override.value.data
+        action, part, value = self._override.action, self._override.parts[-1], self._override.value
         if action == "add" and isinstance(node, list) and part == str(len(node)):
             return self._append(node, path)
         key = _key(node, part, path)
@@ -196,7 +203,7 @@ class _Change:
         return f"{f'{guess}; ' if guess else ''}write '+{self._override.text}' to add it"
 
     def _append(self, items: list[object], path: TreePath) -> TreePath:
-        items.append(self._override.value.data)
+        items.append(self._override.value)
         if isinstance(items, Seq) and len(items.marks) == len(items) - 1:
             items.marks.append(Mark(self._override.where))
         return (*path, len(items) - 1)

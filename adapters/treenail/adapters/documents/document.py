@@ -134,11 +134,15 @@ class Document:
         """Return the mark of a place, or of the nearest part around it; and whether it is of the very place."""
         mark, exact, node = self.mark, True, self.data
         for part in path:
-            inner = _mark_in(node, part)
-            exact = inner is not None
-            if inner is None:
+            if isinstance(node, dict):
+                there = part in node
+            else:
+                there = isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
+            inner = _mark_in(node, part) if there else None
+            mark, exact = inner or mark, inner is not None
+            if not there:
                 break
-            mark, node = inner, node[part]  # type: ignore[index]  # _mark_in found the part in it
+            node = node[part]  # type: ignore[index]  # it is there
         return mark, exact
 
     def locate(self, path: TreePath, *, key: bool = False) -> str:
@@ -149,10 +153,8 @@ class Document:
 
 def _mark_in(node: object, part: str | int) -> Mark | None:
     if isinstance(node, Map):
-        return node.marks.get(part) if part in node else None
-    if isinstance(node, Seq) and isinstance(part, int) and 0 <= part < min(len(node), len(node.marks)):
-        return node.marks[part]
-    return None
+        return node.marks.get(part)
+    return node.marks[part] if isinstance(node, Seq) and isinstance(part, int) and part < len(node.marks) else None
 
 
 def dotted(path: TreePath) -> str:
