@@ -57,10 +57,13 @@ class Namespace(NamedTuple):
     base: str | None = None
     match: str = ".*"
 
-    def members(self) -> dict[str, Callable[..., object]]:
-        """Import the module and return its eligible components by name."""
+    def members(self, only: str | None = None) -> dict[str, Callable[..., object]]:
+        """Import the module and return its eligible components by name, or the one of a name."""
         module = importlib.import_module(self.module)
-        names = [name for name in dir(module) if name[0] != "_" and re.fullmatch(self.match, name)]
+        pattern = re.compile(rf"(?!_)(?:{self.match})")
+        names = [
+            name for name in ([only] if only else dir(module)) if pattern.fullmatch(name) and hasattr(module, name)
+        ]
         found = {name: getattr(module, name) for name in names}
         if self.base is not None:
             base = import_target(self.base)
@@ -192,7 +195,7 @@ class Registry(Generic[T]):
             return import_target(adapter.target)
         if ":" not in name:
             for namespace in self._namespaces:
-                member = namespace.members().get(name)
+                member = namespace.members(name).get(name)
                 if member is not None:
                     return member  # type: ignore[return-value]  # the namespace's base is the port's type
         mend = did_you_mean(name, self.names()) or (

@@ -262,7 +262,7 @@ class Derivation:
         if whole and all(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
             if len(parameters) == 2:  # (*args, **kwargs): what it takes stands in its overload
                 parameters = list(inspect.signature(whole[0]).parameters.values())[1:]
-            hints = _hints(whole[0]) | hints
+            hints = {**_hints(whole[0]), **hints}
         described = self._descriptions(target)
         return tuple(self._field(each, hints, described, target) for each in parameters)
 
@@ -295,7 +295,7 @@ class Derivation:
     def _struct_fields(self, kind: object) -> tuple[Field, ...]:
         described = self._descriptions(kind)
         fields = []
-        for each in msgspec.structs.fields(cast(type[msgspec.Struct], kind)):
+        for each in struct_fields(cast(type[msgspec.Struct], kind)):
             has_factory = each.default_factory is not msgspec.NODEFAULT
             default = None if each.required else each.default_factory() if has_factory else each.default
             fields.append(
@@ -389,7 +389,22 @@ def _names_parameters(overload: Callable[..., object]) -> bool:
     )
 
 
-def _hints(function: object) -> dict[str, object]:
+@functools.lru_cache(maxsize=256)  # each use resolves all annotations anew
+def struct_fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a Struct."""
+    return msgspec.structs.fields(kind)
+
+
+def _hints(function: object) -> Mapping[str, object]:
+    return _cached_hints(function) if _hashable(function) else _resolved_hints(function)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_hints(function: object) -> Mapping[str, object]:
+    return _resolved_hints(function)
+
+
+def _resolved_hints(function: object) -> Mapping[str, object]:
     try:
         return dict(get_type_hints(function, include_extras=True))
     except (NameError, TypeError, AttributeError, SyntaxError):

@@ -11,6 +11,7 @@ import torch
 from typing_extensions import is_typeddict
 
 from treenail.adapters.config.catalog import Catalog
+from treenail.adapters.config.derive import struct_fields
 from treenail.adapters.config.form import Form, form_of
 from treenail.adapters.config.schema import (
     ANYTHING,
@@ -54,7 +55,7 @@ class Making:
         if is_typeddict(kind):
             return fields
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            names = {each.encode_name: each.name for each in msgspec.structs.fields(kind)}
+            names = {each.encode_name: each.name for each in struct_fields(kind)}
             fields = {names[name]: value for name, value in fields.items()}
         if inside and any(_holds_spec(value) for value in fields.values()):
             return Spec(kind, kwargs=fields)

@@ -97,6 +97,7 @@ class Document:
 
     Attributes:
         overrides: What replaced parts of the file, by path: texts for messages.
+        may_refer: Whether a text in it may hold a reference like ``${env:HOME}``; a reader may know that none does.
         created: Places that an override without ``+`` made new, and what to write instead.
     """
 
@@ -112,6 +113,7 @@ class Document:
         self.mark = mark or Mark(source)
         self.overrides: dict[TreePath, str] = {}
         self.created: dict[TreePath, str] = {}
+        self.may_refer = True
         self._originals = originals or {}
 
     @property

@@ -94,7 +94,7 @@ class _Loader:
         document = read_document(path, tuples=self._tuples)
         data, mark = document.data, document.mark
         if not isinstance(data, Map):
-            return _Loaded(self._resolved(path, data, mark, under), mark)
+            return _Loaded(self._resolved(document, data, path, under), mark)
         own = Map(data, data.marks)
         bases: Map | None = None
         if BASE_KEY in own:
@@ -104,14 +104,16 @@ class _Loader:
         visible = bases if under is None else under if bases is None else _merged(under, bases)
         if visible is not None and self.deletes:
             visible = _without_delete(visible)
-        resolved = _keys_of(self._resolved(path, own, mark, visible), mark, "a config")
+        resolved = _keys_of(self._resolved(document, own, path, visible), mark, "a config")
         self._check_reserved(resolved, mark)
         return _Loaded(resolved if bases is None else _merged(bases, resolved), mark)
 
-    def _resolved(self, path: Path, data: object, mark: Mark, bases: Map | None) -> object:
+    def _resolved(self, document: Document, data: object, path: Path, bases: Map | None) -> object:
+        if not document.may_refer:
+            return data
         no_bases = "this file has no bases; name them at its top: _base_: other.yaml"
         references = References(path, self._environment, bases, no_bases, self._spent)
-        found, _ = references.resolve(data, mark)
+        found, _ = references.resolve(data, document.mark)
         if references.mistakes:
             raise InvalidConfigError(references.mistakes)
         return found

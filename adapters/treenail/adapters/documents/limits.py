@@ -11,6 +11,7 @@ from treenail.adapters.documents.lines import Lines
 from treenail.kernel import ConfigError
 
 MAX_BYTES: Final = 2_000_000
+MAX_WRITTEN: Final = 10_000_000
 MAX_DEPTH: Final = 100
 MAX_VALUES: Final = 100_000
 MAX_SCALAR: Final = 1_000_000

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from treenail.adapters.documents.document import Map, Mark, Mistake, Seq, TreePath, dotted
 from treenail.adapters.documents.limits import (
-    MAX_BYTES,
     MAX_DEPTH,
     MAX_SCALAR,
     MAX_VALUES,
+    MAX_WRITTEN,
     TOO_DEEP,
     TOO_LONG,
     RefusedValueError,
@@ -247,9 +247,9 @@ class References:
         self._spent.characters += characters
         if self._spent.values > MAX_VALUES:
             raise _RefusedReferenceError(f"references copy more than {MAX_VALUES:,} values; keep data out of configs")
-        if self._spent.characters > MAX_BYTES:
+        if self._spent.characters > MAX_WRITTEN:
             raise _RefusedReferenceError(
-                f"references write more than {MAX_BYTES:,} characters; keep data out of configs"
+                f"references write more than {MAX_WRITTEN:,} characters; keep data out of configs"
             )
 
 

@@ -53,7 +53,9 @@ def parse_yaml(text: str, source: str, *, tuples: bool = False) -> Document:
     next_event = None if _is_odd(text) else _libyaml_events(text)
     if next_event is not None:
         try:
-            return Composer(next_event, source, resolver).document()
+            found = Composer(next_event, source, resolver).document()
+            found.may_refer = any(sign in text for sign in ("${", "{{", "\\"))  # an escape can write a brace
+            return found
         except YAMLError:
             pass  # ruamel.yaml's parser decides, and finds the words
     return _read_in_python(text, source, resolver)
