@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -140,3 +140,59 @@ def test_a_python_config_without_a_run_says_so(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigError) as caught:
         load_run(path)
     assert message in str(caught.value)
+
+
+class Stages:
+    def __init__(self, block: Head | None = None, *stages: int) -> None:
+        self.block, self.stages = block, stages
+
+
+class Factory:
+    def __init__(self, head: Spec[Head]) -> None:
+        self.head = head
+
+
+class Pair(NamedTuple):
+    """Two heads."""
+
+    first: Head
+    second: Head
+
+
+class Paired:
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+
+
+class Anyone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    it: Spec[object]
+
+
+def anyone(target: type, arguments: dict[str, object]) -> Anyone:
+    catalog = Catalog()
+    catalog.registry("module").register(target)
+    catalog.registry("module").register(Head)
+    return convert(Document("x.yaml", {"it": {"type": target.__name__, **arguments}}), Anyone, catalog)
+
+
+def test_what_python_passes_by_position_must_be_written() -> None:
+    with pytest.raises(
+        InvalidConfigError, match="Stages takes 'block' before 'stages'; write it, too, for example None"
+    ):
+        anyone(Stages, {"stages": [1, 2]})
+    built = anyone(Stages, {"block": None, "stages": [1, 2]}).it.build()
+    assert vars(built) == {"block": None, "stages": (1, 2)}
+    assert vars(anyone(Stages, {"stages": []}).it.build()) == {"block": None, "stages": ()}
+
+
+def test_a_parameter_for_a_spec_is_refused_for_nested_components_are_built() -> None:
+    with pytest.raises(InvalidConfigError, match="nested components are built first, so no Spec can be given"):
+        anyone(Factory, {"head": {"type": "Head", "classes": 1}})
+
+
+def test_components_inside_a_record_inside_a_component_are_built() -> None:
+    heads = {name: {"type": "Head", "classes": number} for number, name in enumerate(("first", "second"))}
+    built = anyone(Paired, {"pair": heads}).it.build()
+    assert vars(built) == {"pair": Pair(Head(0), Head(1))}
+    with pytest.raises(InvalidConfigError, match="Pair needs 'second', which is missing"):
+        anyone(Paired, {"pair": {"first": heads["first"]}})

@@ -126,3 +126,12 @@ def test_a_late_component_fills_its_value_in_where_it_is_awaited() -> None:
     assert outer.build(3) == {"inner": kept}
     assert pickle.loads(pickle.dumps(AWAITED)) is AWAITED
     assert copy.deepcopy(AWAITED) is AWAITED
+
+
+@pytest.mark.parametrize("kind", ["StepLR, step_size: 1", "ChainedScheduler, schedulers: [{type: LinearLR}]"])
+def test_what_comes_from_the_run_is_not_written(catalog: Catalog, kind: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        load(catalog, scheduled(f"{{scheduler: {{type: {kind}, optimizer: {{type: SGD}}}}}}"))
+    (mistake,) = caught.value.mistakes
+    assert mistake.path == "schedules[0].scheduler.optimizer"
+    assert mistake.message == "'optimizer' comes from the run; leave it out"

@@ -153,7 +153,7 @@ def test_what_is_refused_is_told_with_its_place_and_all_at_once(text: str, messa
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---", "---\n...\n"])
 def test_a_file_without_content_is_empty(text: str) -> None:
-    with pytest.raises(ConfigError, match="the file is empty; a run needs"):
+    with pytest.raises(ConfigError, match="the file is empty; `treenail template run`"):
         parse_yaml(text, "x")
 
 

@@ -320,10 +320,17 @@ class Checker:
             problem = "'type' is missing" if "type" not in value else f"'type' must be a name, got {shown_value(name)}"
             place = (*path, "type") if "type" in value else path
             return self.wrong(place, f"{problem}; write type: NAME of {a(slot.name)}{self._mend_missing(value)}")
+        if slot.form == "spec" and self._inside:
+            message = f"nested components are built first, so no Spec can be given; annotate this with {slot.name}"
+            return self.wrong(path, message)
         before = self._shared, self._scope, self._inside
         self._scope = self._scope_of(value)
         shared = shared_by(slot) if slot.form == "late" else self._shared
         form = self._form(value, name, slot, path, shared)
+        from_run = form is not None and slot.form == "late" and any(each.name == shared for each in form.schema.fields)
+        if shared is not None and shared in value and from_run:
+            self.wrong((*path, shared), f"'{shared}' comes from the run; leave it out", key=True)
+            form = None
         found: object = WRONG
         if form is not None:
             self._shared, self._inside = shared, True

@@ -298,6 +298,8 @@ def _core_name(tag: str) -> str | None:
 
 
 def _tag_refused(tag: str) -> str:
+    if tag == "!required":  # what templates put where there is no default
+        return "a value is required here; write it in the place of !required"
     return f"the tag {_short(tag)} is not allowed, tags can name code; write plain values"
 
 

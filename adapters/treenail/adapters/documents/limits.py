@@ -81,9 +81,7 @@ def too_large(source: str) -> ConfigError:
 
 def empty_file(source: str) -> ConfigError:
     """Return the error for a file without content."""
-    return ConfigError(
-        "the file is empty", where=source, mend="a run needs at least model, loss, optimizer, train, loop"
-    )
+    return ConfigError("the file is empty", where=source, mend="`treenail template run` prints a config to begin with")
 
 
 def checked_text(text: str) -> str:
