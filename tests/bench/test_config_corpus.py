@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from scripts.benchmarks._config_corpus import CONFIGS, FOLDER, PLACE, Case, mistakes, variations
 from scripts.benchmarks._config_speed import large_config
 
-from treenail.adapters.config import Catalog, load_run
+from treenail.adapters.config import Catalog, InvalidConfigError, Mistake, load_run
 
 MISTAKES, VARIATIONS = mistakes(), variations()
 EVERY = [*MISTAKES, *VARIATIONS]
@@ -94,3 +94,31 @@ def test_the_large_config_has_200_components_and_is_right(tmp_path: Path, catalo
     text = large_config()
     assert text.count("type: ") == 200
     load(Case("large", "variation", "large", "digits", text), tmp_path, catalog)
+
+
+def place_is_right(case: Case, mistake: Mistake, folder: Path) -> bool:
+    if case.override is not None:
+        return case.override in mistake.where
+    source, line, column = mistake.where.rsplit(":", 2)
+    if source != str(folder / f"{case.base}.yaml"):
+        return False
+    return (int(line), int(column)) in case.places if case.places else int(line) in case.lines
+
+
+def test_all_but_undeclared_mistakes_are_caught_before_building_at_their_places(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    """What is left over are values that no signature declares to be wrong."""
+    missed = []
+    for case in MISTAKES:
+        folder = tmp_path / case.id.replace("/", "-")
+        folder.mkdir()
+        try:
+            load(case, folder, catalog)
+        except InvalidConfigError as error:
+            if not any(place_is_right(case, mistake, folder) for mistake in error.mistakes):
+                missed.append((case.id, str(error)))
+        else:
+            missed.append((case.id, "not refused"))
+    assert {name.partition("/")[0] for name, _ in missed} == {"value-that-no-signature-declares-wrong"}, missed
+    assert len(missed) / len(MISTAKES) <= 0.02
