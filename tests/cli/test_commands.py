@@ -239,7 +239,8 @@ def test_overrides_may_stand_anywhere(treenail: Command) -> None:
     ("arguments", "message"),
     [
         (["train", CONFIG, "optimizer.lr=-1"], "AdamW could not be built: ValueError: Invalid learning rate: -1.0"),
-        (["train", CONFIG, "device=cud"], "the device 'cud' cannot be used"),
+        (["train", CONFIG, "device=cud"], "device: expected 'str' matching regex"),
+        (["train", CONFIG, "device=cuda:63"], "the device 'cuda:63' cannot be used"),
         (
             ["train", CONFIG, "--work-dir", "file/below"],
             "file/below: the work directory cannot be written: Not a directory",

@@ -110,7 +110,6 @@ def test_overrides_are_typed_by_the_schema(catalog: Catalog) -> None:
     run = load_run(
         DIGITS,
         [
-            "device=0",
             "optimizer.weight_decay=1",
             "schedules.0.metric=12",
             "schedules.0.every=epoch",
@@ -118,7 +117,6 @@ def test_overrides_are_typed_by_the_schema(catalog: Catalog) -> None:
         ],
         catalog,
     )
-    assert run.device == "0"
     assert run.optimizer.kwargs["weight_decay"] == 1.0
     assert run.schedules[0].metric == "12"
 

@@ -35,6 +35,9 @@ class Dataset(Protocol):
         ...
 
 
+_DEVICE = r"^(auto|(cpu|cuda|mps|xpu|meta|hpu|mtia|xla|ipu|vulkan|maia|privateuseone)(:[0-9]+)?)$"
+
+
 class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dataset and how it is drawn.
 
@@ -140,7 +143,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vis: Mapping[str, Late[Path, VisBackend] | None] = {}
     checkpoints: Checkpoints = Checkpoints()
     seed: Annotated[int, Meta(ge=0)] = 0
-    device: str = "auto"
+    device: Annotated[str, Meta(pattern=_DEVICE)] = "auto"
     threads: Annotated[int, Meta(ge=1)] | None = None
     imports: tuple[str, ...] = ()
     custom_imports: tuple[str, ...] | CustomImports = ()

@@ -58,7 +58,9 @@ class Namespace(NamedTuple):
     match: str = ".*"
 
     def members(self, only: str | None = None) -> dict[str, Callable[..., object]]:
-        """Import the module and return its eligible components by name, or the one of a name."""
+        """Import the module and return its eligible components by name, or the one of a name; none if it is not here."""
+        if not _is_installed(self.module):
+            return {}
         module = importlib.import_module(self.module)
         pattern = re.compile(rf"(?!_)(?:{self.match})")
         names = [

@@ -6,11 +6,12 @@ every file and package that it may depend on is unchanged, and only to check: wh
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import site
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -20,13 +21,13 @@ from msgspec import Struct
 from treenail.adapters.config.catalog import Catalog, Names
 from treenail.adapters.config.load import Checked, Source, check_document, read_source
 from treenail.adapters.config.schema import ComponentSchema, RecordSchema, Schemas
-from treenail.kernel import Adapter, MissingDependencyError, Namespace, RegistryError, TreenailError, did_you_mean, mix
+from treenail.kernel import Adapter, MissingDependencyError, Namespace, RegistryError, did_you_mean, mix
 
 _FORMAT: Final = 1
 
 
-class NotStoredError(TreenailError):
-    """Something is asked that only an import can answer."""
+class NotStoredError(Exception):
+    """Something is asked that only an import can answer; never shown, so it is none of our errors."""
 
 
 class Stored(Struct):
@@ -40,7 +41,7 @@ class Stored(Struct):
         namespaces: (package, declaration) of each namespace.
         members: Keys of the schemas of the namespaces' members, by port and name.
         targets: Keys of the schemas of adapters and imported components, by ``module:attribute``.
-        modules: Modules whose registered components are among the adapters or members.
+        origins: The files of the packages that these lie in, by name; another one may have come before it.
         schemas: The schemas.
     """
 
@@ -51,7 +52,7 @@ class Stored(Struct):
     namespaces: list[tuple[str, Namespace]]
     members: dict[str, dict[str, str]]
     targets: dict[str, str]
-    modules: list[str]
+    origins: dict[str, str]
     schemas: Schemas
 
 
@@ -72,9 +73,8 @@ class StoredNames(Names):
         return self._schema(self._stored.targets.get(name))
 
     def import_components(self, module: str) -> None:
-        """Do nothing: what the module registers was stored with it."""
-        if module not in self._stored.modules:
-            _ask()
+        """Ask for an import: what a module registers is for one config, and not stored."""
+        _ask()
 
     def record(self, key: str) -> RecordSchema:
         """Return the schema of a record."""
@@ -131,11 +131,23 @@ class ConfigChecker:
             InvalidConfigError: Everything that is wrong in the config.
             ConfigError: The file cannot be read.
         """
+        path, modules = list(sys.path), set(sys.modules)
+        try:
+            return self._check(source)
+        finally:  # another config may have a module of the same name beside it
+            sys.path[:] = path
+            folder = str(source.path.absolute().parent) + os.sep
+            for name in set(sys.modules) - modules:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+                    del sys.modules[name]
+
+    def _check(self, source: Source) -> Checked:
         document, rules = read_source(source)
         data = document.data if isinstance(document.data, dict) else {}
-        imports = bool(data.get("imports") or source.imports)
+        registers = bool(data.get("custom_imports"))
+        imports = registers or bool(data.get("imports") or source.imports)
         folders = (Path.cwd(), source.path.absolute().parent) if imports else ()
-        if not document.has_originals and not self._fresh:
+        if not (document.has_originals or registers or self._fresh):
             if folders not in self._stored:
                 self._stored[folders] = load_stored(folders)
             stored = self._stored[folders]
@@ -144,13 +156,14 @@ class ConfigChecker:
                     return check_document(document, rules, stored, source.imports)
             except NotStoredError:
                 del self._stored[folders]
-        registers = bool(data.get("custom_imports"))  # what it registers is for this config alone
-        catalog = Catalog(described=True) if registers or self._catalog is None else self._catalog
-        self._catalog = self._catalog if registers else catalog
+        # What a config imports is for this config alone.
+        catalog = Catalog(described=True) if imports or self._catalog is None else self._catalog
+        self._catalog = self._catalog if imports else catalog
         try:
             return check_document(document, rules, catalog, source.imports)
         finally:
-            store(catalog, folders)
+            if not registers:
+                store(catalog, folders)
 
 
 def load_stored(folders: Sequence[Path]) -> StoredNames | None:
@@ -164,7 +177,7 @@ def load_stored(folders: Sequence[Path]) -> StoredNames | None:
     except (OSError, msgspec.DecodeError):
         return None
     right = stored.format == _FORMAT and stored.environment == environment() and stored.files == _stamps(stored.files)
-    return StoredNames(stored) if right else None
+    return StoredNames(stored) if right and stored.origins == _origins(stored.origins) else None
 
 
 def store(catalog: Catalog, folders: Sequence[Path]) -> None:
@@ -189,18 +202,23 @@ def store(catalog: Catalog, folders: Sequence[Path]) -> None:
             except (RegistryError, MissingDependencyError):
                 continue  # a broken adapter is reported when it is named
     catalog.derivation.record(_run_struct())
+    packages = {target.partition(":")[0].partition(".")[0] for target in targets} - {"torch"}
     stored = Stored(
         format=_FORMAT,
         environment=environment(),
-        files=_stamps(_own_files()),
+        files=_stamps(_files_of(packages)),
         adapters=adapters,
         namespaces=namespaces,
         members=members,
         targets=targets,
-        modules=list(catalog.imported_modules),
+        origins=_origins(packages),
         schemas=catalog.schemas,
     )
-    _write(_file(folders), msgspec.msgpack.encode(stored))
+    try:
+        content = msgspec.msgpack.encode(stored)
+    except (TypeError, ValueError, OverflowError):  # a declaration of somebody's holds what cannot be stored
+        return
+    _write(_file(folders), content)
 
 
 def _run_struct() -> object:
@@ -220,13 +238,25 @@ def _site_packages() -> list[str]:
     return sorted({*folders, *(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))})
 
 
-def _own_files() -> Iterable[str]:
-    """Yield the files of the modules in this process that lie outside of Python and its site-packages."""
+def _files_of(packages: Collection[str]) -> Iterable[str]:
+    """Yield the files of modules: of some packages, and of all that lie outside of Python and its site-packages."""
     foreign = (os.path.dirname(os.__file__) + os.sep, *(f"{path}{os.sep}" for path in _site_packages()))
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and not file.startswith(foreign) and os.path.exists(file):
+        if file and (name.partition(".")[0] in packages or not file.startswith(foreign)) and os.path.exists(file):
             yield file
+
+
+def _origins(packages: Iterable[str]) -> dict[str, str]:
+    """Return which file each package would be imported from; a name without dots is found without importing it."""
+    found = {}
+    for package in packages:
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            spec = None
+        found[package] = str(spec.origin or spec.submodule_search_locations) if spec else ""
+    return found
 
 
 def _stamps(files: Iterable[str]) -> dict[str, tuple[int, int]]:

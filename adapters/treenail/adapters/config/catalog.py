@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -112,12 +113,18 @@ class Names:
         if scope and not colon and self._declares(scope, name):
             name, module, colon = f"{scope}:{name}", scope, ":"
         if colon and module not in self.scopes():
-            if not any(module == each or module.startswith(f"{each}.") for each in imports):
+            if not is_allowed(module, imports):
                 raise RegistryError(
                     f"'{name}' would import the module '{module}', which is not allowed here",
                     mend=f"add '{module.partition('.')[0]}' to `imports:` in the config if you trust it",
                 )
             found = self.imported(name)
+            owner = found.target.partition(":")[0]  # a module also holds what it imports itself: os, for example
+            if re.fullmatch(r"[\w.]+", owner) and not is_allowed(owner, imports):
+                raise RegistryError(
+                    f"'{name}' is {found.target}, which is not allowed here",
+                    mend=f"add '{owner.partition('.')[0]}' to `imports:` in the config if you trust it",
+                )
         else:
             found = self._registered(name, slot)
         if slot is not None and not self.schemas.fits(found, slot):
@@ -183,7 +190,6 @@ class Catalog(Names):
 
     Attributes:
         imported_names: Keys of the schemas of what was imported by ``module.path:attribute``.
-        imported_modules: Modules whose registries were added.
     """
 
     def __init__(
@@ -194,7 +200,6 @@ class Catalog(Names):
         self._derivation: Derivation | None = None
         self._looked_up: dict[tuple[str, str], ComponentSchema] = {}
         self.imported_names: dict[str, str] = {}
-        self.imported_modules: dict[str, None] = {}
 
     @property
     def derivation(self) -> Derivation:
@@ -245,7 +250,6 @@ class Catalog(Names):
             registry = self.registries.setdefault(declaration.port, Registry(declaration.port))
             registry.declare(declaration, module.partition(".")[0])
         self._looked_up.clear()
-        self.imported_modules[module] = None
 
     def imported(self, name: str) -> ComponentSchema:
         """Import ``module.path:attribute`` and derive its schema."""
@@ -270,6 +274,11 @@ class Catalog(Names):
         if not callable(found):
             raise ConfigError(f"'{schema.target}' is not callable")
         return found
+
+
+def is_allowed(module: str, prefixes: Iterable[str]) -> bool:
+    """Return whether a config may import a module, or from it."""
+    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def declarations() -> Sequence[tuple[str, Adapter | Namespace]]:

@@ -5,6 +5,7 @@ The same walk checks and converts. Without a `Maker` it only checks, and needs n
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
@@ -221,7 +222,7 @@ class Checker:
         key_kind = ANYTHING if from_python else kind.key  # keys of a Python config stay as they are
         found: dict[object, object] = {}
         right = True
-        around, self._scope = self._scope, self._scope_of(value)
+        around, self._scope = self._scope, self._scope_of(value, path)
         for key, item in value.items():
             if key == SCOPE and not from_python:
                 continue
@@ -245,7 +246,7 @@ class Checker:
         schema = self._names.record(kind.record)
         if not isinstance(value, dict):
             return self.wrong(path, f"expected a mapping of {schema.name}'s fields, got {shown_value(value)}")
-        around, self._scope = self._scope, self._scope_of(value)
+        around, self._scope = self._scope, self._scope_of(value, path)
         form = self._records.get(kind.record)
         if form is None:
             callee = ComponentSchema(target=kind.record, fields=schema.fields)
@@ -257,9 +258,20 @@ class Checker:
         self.visits.append(Visit(path, schema, value))
         return self._maker.record(kind.record, arguments[1], inside=self._inside) if self._maker else arguments[1]
 
-    def _scope_of(self, value: Mapping[str | int, object]) -> str | None:
+    def _scope_of(self, value: Mapping[str | int, object], path: TreePath) -> str | None:
         scope = value.get(SCOPE, self._scope)
+        if SCOPE in value and not self._originals and not self._is_package(scope):
+            known = sorted(self._names.scopes())
+            guess = did_you_mean(str(scope), known) or f"there are {', '.join(known)}"
+            self.wrong((*path, SCOPE), f"there is no package {shown_value(scope)} with adapters; {guess}")
+            return None
         return scope if isinstance(scope, str) else None
+
+    def _is_package(self, scope: object) -> bool:
+        """Return whether there is such a package; one that only has configs need not have adapters."""
+        if not isinstance(scope, str) or not scope.isidentifier():
+            return False
+        return scope in self._names.scopes() or importlib.util.find_spec(scope) is not None
 
     def _union(self, value: object, kind: OneOf, path: TreePath) -> object:
         members = kind.members
@@ -324,7 +336,7 @@ class Checker:
             message = f"nested components are built first, so no Spec can be given; annotate this with {slot.name}"
             return self.wrong(path, message)
         before = self._shared, self._scope, self._inside
-        self._scope = self._scope_of(value)
+        self._scope = self._scope_of(value, path)
         shared = shared_by(slot) if slot.form == "late" else self._shared
         form = self._form(value, name, slot, path, shared)
         from_run = form is not None and slot.form == "late" and any(each.name == shared for each in form.schema.fields)
@@ -439,7 +451,9 @@ class Checker:
         """Note a key that a component or record does not take; return the names that may have been meant."""
         mend = did_you_mean(str(name), known) or f"it takes {', '.join(known) or 'nothing'}"
         marks = given.marks if isinstance(given, Map) else {}
-        if name in marks and "type" in marks and marks[name].source != marks["type"].source and "did" not in mend:
+        sources = {marks[key].source for key in (name, "type") if key in marks}
+        from_base = len(sources) == 2 and not any(each.startswith("override ") for each in sources)
+        if from_base and "did" not in mend and not any(isinstance(part, int) for part in path):
             mend += f"; {marks['type'].source} chose the type: `_delete_: true` beside it drops what a base wrote"
         self.wrong((*path, name), f"{of} takes no '{name}'; {mend}", key=True)
         return {each for each in known if f"'{each}'" in mend}

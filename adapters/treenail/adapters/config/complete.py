@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from treenail.adapters.config.cache import NotStoredError
 from treenail.adapters.config.candidates import ANY_COMPONENT, Candidates
 from treenail.adapters.config.form import form_in_slot, shared_by
 from treenail.adapters.config.load import RUN
@@ -163,7 +164,7 @@ class _Completer:
             return None
         try:
             return self._names.resolve(name, slot, self._imports)
-        except TreenailError:
+        except (TreenailError, NotStoredError):
             return None  # the check tells what is wrong; here, nothing can be said of its parameters
 
     def _fields(

@@ -148,7 +148,7 @@ class Derivation:
         return known
 
     def record(self, kind: object) -> str:
-        """Derive the fields that a mapping gives a Struct, dataclass, NamedTuple or TypedDict; return its key."""
+        """Derive the fields that a mapping gives a Struct, NamedTuple or TypedDict; return its key."""
         key = self.key(kind)
         if key not in self.schemas.records:
             name = getattr(kind, "__name__", key)
@@ -214,7 +214,10 @@ class Derivation:
         if not isinstance(plain, type) or plain is object:
             return ANYTHING
         if issubclass(plain, Enum):
-            return Choice(tuple(member.value for member in plain), enum=self.key(plain))
+            values = tuple(member.value for member in plain)
+            if all(isinstance(value, str | int | float | None) for value in values):
+                return Choice(values, enum=self.key(plain))
+            return Choice(tuple(member.name for member in plain), enum=self.key(plain), by_name=True)
         if plain is torch.device:
             return Word("device", _DEVICES)
         if plain is torch.dtype:
@@ -463,6 +466,10 @@ def _plain(value: object) -> object:
     """Return a default as plain data; None where it is something else, which its text tells."""
     if isinstance(value, Enum):
         return _plain(value.value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # more than can be stored
+        return None
+    if isinstance(value, str) and not value.isascii() and _has_surrogates(value):
+        return None
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -472,8 +479,12 @@ def _plain(value: object) -> object:
     return None
 
 
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
 def _text(value: object) -> str:
     if isinstance(value, type) or callable(value):
         return getattr(value, "__name__", type(value).__name__)
-    text = repr(value)
+    text = ascii(value) if isinstance(value, str) and _has_surrogates(value) else repr(value)
     return type(value).__name__ if " at 0x" in text else text

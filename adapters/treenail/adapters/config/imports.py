@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from treenail.adapters.config.catalog import Names, explain
+from treenail.adapters.config.catalog import Names, explain, is_allowed
 from treenail.adapters.documents import TreePath
 from treenail.kernel import TreenailError
 
@@ -15,11 +15,6 @@ def allowed_imports(data: object) -> tuple[str, ...]:
     """Return the prefixes under ``imports:``."""
     imports = data.get("imports") if isinstance(data, dict) else None
     return tuple(each for each in imports if isinstance(each, str)) if isinstance(imports, list | tuple) else ()
-
-
-def is_allowed(module: str, prefixes: Sequence[str]) -> bool:
-    """Return whether a module may be imported."""
-    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def make_importable(folder: Path) -> None:

@@ -63,6 +63,8 @@ class Making:
 
     def leaf(self, value: object, kind: Choice | Word) -> object:
         """Return the Enum member, path, device or dtype that a leaf stands for."""
+        if isinstance(kind, Choice) and kind.by_name:
+            return getattr(self._objects[kind.enum or ""], str(value))
         if isinstance(kind, Choice):
             return cast(Callable[..., object], self._objects[kind.enum])(value) if kind.enum else value  # an Enum
         text = str(value)

@@ -16,6 +16,7 @@ from treenail.adapters.documents import (
     TreePath,
     dotted,
     parse_value,
+    resolve_references,
 )
 from treenail.kernel import did_you_mean
 
@@ -59,7 +60,7 @@ def parse_override(text: str) -> Override:
     if not all(parts) or (not equals and action != "remove"):
         raise InvalidConfigError([Mistake(where, "", "write key=value, for example optimizer.lr=3e-4")])
     try:
-        return Override(text, action, parts, _unmarked(parse_value(value, where).data))
+        return Override(text, action, parts, _unmarked(resolve_references(parse_value(value, where))))
     except InvalidConfigError as error:
         raise InvalidConfigError([Mistake(where, "", mistake.message) for mistake in error.mistakes]) from None
 
@@ -220,7 +221,8 @@ class _Change:
             if isinstance(node, Seq) and node.marks:
                 del node.marks[key]
         else:
-            raise LookupError(f"there is no '{dotted(place)}' to remove{_mend(key, node)}")
+            defaults = self._defaults.get(str(place[0]), ()) if len(place) == 2 else ()
+            raise LookupError(f"there is no '{dotted(place)}' to remove{_mend(key, node, defaults)}")
 
     def _put(self, node: object, key: int | str, value: object) -> None:
         node[key] = value  # type: ignore[index]  # a list has an int key here, a dict any
@@ -271,6 +273,7 @@ def _names(item: object) -> list[str]:
     ]
 
 
-def _mend(key: object, node: object) -> str:
-    mend = did_you_mean(str(key), [str(each) for each in node]) if isinstance(node, dict) else None
+def _mend(key: object, node: object, defaults: Sequence[str] = ()) -> str:
+    known = [*(str(each) for each in node), *defaults] if isinstance(node, dict) else []
+    mend = did_you_mean(str(key), known)
     return f"; {mend}" if mend else ""

@@ -8,7 +8,7 @@ from typing import Final
 
 from treenail.adapters.config.check import Rules, Visit
 from treenail.adapters.config.schema import ComponentSchema
-from treenail.adapters.documents import TreePath
+from treenail.adapters.documents import Map, TreePath
 from treenail.kernel import did_you_mean
 
 DEFAULTS: Final = {
@@ -31,7 +31,7 @@ def rules_of_run(data: object) -> Rules:
 def _entries(data: object, section: str) -> Iterator[str]:
     entries = data.get(section) if isinstance(data, dict) else None
     for name, entry in entries.items() if isinstance(entries, dict) else ():
-        if entry is not None:
+        if entry is not None or (isinstance(entries, Map) and name in entries.removed):
             yield str(name)
 
 

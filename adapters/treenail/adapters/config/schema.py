@@ -30,10 +30,12 @@ class Choice(Struct, frozen=True, tag_field="kind", tag="choice"):
     Args:
         values: What may be written.
         enum: Key of the Enum that a value is turned into, if it is one.
+        by_name: Whether the words are the names of its members, for its values cannot be written.
     """
 
     values: tuple[Plain, ...]
     enum: str | None = None
+    by_name: bool = False
 
 
 class Word(Struct, frozen=True, tag_field="kind", tag="word"):
@@ -76,7 +78,7 @@ class MapOf(Struct, frozen=True, tag_field="kind", tag="map"):
 
 
 class RecordOf(Struct, frozen=True, tag_field="kind", tag="record"):
-    """A mapping with fixed fields: a msgspec Struct, dataclass, NamedTuple or TypedDict, by its key."""
+    """A mapping with fixed fields: a msgspec Struct, NamedTuple or TypedDict, by its key."""
 
     record: str
 

@@ -14,7 +14,7 @@ from treenail.adapters.documents.document import (
 from treenail.adapters.documents.dump import describe_document, dump_document
 from treenail.adapters.documents.edit import Edit, edit_document, replace_text
 from treenail.adapters.documents.files import Format, parse_document, read_document, read_text
-from treenail.adapters.documents.inheritance import load_document
+from treenail.adapters.documents.inheritance import load_document, resolve_references
 from treenail.adapters.documents.json import parse_json
 from treenail.adapters.documents.secrets import is_secret, mask
 from treenail.adapters.documents.toml import parse_toml
@@ -46,4 +46,5 @@ __all__ = [
     "read_document",
     "read_text",
     "replace_text",
+    "resolve_references",
 ]

@@ -40,15 +40,21 @@ class Mark(NamedTuple):
 
 
 class Map(dict[str | int, object]):
-    """A mapping whose entries know where they were written; entries without a mark have their parent's place."""
+    """A mapping whose entries know where they were written; entries without a mark have their parent's place.
 
-    __slots__ = ("marks",)
+    Attributes:
+        marks: The place of each entry.
+        removed: Keys whose inherited value a null took the place of.
+    """
+
+    __slots__ = ("marks", "removed")
 
     def __init__(
         self, entries: Mapping[str | int, object] | None = None, marks: Mapping[str | int, Mark] | None = None
     ) -> None:
         super().__init__(entries or {})
         self.marks: dict[str | int, Mark] = dict(marks or {})
+        self.removed: frozenset[str | int] = frozenset()
 
 
 class Seq(list[object]):

@@ -57,6 +57,20 @@ def load_document(
         raise ConfigError("the config is nested too deeply", where=str(path)) from None
 
 
+def resolve_references(document: Document) -> object:
+    """Return the data of a document that is no file, such as a value on the command line, without references.
+
+    Raises:
+        InvalidConfigError: A variable is not set, or a reference has no meaning outside of a file.
+    """
+    why = "there are no bases on the command line"
+    references = References(Path(document.source), os.environ, None, why, Spent())
+    found, _ = references.resolve(document.data, document.mark)
+    if references.mistakes:
+        raise InvalidConfigError(references.mistakes)
+    return found
+
+
 def _installed(path: Path) -> tuple[Path, str | None]:
     """Return the file that ``package::path`` names, and the package; another path as it is."""
     if "::" not in str(path) or path.exists():
@@ -221,8 +235,11 @@ def _merged(below: Map, above: Map) -> Map:
     if above.get(DELETE_KEY) is True:
         return above
     merged = Map(below, below.marks)
+    merged.removed = below.removed | above.removed
     for key, value in above.items():
         old = merged.get(key)
+        if value is None and old is not None:
+            merged.removed |= {key}
         merged[key] = _merged(old, value) if isinstance(old, Map) and isinstance(value, Map) else value
         if key in above.marks:
             merged.marks[key] = above.marks[key]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from treenail.kernel import TrainingError
@@ -17,7 +20,7 @@ class Accuracy:
         top_k: How many classes count.
     """
 
-    def __init__(self, top_k: int = 1) -> None:
+    def __init__(self, top_k: Annotated[int, Meta(ge=1)] = 1) -> None:
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, must be at least 1")
         self.top_k = top_k

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import nn
 
 from treenail.kernel import Engine, Hook, TrainingError
@@ -22,7 +23,7 @@ class CheckpointHook(Hook):
 
     priority = 90
 
-    def __init__(self, interval: int = 1, by: Literal["epoch", "step"] = "epoch") -> None:
+    def __init__(self, interval: Annotated[int, Meta(ge=1)] = 1, by: Literal["epoch", "step"] = "epoch") -> None:
         if interval < 1:
             raise ValueError(f"interval is {interval}, must be at least 1")
         self.interval = interval

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
+from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
 from treenail.adapters.logging import JsonLog, terminal_logger
@@ -33,7 +35,7 @@ class LoggerHook(Hook):
 
     def __init__(
         self,
-        interval: int = 10,
+        interval: Annotated[int, Meta(ge=1)] = 10,
         least_seconds: float = 1.0,
         terminal: FilteringBoundLogger | None = None,
         log_file: Path | None = None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from treenail.contracts import StepOutput
 from treenail.kernel import Engine, Hook, Record, require
@@ -26,7 +28,7 @@ class ProgressHook(Hook):
 
     priority = 65
 
-    def __init__(self, refresh_per_second: float = 2.0, console: Console | None = None) -> None:
+    def __init__(self, refresh_per_second: Annotated[float, Meta(gt=0)] = 2.0, console: Console | None = None) -> None:
         if refresh_per_second <= 0:
             raise ValueError(f"refresh_per_second is {refresh_per_second}, must be positive")
         require("rich", extra="train", purpose="the progress bar")

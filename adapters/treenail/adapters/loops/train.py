@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from treenail.contracts import TrainWork
 from treenail.kernel import Engine, StateError, TrainingError
 
@@ -17,7 +21,9 @@ class EpochLoop:
         val_interval: Validate after every so many epochs, and after the last one.
     """
 
-    def __init__(self, work: TrainWork, *, max_epochs: int, val_interval: int = 1) -> None:
+    def __init__(
+        self, work: TrainWork, *, max_epochs: Annotated[int, Meta(ge=1)], val_interval: Annotated[int, Meta(ge=1)] = 1
+    ) -> None:
         if max_epochs < 1 or val_interval < 1:
             raise ValueError(f"max_epochs={max_epochs} and val_interval={val_interval} must be at least 1")
         self._work = work

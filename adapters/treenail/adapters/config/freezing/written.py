@@ -117,7 +117,7 @@ def from_environment(value: object, written: str, imports: Imports) -> str:
     else:
         expression, text = _lookup(whole, imports, '"')
     if isinstance(value, bool) and text.lower() in ("true", "false"):
-        return f'{expression}.lower() == "true"'
+        return f'{{"true": True, "false": False}}[{expression}.lower()]'  # another word is an error, as in the YAML
     if isinstance(value, str | int | float | Path) and not isinstance(value, bool):
         kind: Callable[[str], object] = Path if isinstance(value, Path) else type(value)
         if _as(kind, text) == value:
