@@ -137,3 +137,85 @@ def test_what_has_no_annotation_is_said_once(tmp_path: Path) -> None:
         assert found.stderr.splitlines() == [
             "note: 'width' of bare_net:Net has no annotation that can be read, so its value is not checked"
         ]
+
+
+HOOK = "from treenail.kernel import Hook, Registry\nHOOKS = Registry('hook')\n"
+SEQUENCES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "two components of one module": (
+        {"two.py": "from torch import nn\nclass A(nn.Identity): ...\nclass B(nn.Identity): ...\n"},
+        [
+            "imports: [two]\nmodel: {type: 'two:A'}",
+            "imports: [two]\nmodel: {type: 'two:B'}",
+            "imports: [two]\nmodel: {type: 'two:C'}",
+        ],
+    ),
+    "a registered name, and the same without it": (
+        {"mine.py": f"{HOOK}@HOOKS.register('plain')\nclass Plain(Hook): ...\n"},
+        [
+            "imports: [mine]\ncustom_imports: [mine]\nhooks: {x: {type: plain}}",
+            "imports: [mine]\nhooks: {x: {type: plain}}",
+        ],
+    ),
+    "a name that replaces a declared one": (
+        {
+            "mine.py": f"{HOOK}@HOOKS.register('other', force=True)\nclass T(Hook):\n    def __init__(self, foo: int): ...\n"
+        },
+        ["imports: [mine]\ncustom_imports: [mine]\nhooks: {x: {type: other, foo: 1}}"] * 2,
+    ),
+    "what cannot be stored": (
+        {
+            "odd.py": "from enum import Enum\nfrom torch import nn\nclass Act(Enum):\n    RELU = nn.ReLU\n"
+            "class Net(nn.Identity):\n    def __init__(self, act: Act, n: int = 2**64, s: str = '\\ud800'): ...\n"
+        },
+        ["imports: [odd]\nmodel: {type: 'odd:Net', act: RELU}", "imports: [odd]\nmodel: {type: 'odd:Net', act: GELU}"]
+        * 2,
+    ),
+    "what a module only imports itself": (
+        {"door.py": "import os\nfrom os import system\nfrom torch.nn import ReLU\n"},
+        [f"imports: [door]\nmodel: {{type: 'door:{name}'}}" for name in ("os.system", "system", "ReLU")] * 2,
+    ),
+    "a scope that is none": ({}, ["model: {type: ReLU, _scope_: nothing}", "model: {type: ReLU, _scope_: 3}"] * 2),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_sequence_of_checks_says_what_fresh_ones_say(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, configs = SEQUENCES[name]
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    rest = DIGITS.read_text()
+    answers: dict[bool, list[list[str]]] = {True: [], False: []}
+    for fresh, found in answers.items():
+        for number, config in enumerate(configs):
+            path = tmp_path / f"{number}.yaml"
+            kept = rest[: rest.index("model:")] + rest[rest.index("loss:") :] if "model:" in config else rest
+            kept = kept[: kept.index("hooks:")] + kept[kept.index("vis:") :]
+            path.write_text(f"{config}\n{kept}")
+            program = "import sys; from treenail.adapters.cli import main; sys.exit(main(sys.argv[1:]))"
+            command = [sys.executable, "-c", program, "check", str(path), *(["--fresh"] if fresh else [])]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode in (0, 2), done.stderr
+            found.append(done.stderr.splitlines())
+    assert answers[True] == answers[False]
+    assert "not stored" not in str(answers)
+
+
+def test_modules_of_one_name_beside_two_configs_are_not_confused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = DIGITS.read_text()
+    rest = rest[: rest.index("model:")] + rest[rest.index("loss:") :]
+    for folder, parameter in (("a", "width"), ("b", "height")):
+        (tmp_path / folder).mkdir()
+        head = "from torch import nn\nclass M(nn.Identity):\n"
+        (tmp_path / folder / "same_name.py").write_text(f"{head}    def __init__(self, {parameter}: int): ...\n")
+        config = f"imports: [same_name]\nmodel: {{type: 'same_name:M', {parameter}: 1}}\n"
+        (tmp_path / folder / "run.yaml").write_text(config + rest)
+    for _ in range(2):
+        checker = ConfigChecker()
+        for folder in ("a", "b", "a"):
+            checker.check(Source(tmp_path / folder / "run.yaml"))
+    assert capsys.readouterr().err == ""
