@@ -180,3 +180,53 @@ def test_configs_in_json_and_toml_are_checked_with_places(tmp_path: Path, capsys
         message = capsys.readouterr().err
         assert place in message
         assert "AdamW takes no 'weigth_decay'; did you mean 'weight_decay'?" in message
+
+
+def test_a_variable_in_an_override_is_kept_as_it_was_written(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "cpu")
+    assert main(["config", "show", str(config), "device=${env:MY_TOKEN}"]) == 0
+    assert "device: ${env:MY_TOKEN}" in capsys.readouterr().out.replace('"', "")
+    assert load(Source(config, ["device=${env:MY_TOKEN}"])).run.device == "cpu"
+    assert main(["check", str(config), "--set", "device=${env:NO_SUCH_VARIABLE}"]) == 2
+    assert "NO_SUCH_VARIABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "run.yaml"], "this is what the config is read from"),
+        (["--out", "there"], "a config file ends in"),
+        (["--out", "x.json", "--format", "yaml"], "leave --format out"),
+        (["--out", "folder.yaml"], "this is no file"),
+    ],
+)
+def test_show_replaces_no_file_that_it_should_not(
+    config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder.yaml").mkdir()
+    before = config.read_bytes()
+    assert main(["config", "show", str(config), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert config.read_bytes() == before
+    assert main(["config", "show", str(config), "--out", "new.json"]) == 0
+    assert Path("new.json").stat().st_mode & 0o077 == 0
+    assert main(["check", "new.json"]) == 0
+
+
+def test_modules_and_annotations_that_misbehave_are_one_mistake(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("leaves_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    Path("odd_types.py").write_text(
+        "from torch import nn\nclass U(nn.Identity):\n    def __init__(self, x: '1/0', type: str): ...\n"
+    )
+    for name, message in (
+        ("leaves_at_once:X", "'leaves_at_once:X' cannot be imported: SystemExit"),
+        ("odd_types:U", "U needs an argument called 'type', which a config cannot give; rename it"),
+    ):
+        module = name.partition(":")[0]
+        override = f"model={{type: '{name}', x: 1}}" if module == "odd_types" else f"model={{type: '{name}'}}"
+        assert main(["check", str(config), "--set", f"+imports=[{module}]", "--set", override]) == 2
+        assert message in capsys.readouterr().err

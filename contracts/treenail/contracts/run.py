@@ -52,7 +52,7 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dataset: Spec[Dataset]
     batch_size: Annotated[int, Meta(ge=1)]
     sampler: Late[int, Sampler] | None = None
-    num_workers: Annotated[int, Meta(ge=0)] = 0
+    num_workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     drop_last: bool = False
 
 
@@ -144,6 +144,6 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoints: Checkpoints = Checkpoints()
     seed: Annotated[int, Meta(ge=0)] = 0
     device: Annotated[str, Meta(pattern=_DEVICE)] = "auto"
-    threads: Annotated[int, Meta(ge=1)] | None = None
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     imports: tuple[str, ...] = ()
     custom_imports: tuple[str, ...] | CustomImports = ()

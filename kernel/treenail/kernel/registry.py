@@ -263,7 +263,7 @@ def import_target(target: str) -> Callable[..., T]:
         raise RegistryError(f"'{target}' does not name a component", mend="write 'package.module:attribute'")
     try:
         found: object = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
         if absent:
             raise RegistryError(f"'{target}': {error}", mend="is the module on the Python path?") from error
@@ -281,7 +281,7 @@ def import_target(target: str) -> Callable[..., T]:
     return found
 
 
-def _raised_at(error: Exception) -> str | None:
+def _raised_at(error: BaseException) -> str | None:
     """Return ``file:line`` of what an imported module did wrong; None if the import never came to a file."""
     import traceback  # only needed once something went wrong
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from treenail.adapters.config import ConfigChecker, InvalidConfigError, Mistake, Source, edits_of, read_source
-from treenail.adapters.documents import dump_document, edit_document, read_document, replace_text
+from treenail.adapters.documents import Format, dump_document, edit_document, read_document, replace_text
 from treenail.kernel import ConfigError
+
+_FORMATS: Mapping[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
 
 def config(options: Namespace) -> int:
@@ -24,12 +27,36 @@ def _show(options: Namespace) -> int:
     document, _ = read_source(source)
     if document.has_originals:
         raise ConfigError("a Python config is code", where=str(options.config), mend="read the file itself")
-    text = dump_document(document, options.format, mask_secrets=not options.out)
+    text = dump_document(document, _format(options), mask_secrets=not options.out)
     if options.out:
+        _refuse_to_replace(options.out, [options.config, *options.overlays])
+        if not options.out.exists():
+            os.close(os.open(options.out, os.O_CREAT | os.O_WRONLY, 0o600))  # it may hold secrets
         replace_text(options.out, text)
     else:
         sys.stdout.write(text)
     return 0
+
+
+def _format(options: Namespace) -> Format:
+    """Return the format that was asked for, by name or by the suffix of the file to write."""
+    suffix = options.out.suffix.lower() if options.out else ""
+    by_suffix = _FORMATS.get(suffix)
+    if options.out and by_suffix is None:
+        raise ConfigError("a config file ends in .yaml, .yml, .json or .toml", where=str(options.out), mend="rename it")
+    if options.format and by_suffix and options.format != by_suffix:
+        raise ConfigError(
+            f"--format is {options.format}", where=str(options.out), mend="leave --format out, or rename it"
+        )
+    chosen: Format = options.format or by_suffix or "yaml"
+    return chosen
+
+
+def _refuse_to_replace(out: Path, sources: Sequence[Path]) -> None:
+    if out.exists() and not out.is_file():
+        raise ConfigError("this is no file", where=str(out), mend="name a file")
+    if out.exists() and any(each.exists() and out.samefile(each) for each in sources):
+        raise ConfigError("this is what the config is read from", where=str(out), mend="name another file")
 
 
 def _set(options: Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import signal
 import sys
 import traceback
@@ -78,11 +79,14 @@ def _run(options: argparse.Namespace) -> int:
 def _reader_left() -> bool:
     """Return whether nobody reads our output any more (``treenail adapters | head -1``)."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        left = any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # AttributeError: Windows has no poll
+        return False
+    if left:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it once more at exit
-        return True
-    return False
+    return left
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -140,7 +140,9 @@ def _config(commands: _Commands) -> None:
     show.add_argument("config", type=Path, help=_DATA)
     show.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     _add_overlays(show)
-    show.add_argument("--format", choices=["yaml", "json", "toml"], default="yaml", help="of the text (default: yaml)")
+    show.add_argument(
+        "--format", choices=["yaml", "json", "toml"], help="of the text (default: that of --out, else yaml)"
+    )
     show.add_argument("--out", type=Path, metavar="FILE", help="write it to a file, with its secrets, instead")
     change = parts.add(
         "set",

@@ -71,10 +71,8 @@ class Candidates:
             for name in sorted({*self.names.names(port), *scoped}):
                 try:
                     found[name] = self.names.lookup(port, name)
-                except NotStoredError:
-                    raise
-                except TreenailError:
-                    continue  # not installed here, or declared by several packages
+                except (NotStoredError, TreenailError):
+                    continue  # not installed here, broken, or declared by several packages
         return found
 
     def ambiguous(self, slot: Nested) -> list[str]:

@@ -236,7 +236,7 @@ class Catalog(Names):
         """
         try:
             found = importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             mend = "is the module on the Python path?" if isinstance(error, ModuleNotFoundError) else None
             detail = f"{type(error).__name__}: {error}"
             raise RegistryError(f"'{module}' cannot be imported: {detail}", mend=mend) from error

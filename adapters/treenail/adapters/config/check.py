@@ -420,7 +420,9 @@ class Checker:
                 self.unchecked[form.schema.target, field.name] = None
             converted[cast(str, name)] = self.convert(value, field.kind, (*path, name))
         for name in form.required:
-            if name not in given and name not in misspelt:
+            if name in reserved:
+                self.wrong(path, f"{of} needs an argument called '{name}', which a config cannot give; rename it")
+            elif name not in given and name not in misspelt:
                 self.wrong(path, f"{of} needs '{name}', which is missing")
         self._check_order(form, converted, path, of=of)
         if len(self._wrong) > before:

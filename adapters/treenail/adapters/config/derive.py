@@ -410,7 +410,7 @@ def _cached_hints(function: object) -> Mapping[str, object]:
 def _resolved_hints(function: object) -> Mapping[str, object]:
     try:
         return dict(get_type_hints(function, include_extras=True))
-    except (NameError, TypeError, AttributeError, SyntaxError):
+    except Exception:  # an annotation that is text can raise anything
         return _hints_one_by_one(function)
 
 
@@ -424,7 +424,7 @@ def _hints_one_by_one(function: object) -> dict[str, object]:
         holder = type("Holder", (), {"__annotations__": {name: annotation}})
         try:
             hints |= get_type_hints(holder, globalns=names, include_extras=True)
-        except (NameError, TypeError, AttributeError, SyntaxError):
+        except Exception:
             continue  # as if it had none
     return hints
 

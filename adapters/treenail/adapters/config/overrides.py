@@ -32,12 +32,14 @@ class Override(NamedTuple):
         action: ``add`` is ``+``, ``remove`` is ``~``.
         parts: The key, taken apart at its dots.
         value: What it sets; None for ``~``.
+        mark: What messages call its place, and how a reference in it was written.
     """
 
     text: str
     action: Literal["set", "add", "remove"]
     parts: tuple[str, ...]
     value: object
+    mark: Mark
 
     @property
     def where(self) -> str:
@@ -60,16 +62,22 @@ def parse_override(text: str) -> Override:
     if not all(parts) or (not equals and action != "remove"):
         raise InvalidConfigError([Mistake(where, "", "write key=value, for example optimizer.lr=3e-4")])
     try:
-        return Override(text, action, parts, _unmarked(resolve_references(parse_value(value, where))))
+        found, mark = resolve_references(parse_value(value, where))
+        return Override(text, action, parts, _placed(found, where), Mark(where, written=mark.written))
     except InvalidConfigError as error:
         raise InvalidConfigError([Mistake(where, "", mistake.message) for mistake in error.mistakes]) from None
 
 
-def _unmarked(value: object) -> object:
-    """Return a value without places: the override's text is short enough to be one."""
-    if isinstance(value, dict):
-        return Map({key: _unmarked(item) for key, item in value.items()})
-    return Seq(_unmarked(item) for item in value) if isinstance(value, list) else value
+def _placed(value: object, where: str) -> object:
+    """Return a value whose places are the override as a whole: it is short enough to be one."""
+    if isinstance(value, Map):
+        marks = {key: Mark(where, written=mark.written) for key, mark in value.marks.items()}
+        return Map({key: _placed(item, where) for key, item in value.items()}, marks)
+    if isinstance(value, Seq):
+        return Seq(
+            [_placed(item, where) for item in value], [Mark(where, written=each.written) for each in value.marks]
+        )
+    return value
 
 
 def apply_overrides(
@@ -206,7 +214,7 @@ class _Change:
     def _append(self, items: list[object], path: TreePath) -> TreePath:
         items.append(self._override.value)
         if isinstance(items, Seq) and len(items.marks) == len(items) - 1:
-            items.marks.append(Mark(self._override.where))
+            items.marks.append(self._override.mark)
         return (*path, len(items) - 1)
 
     def _remove(self, node: object, key: int | str, place: TreePath, *, there: bool) -> None:
@@ -227,7 +235,10 @@ class _Change:
     def _put(self, node: object, key: int | str, value: object) -> None:
         node[key] = value  # type: ignore[index]  # a list has an int key here, a dict any
         if isinstance(node, Map) or (isinstance(node, Seq) and node.marks):
-            node.marks[key] = Mark(self._override.where)  # type: ignore[index]  # likewise
+            node.marks[key] = self._mark_of(value)  # type: ignore[index]  # likewise
+
+    def _mark_of(self, value: object) -> Mark:
+        return self._override.mark if value is self._override.value else Mark(self._override.where)
 
     def _is_default(self, place: TreePath) -> bool:
         return len(place) == 2 and place[1] in self._defaults.get(str(place[0]), ())

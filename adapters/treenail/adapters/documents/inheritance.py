@@ -57,15 +57,15 @@ def load_document(
         raise ConfigError("the config is nested too deeply", where=str(path)) from None
 
 
-def resolve_references(document: Document) -> object:
-    """Return the data of a document that is no file, such as a value on the command line, without references.
+def resolve_references(document: Document) -> tuple[object, Mark]:
+    """Return the data and mark of a document that is no file, such as a value on the command line, without references.
 
     Raises:
         InvalidConfigError: A variable is not set, or a reference has no meaning outside of a file.
     """
     why = "there are no bases on the command line"
     references = References(Path(document.source), os.environ, None, why, Spent())
-    found, _ = references.resolve(document.data, document.mark)
+    found = references.resolve(document.data, document.mark)
     if references.mistakes:
         raise InvalidConfigError(references.mistakes)
     return found

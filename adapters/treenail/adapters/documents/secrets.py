@@ -22,7 +22,7 @@ _SIGNED_NAME = re.compile(
     r"sig|.*signature|x_amz_credential|x_goog_credential|awsaccess_?key_?id|google_?access_?id|key"
 )
 _SCHEME = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*://)", re.IGNORECASE)
-_USER = re.compile(r"[^/\s?#@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@|[^/\s?#]*@")
+_USER = re.compile(r"[^/\s?#@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*(?:@[^\s@/?#]*)*@|[^/\s?#]*@")
 _PARAMETER = re.compile(r"([?&;])([\w.%-]+)=([^&;\s#]+)")
 _VARIABLES = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::([^{}]*))?\}")
 
