@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from treenail.adapters.config import ConfigChecker, InvalidConfigError, Source
+from treenail.adapters.config import Catalog, ConfigChecker, InvalidConfigError, Source
 from treenail.adapters.config.cache import load_stored
+from treenail.adapters.config.freezing import freeze
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = CONFIGS / "digits.yaml"
@@ -219,3 +220,37 @@ def test_modules_of_one_name_beside_two_configs_are_not_confused(
         for folder in ("a", "b", "a"):
             checker.check(Source(tmp_path / folder / "run.yaml"))
     assert capsys.readouterr().err == ""
+
+
+MODEL = "from torch import nn\nclass M(nn.Identity):\n    def __init__(self, {}: int): ...\n"
+
+
+def test_a_module_that_comes_before_the_stored_one_is_noticed(tmp_path: Path) -> None:
+    rest = DIGITS.read_text()
+    rest = rest[: rest.index("model:")] + rest[rest.index("loss:") :]
+    (tmp_path / "shadowed.py").write_text(MODEL.format("width"))
+    (tmp_path / "run.yaml").write_text(f"imports: [shadowed]\nmodel: {{type: 'shadowed:M', width: 1}}\n{rest}")
+    command = [sys.executable, "-m", "treenail.adapters.cli", "check", "run.yaml"]
+
+    def check() -> int:
+        return subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode
+
+    assert [check(), check()] == [0, 0]
+    (tmp_path / "shadowed").mkdir()  # a package wins over a module of its name
+    (tmp_path / "shadowed" / "__init__.py").write_text(MODEL.format("height"))
+    assert check() == 2
+
+
+def test_an_enum_whose_values_cannot_be_written_is_frozen_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named_enum.py").write_text(
+        "from enum import Enum\nfrom torch import nn\nclass Act(Enum):\n    RELU = nn.ReLU\n"
+        "class Net(nn.Identity):\n    def __init__(self, act: Act): super().__init__()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    rest = DIGITS.read_text()
+    rest = rest[: rest.index("model:")] + rest[rest.index("loss:") :]
+    config = tmp_path / "run.yaml"
+    config.write_text(f"imports: [named_enum]\nmodel: {{type: 'named_enum:Net', act: RELU}}\n{rest}")
+    assert "spec(Net)(act=Act.RELU)" in freeze(Source(config), Catalog())

@@ -260,3 +260,15 @@ def test_a_masked_dump_and_the_description_show_no_secret(tmp_path: Path) -> Non
     assert described.startswith(f"Config (path: {tmp_path}/run.yaml): {{'password': '***', 'url': 's3://***@h/b', ")
     assert "'lr': 0.1" in described
     assert "\n" not in described
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@ss:abc@h/x", "https://***@h/x"),
+        ("https://u:p@h/x@y", "https://***@h/x@y"),
+        ("https://h:80/x@y", "https://h:80/x@y"),
+    ],
+)
+def test_a_password_with_an_at_sign_is_covered_whole(url: str, shown: str) -> None:
+    assert mask({"endpoint": url}) == {"endpoint": shown}

@@ -1,10 +1,22 @@
 """What crosses a seam: the config of a run, the checkpoint manifest, what loops work on; and the laws of the ports."""
 
 from treenail.contracts.checkpoint import FORMAT_VERSION, FileEntry, Manifest
-from treenail.contracts.run import Checkpoints, CustomImports, Data, Dataset, Evaluation, Loss, Run, Samples, Schedule
+from treenail.contracts.run import (
+    DEVICE_TYPES,
+    Checkpoints,
+    CustomImports,
+    Data,
+    Dataset,
+    Evaluation,
+    Loss,
+    Run,
+    Samples,
+    Schedule,
+)
 from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
 
 __all__ = [
+    "DEVICE_TYPES",
     "FORMAT_VERSION",
     "Checkpoints",
     "CustomImports",

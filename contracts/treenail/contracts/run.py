@@ -35,7 +35,10 @@ class Dataset(Protocol):
         ...
 
 
-_DEVICE = r"^(auto|(cpu|cuda|mps|xpu|meta|hpu|mtia|xla|ipu|vulkan|maia|privateuseone)(:[0-9]+)?)$"
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu", "meta", "hpu", "mtia", "xla", "ipu", "vulkan", "maia", "privateuseone")
+"""What torch names devices of."""
+
+_DEVICE = rf"^(auto|({'|'.join(DEVICE_TYPES)})(:[0-9]+)?)$"
 
 
 class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,13 +6,14 @@ The same walk checks and converts. Without a `Maker` it only checks, and needs n
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 from treenail.adapters.config import leaves
 from treenail.adapters.config.catalog import Names, a, explain
 from treenail.adapters.config.form import Form, form_in_slot, shared_by
 from treenail.adapters.config.leaves import LeafError, kind_name, shown_value
+from treenail.adapters.config.maker import Maker, Visit
 from treenail.adapters.config.schema import (
     ANYTHING,
     NONE,
@@ -26,7 +27,6 @@ from treenail.adapters.config.schema import (
     Nested,
     OneOf,
     RecordOf,
-    RecordSchema,
     Scalar,
     TupleOf,
     Word,
@@ -44,55 +44,12 @@ SCOPE: Final = "_scope_"
 _ANY_COMPONENT: Final = Nested(None, "component")
 
 
-class Visit(NamedTuple):
-    """A component or record that a config holds, for rules between the parts.
-
-    Args:
-        path: Its place.
-        schema: What it is.
-        given: What the config gives it, unconverted.
-    """
-
-    path: TreePath
-    schema: ComponentSchema | RecordSchema
-    given: Mapping[str | int, object]
-
-
 class _Wrong(NamedTuple):
     """A mistake whose place is not looked up yet."""
 
     path: TreePath
     message: str
     key: bool
-
-
-Rules = Callable[[object, Sequence[Visit]], Iterable[tuple[TreePath, str]]]
-"""What the parts of a config demand of each other: (data, what was visited) → (place, message) of each mistake."""
-
-
-class Maker(Protocol):
-    """Makes the objects of a run from what was checked."""
-
-    def component(self, form: Form, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> object:
-        """Return a `Spec` or `Late`."""
-
-    def record(self, key: str, fields: dict[str, object], *, inside: bool) -> object:
-        """Return a Struct, NamedTuple or dict; `inside` a component, what it builds to."""
-
-    def leaf(self, value: object, kind: Choice | Word) -> object:
-        """Return the Enum member, path, device or dtype that a leaf stands for."""
-
-    def function(self, schema: ComponentSchema) -> object:
-        """Return what a schema was derived from."""
-
-    def form_of(self, component: Component[object]) -> Form:
-        """Return the form that a component of a Python config has."""
-
-    def kind_of(self, original: object, kind: Kind) -> Kind:
-        """Return the kind to convert a part of a Python config to: what it is says more than the slot."""
-
-    def keeps(self, original: object, kind: Kind) -> bool:
-        """Return whether a part of a Python config may stay where a kind is wanted, though data could not say it."""
 
 
 class Checker:

@@ -70,6 +70,7 @@ class _Completer:
         self._imports = imports
 
     def completions(self, spot: _Spot, word: str) -> Iterator[str]:
+        """Yield what an override may go on with."""
         sign = word[:1] if word[:1] in _SIGNS else ""
         key, equals, typed = word.removeprefix(sign).partition("=")
         if equals and sign == "~":

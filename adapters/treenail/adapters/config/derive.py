@@ -54,7 +54,7 @@ from treenail.adapters.config.schema import (
     TupleOf,
     Word,
 )
-from treenail.contracts import Loss
+from treenail.contracts import DEVICE_TYPES, Loss
 from treenail.kernel import Late, Spec, name_of, signature_of
 
 _SCALARS: Final[Mapping[object, Scalar]] = {
@@ -80,7 +80,6 @@ _LISTS: Final[Mapping[object, Literal["list", "tuple", "set", "frozenset"]]] = {
 _MAPS: Final = (dict, abc.Mapping, abc.MutableMapping)
 _LIMITS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
 _DTYPES: Final = tuple(sorted(name for name, value in vars(torch).items() if isinstance(value, torch.dtype)))
-_DEVICES: Final = ("cpu", "cuda", "mps", "xpu", "meta", "hpu", "mtia", "xla", "ipu", "vulkan", "maia", "privateuseone")
 _HOW: Final[Mapping[object, Literal["name", "position", "args", "kwargs"]]] = {
     inspect.Parameter.POSITIONAL_ONLY: "position",
     inspect.Parameter.VAR_POSITIONAL: "args",
@@ -219,7 +218,7 @@ class Derivation:
                 return Choice(values, enum=self.key(plain))
             return Choice(tuple(member.name for member in plain), enum=self.key(plain), by_name=True)
         if plain is torch.device:
-            return Word("device", _DEVICES)
+            return Word("device", DEVICE_TYPES)
         if plain is torch.dtype:
             return Word("dtype", _DTYPES)
         if issubclass(plain, PurePath) and issubclass(Path, plain):

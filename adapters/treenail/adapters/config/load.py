@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from treenail.adapters.config.catalog import Catalog, Names, a
-from treenail.adapters.config.check import Checker, Maker, Rules
+from treenail.adapters.config.check import Checker
 from treenail.adapters.config.imports import allowed_imports, import_components, make_importable
+from treenail.adapters.config.maker import Maker, Rules
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.rules import DEFAULTS, rules_of_run
 from treenail.adapters.config.schema import RecordOf

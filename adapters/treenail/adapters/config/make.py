@@ -31,7 +31,7 @@ from treenail.kernel import Component, Late, Spec
 
 
 class Making:
-    """Makes what schemas stand for; see `treenail.adapters.config.check.Maker`.
+    """Makes what schemas stand for; see `treenail.adapters.config.maker.Maker`.
 
     Args:
         catalog: Holds the callables and classes.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from treenail.adapters.config.check import Rules, Visit
+from treenail.adapters.config.maker import Rules, Visit
 from treenail.adapters.config.schema import ComponentSchema
 from treenail.adapters.documents import Map, TreePath
 from treenail.kernel import did_you_mean

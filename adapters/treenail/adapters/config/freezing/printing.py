@@ -167,7 +167,7 @@ class Printer:
             if kind.enum is None:
                 return _literal(value)
             enum = cast(type[Enum], self._catalog.derivation.objects[kind.enum])  # that is what the key is of
-            return f"{self._name(enum, kind.enum)}.{enum(value).name}"
+            return f"{self._name(enum, kind.enum)}.{value if kind.by_name else enum(value).name}"
         if kind.of == "path":
             return f"{self._imports.name('pathlib', 'Path')}({_literal(value)})"
         if kind.of == "device":

@@ -44,7 +44,7 @@ class Reference(NamedTuple):
 
 
 class _Transcribing:
-    """Makes nodes where `Making` makes objects; see `treenail.adapters.config.check.Maker`."""
+    """Makes nodes where `Making` makes objects; see `treenail.adapters.config.maker.Maker`."""
 
     def component(self, form: Form, args: tuple[object, ...], kwargs: dict[str, object], where: str) -> object:
         return Call(form, args, kwargs)
