@@ -1,6 +1,6 @@
 """Components of a user, for configs that are frozen: every kind of parameter."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from enum import Enum
 from pathlib import Path
 from typing import Literal, NamedTuple, NotRequired, TypedDict
@@ -93,8 +93,8 @@ class Lines:
 
 
 class Weighted(RandomSampler):
-    def __init__(self, length: int, by: nn.Module, seed: int = 3) -> None:
-        super().__init__(length, seed)
+    def __init__(self, dataset: int | Sized, by: nn.Module, seed: int = 3) -> None:
+        super().__init__(dataset, seed)
         self.by, self.given = repr(by), seed
 
 

@@ -14,12 +14,26 @@ from treenail.kernel import Sampler, mix
 from .mutation import Law, assert_all_proved, assert_kills
 
 
-class WithReplacement(RandomSampler):
+class Mutant(RandomSampler):
+    """What mutants change: the order from one position to another."""
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        super().__init__(size, seed)
+        self.size = size
+
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        return self._order(epoch, int(positions[0]), int(positions[-1]) + 1) if len(positions) else positions
+
+    def _order(self, epoch: int, start: int, stop: int) -> Tensor:
+        return super().at(epoch, torch.arange(start, stop))
+
+
+class WithReplacement(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return super()._order(epoch, 0, self.size)[(super()._order(epoch, 0, self.size) // 2)][start:stop]
 
 
-class ForgetsTheLastOfPowersOfTwo(RandomSampler):
+class ForgetsTheLastOfPowersOfTwo(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         order = super()._order(epoch, 0, self.size)
         if self.size > 2 and self.size & (self.size - 1) == 0:
@@ -27,28 +41,28 @@ class ForgetsTheLastOfPowersOfTwo(RandomSampler):
         return order[start:stop]
 
 
-class SortsEachBlock(RandomSampler):
+class SortsEachBlock(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         return super().indices(cursor, count).sort().values
 
 
-class PadsTheEnd(RandomSampler):
+class PadsTheEnd(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         block = super().indices(cursor, count)
         return torch.cat([block, block[: count - len(block)]])
 
 
-class Int32(RandomSampler):
+class Int32(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         return super().indices(cursor, count).int()
 
 
-class Columns(RandomSampler):
+class Columns(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         return super().indices(cursor, count).unsqueeze(1)
 
 
-class DependsOnThePast(RandomSampler):
+class DependsOnThePast(Mutant):
     drawn = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -60,71 +74,73 @@ class DependsOnThePast(RandomSampler):
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
-class DependsOnTheGlobalSeed(RandomSampler):
+class DependsOnTheGlobalSeed(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, torch.initial_seed()))
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
-class SeedsTheGlobalGenerator(RandomSampler):
+class SeedsTheGlobalGenerator(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         torch.manual_seed(mix(self.seed, self.epoch))
         return torch.randperm(self.size)[start:stop]
 
 
-class ConsumesRandom(RandomSampler):
+class ConsumesRandom(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         random.random()
         return super().indices(cursor, count)
 
 
-class IgnoresTheEpoch(RandomSampler):
+class IgnoresTheEpoch(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed))[start:stop]
 
 
-class IgnoresTheSeed(RandomSampler):
+class IgnoresTheSeed(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(self.epoch))[start:stop]
 
 
-class AddsSeedAndEpoch(RandomSampler):
+class AddsSeedAndEpoch(Mutant):
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return torch.randperm(self.size, generator=generator)[start:stop]
 
 
-class ReturnsItsMemory(RandomSampler):
+class ReturnsItsMemory(Mutant):
+    memory: Tensor | None = None
+
     def _order(self, epoch: int, start: int, stop: int) -> Tensor:
-        super()._order(epoch, start, stop)
-        assert self._permutation is not None
-        return self._permutation[1][start:stop]
+        if self.memory is None:
+            self.memory = super()._order(epoch, 0, self.size)
+        return self.memory[start:stop]
 
 
-class BeginsAtEpochOne(RandomSampler):
+class BeginsAtEpochOne(Mutant):
     def __init__(self, size: int, seed: int = 0) -> None:
         super().__init__(size, seed)
         self.epoch = 1
 
 
-class DrawingMoves(RandomSampler):
+class DrawingMoves(Mutant):
     def __iter__(self) -> Iterator[int]:
         for index in super().__iter__():
             self.cursor += 1
             yield index
 
 
-class IteratesFromTheStart(RandomSampler):
+class IteratesFromTheStart(Mutant):
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices(0, self.size).tolist())
 
 
-class IteratesTensors(RandomSampler):
+class IteratesTensors(Mutant):
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices(self.cursor, self.size))
 
 
-class LooksAtTheCursorWhileIterating(RandomSampler):
+class LooksAtTheCursorWhileIterating(Mutant):
     def __iter__(self) -> Iterator[int]:
         number = 0
         while self.cursor + number < self.size:
@@ -132,71 +148,71 @@ class LooksAtTheCursorWhileIterating(RandomSampler):
             number += 1
 
 
-class ChangesEpochWhileIterating(RandomSampler):
+class ChangesEpochWhileIterating(Mutant):
     def __iter__(self) -> Iterator[int]:
         for start in range(self.cursor, self.size, 1000):
             yield from self.indices(start, 1000).tolist()
 
 
-class AdvancesByOne(RandomSampler):
+class AdvancesByOne(Mutant):
     def advance(self, count: int) -> None:
         super().advance(min(count, 1))
 
 
-class AdvancesAnywhere(RandomSampler):
+class AdvancesAnywhere(Mutant):
     def advance(self, count: int) -> None:
         self.cursor += count
 
 
-class StopsAtTheEnd(RandomSampler):
+class StopsAtTheEnd(Mutant):
     def advance(self, count: int) -> None:
         super().advance(min(count, self.size - self.cursor))
 
 
-class SlicesLikePython(RandomSampler):
+class SlicesLikePython(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         return self._order(self.epoch, 0, self.size)[cursor : cursor + count]
 
 
-class TakesANegativeCount(RandomSampler):
+class TakesANegativeCount(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         return super().indices(cursor, max(count, 0))
 
 
-class LenIsWhatIsLeft(RandomSampler):
+class LenIsWhatIsLeft(Mutant):
     def __len__(self) -> int:
         return self.size - self.cursor
 
 
-class StartsOverInTheSameEpoch(RandomSampler):
+class StartsOverInTheSameEpoch(Mutant):
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
         self.cursor = 0
 
 
-class KeepsTheCursorInTheNextEpoch(RandomSampler):
+class KeepsTheCursorInTheNextEpoch(Mutant):
     def set_epoch(self, epoch: int) -> None:
         self.epoch, cursor = (epoch, self.cursor) if epoch >= 0 else (self.epoch, self.cursor)
         super().set_epoch(epoch)
         self.cursor = cursor
 
 
-class TakesNegativeEpochs(RandomSampler):
+class TakesNegativeEpochs(Mutant):
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(abs(epoch))
 
 
-class ForgetsTheCursor(RandomSampler):
+class ForgetsTheCursor(Mutant):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict(state_dict | {"cursor": 0})
 
 
-class ForgetsTheEpoch(RandomSampler):
+class ForgetsTheEpoch(Mutant):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict(state_dict | {"epoch": 0})
 
 
-class CountsSinceTheResume(RandomSampler):
+class CountsSinceTheResume(Mutant):
     resumed_at = 0
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
@@ -207,33 +223,33 @@ class CountsSinceTheResume(RandomSampler):
         return super().state_dict() | {"cursor": self.cursor - self.resumed_at}
 
 
-class SavesThePermutation(RandomSampler):
+class SavesThePermutation(Mutant):
     def state_dict(self) -> dict[str, object]:
         return super().state_dict() | {"order": self.indices(0, self.size).tolist()}
 
 
-class SavesTensors(RandomSampler):
+class SavesTensors(Mutant):
     def state_dict(self) -> dict[str, object]:
         return super().state_dict() | {"cursor": torch.tensor(self.cursor)}
 
 
-class TakesAnySize(RandomSampler):
+class TakesAnySize(Mutant):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict(state_dict | {"size": self.size})
 
 
-class TakesAnySeed(RandomSampler):
+class TakesAnySeed(Mutant):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict(state_dict | {"seed": self.seed})
 
 
-class MovesBeforeItRefuses(RandomSampler):
+class MovesBeforeItRefuses(Mutant):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         self.cursor = 0
         super().load_state_dict(state_dict)
 
 
-class ShufflesByBatchSize(RandomSampler):
+class ShufflesByBatchSize(Mutant):
     def indices(self, cursor: int, count: int) -> Tensor:
         super().indices(cursor, count)
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, count))

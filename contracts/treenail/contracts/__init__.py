@@ -13,11 +13,13 @@ from treenail.contracts.run import (
     Samples,
     Schedule,
 )
+from treenail.contracts.sampling import BatchSampler, SamplerShard
 from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
 
 __all__ = [
     "DEVICE_TYPES",
     "FORMAT_VERSION",
+    "BatchSampler",
     "Checkpoints",
     "CustomImports",
     "Data",
@@ -28,6 +30,7 @@ __all__ = [
     "Loss",
     "Manifest",
     "Run",
+    "SamplerShard",
     "Samples",
     "Schedule",
     "StepOutput",

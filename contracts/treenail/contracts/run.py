@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from treenail.contracts.sampling import BatchSampler
 from treenail.contracts.step import TrainWork
 from treenail.kernel import Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
 
@@ -47,14 +48,17 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Args:
         dataset: The samples.
         batch_size: Samples of a batch.
-        sampler: Their order; its first argument is the number of samples. None: random for training, sequential else.
+        sampler: Their order; its first argument is the dataset. None: random for training, sequential else.
+        batch_sampler: Makes whole batches, in the place of a sampler; its first argument is the dataset, and it gets
+            batch_size and drop_last where it takes them.
         num_workers: Loader processes; 0 loads in the training process. Results do not depend on it.
         drop_last: Leave out an incomplete last batch.
     """
 
     dataset: Spec[Dataset]
     batch_size: Annotated[int, Meta(ge=1)]
-    sampler: Late[int, Sampler] | None = None
+    sampler: Late[Dataset, Sampler] | None = None
+    batch_sampler: Late[Dataset, BatchSampler] | None = None
     num_workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     drop_last: bool = False
 

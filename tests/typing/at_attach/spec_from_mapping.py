@@ -4,5 +4,5 @@
 from treenail.adapters.sampling import RandomSampler
 from treenail.kernel import Spec
 
-arguments = {"size": 10, "sed": 3}
+arguments = {"dataset": 10, "sed": 3}
 sampler = Spec(RandomSampler, kwargs=arguments)

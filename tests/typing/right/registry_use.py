@@ -12,7 +12,7 @@ samplers.declare(
 @samplers.register("every_second")
 class EverySecond(SequentialSampler):
     def __len__(self) -> int:
-        return self.size // 2
+        return super().__len__() // 2
 
 
 @samplers.register("first")

@@ -1,6 +1,6 @@
 """A sampler of one's own: every index, from the last to the first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from treenail.kernel import Late, Sampler, late, spec
 
 
 class ReversedSampler:
-    def __init__(self, size: int, stride: int = 1) -> None:
-        self.size = size
+    def __init__(self, dataset: Sized, stride: int = 1) -> None:
+        self.size = len(dataset)
         self.stride = stride
         self.epoch = 0
         self.cursor = 0
@@ -51,8 +51,8 @@ class Squares:
         return index * index
 
 
-described: Late[int, Sampler] = late(ReversedSampler)(stride=2)
+described: Late[Sized, Sampler] = late(ReversedSampler)(stride=2)
 data = Data(dataset=spec(Squares)(), batch_size=2, sampler=described)
-sampler = described.build(5)
+sampler = described.build(range(5))
 loader = Loader(data.dataset.build(), sampler, batch_size=data.batch_size)
 assert [batch.tolist() for batch in loader if isinstance(batch, Tensor)] == [[16, 4], [0]]

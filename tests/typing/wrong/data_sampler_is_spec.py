@@ -8,5 +8,5 @@ from treenail.kernel import spec
 data = Data(
     dataset=spec(Digits)("train"),
     batch_size=32,
-    sampler=spec(RandomSampler)(1257),  # E: "Spec[RandomSampler]"; expected "Late[int, Sampler] | None"
+    sampler=spec(RandomSampler)(1257),  # E: "Spec[RandomSampler]"; expected "Late[Dataset, Sampler] | None"
 )

@@ -9,5 +9,5 @@ from treenail.kernel import late, spec
 data = Data(
     dataset=spec(Digits)("train"),
     batch_size=32,
-    sampler=late(RandomSampler)(),  # E: "Late[Sized, RandomSampler]"; expected "Late[int, Sampler] | None"
+    sampler=late(RandomSampler)(),  # E: "Late[Sized, RandomSampler]"; expected "Late[Dataset, Sampler] | None"
 )

@@ -10,6 +10,7 @@ PORTS = MappingProxyType(
         "scheduler": "torch.optim.lr_scheduler:LRScheduler",
         "dataset": "treenail.contracts.run:Dataset",
         "sampler": "treenail.kernel.ports:Sampler",
+        "batch_sampler": "treenail.contracts.sampling:BatchSampler",
         "loop": "treenail.kernel.ports:Loop",
         "metric": "treenail.kernel.ports:Metric",
         "hook": "treenail.kernel.hooks:Hook",

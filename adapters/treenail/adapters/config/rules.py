@@ -47,6 +47,10 @@ def _check(
         scheduler = schedulers.get((*visit.path, "scheduler"))
         if visit.path[:1] == ("schedules",) and scheduler is not None:
             yield from _schedule(visit, scheduler)
+    for section in ("train", "val", "test"):
+        samples = data.get(section)
+        if isinstance(samples, dict) and None not in (samples.get("sampler"), samples.get("batch_sampler")):
+            yield (section, "sampler"), "a batch sampler takes no sampler; leave out one of them"
     if data.get("val") is None:
         for path, metric in _metrics(data):
             yield path, f"there is no 'val' to give the metric '{metric}'"

@@ -8,21 +8,23 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from treenail.adapters.sampling import Shard
 from treenail.adapters.seeding import seed_sample, shielded_rng
-from treenail.contracts import Dataset
+from treenail.contracts import BatchSampler, Dataset, SamplerShard
 from treenail.kernel import Sampler, StateError, mix
 
 T = TypeVar("T")
 
 
 class Loader:
-    """torch's DataLoader over a `Sampler`: a `BatchSource`.
+    """torch's DataLoader over a sampler: a `BatchSource`.
 
     Every sample is drawn under generators seeded by (seed, epoch, index), so that a transform that uses torch's, random's
     or numpy's global generator gives the same sample in any worker, in any order, and after a resume; the process's own
@@ -30,37 +32,50 @@ class Loader:
 
     Args:
         dataset: Samples by index.
-        sampler: Their order; its cursor says what was consumed.
-        batch_size: Samples of a batch.
+        sampler: Their order, or an order of batches; or what this rank draws of one. Its cursor says what was consumed.
+        batch_size: Samples of a batch; None where the sampler gives whole batches.
         num_workers: Loader processes, kept from epoch to epoch; 0 loads in this process.
-        drop_last: Leave out an incomplete last batch.
+        drop_last: Leave out an incomplete last batch. Not for a sampler that gives whole batches.
         seed: Seed of the samples' randomness.
         collate: Makes a batch of a list of samples; torch's default_collate when None.
         pin_memory: Put batches into page-locked memory, for copies to a GPU.
+
+    Raises:
+        ValueError: batch_size does not fit the sampler.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        sampler: Sampler,
+        sampler: Sampler | BatchSampler | SamplerShard[int] | SamplerShard[list[int]],
         *,
-        batch_size: int,
+        batch_size: int | None,
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
         collate: Callable[[list[object]], object] | None = None,
         pin_memory: bool = False,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+        whole = isinstance(sampler.sampler if isinstance(sampler, Shard) else sampler, BatchSampler)
+        if whole != (batch_size is None):
+            raise ValueError(
+                f"{type(sampler).__name__} gives whole batches: leave batch_size out"
+                if whole
+                else f"{type(sampler).__name__} gives single indices: a batch_size is needed"
+            )
+        if whole and drop_last:
+            raise ValueError("drop_last is the batch sampler's to know; give it there")
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
+        self._shard = sampler if isinstance(sampler, SamplerShard) else Shard(sampler, 0, 1)
         # The loader's own generator keeps the process's one untouched when an iterator is made.
         self._generator = torch.Generator().manual_seed(mix(seed, "workers"))
         self._loader: DataLoader[object] = DataLoader(
             _SeededBatches(dataset, seed, collate or default_collate, shield=num_workers == 0),
-            batch_sampler=_Keys(sampler, batch_size, drop_last=drop_last),
+            batch_sampler=_Keys(self._shard, batch_size, drop_last=drop_last),
             num_workers=num_workers,
             collate_fn=_unchanged,
             generator=self._generator,
@@ -74,7 +89,12 @@ class Loader:
             atexit.register(self._at_exit)
 
     def __len__(self) -> int:
-        return len(self.sampler) // self.batch_size if self.drop_last else -(-len(self.sampler) // self.batch_size)
+        return self._batches(len(self._shard))
+
+    def _batches(self, items: int) -> int:
+        """Return how many batches so many items of the sampler make."""
+        size = self.batch_size or 1
+        return items // size if self.drop_last else -(-items // size)
 
     def __iter__(self) -> Iterator[object]:
         return iter(self._loader)
@@ -94,23 +114,23 @@ class Loader:
     @property
     def consumed(self) -> int:
         """How many batches of the current epoch have been consumed."""
-        return -(-self.sampler.cursor // self.batch_size)
+        return len(self) - self._batches(self._shard.remaining)
 
     def advance(self) -> None:
-        """Record that one further batch was consumed."""
-        self.sampler.advance(min(self.batch_size, len(self.sampler) - self.sampler.cursor))
+        """Record that one further batch was consumed, by each rank."""
+        self._shard.advance(self.batch_size or 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is the current one."""
-        self.sampler.set_epoch(epoch)
+        self._shard.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, object]:
         """Return the sampler's state; a few integers, whatever the number of workers."""
-        return self.sampler.state_dict()
+        return self._shard.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Go to where a state stands; no data is read."""
-        self.sampler.load_state_dict(state_dict)
+        self._shard.load_state_dict(state_dict)
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
@@ -122,17 +142,20 @@ def _leave_signals_to_parent(_worker: int) -> None:
 class _Keys:
     """The batches of an epoch, from the cursor on, as lists of (epoch, index)."""
 
-    def __init__(self, sampler: Sampler, batch_size: int, *, drop_last: bool) -> None:
-        self._sampler = sampler
+    def __init__(
+        self, shard: SamplerShard[int] | SamplerShard[list[int]], batch_size: int | None, *, drop_last: bool
+    ) -> None:
+        self._shard = shard
         self._batch_size = batch_size
         self._drop_last = drop_last
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, size = self._sampler.epoch, len(self._sampler)
-        for cursor in range(self._sampler.cursor, size, self._batch_size):
-            if self._drop_last and cursor + self._batch_size > size:
+        epoch, items, size = self._shard.epoch, iter(self._shard), self._batch_size
+        for batch in items if size is None else iter(lambda: list(islice(items, size)), []):
+            assert isinstance(batch, list)  # `Loader` has made sure of it: batches, or indices and a batch_size
+            if self._drop_last and len(batch) < (size or 0):
                 return
-            yield [(epoch, index) for index in self._sampler.indices(cursor, self._batch_size).tolist()]
+            yield [(epoch, index) for index in batch]
 
 
 class _SeededBatches(TorchDataset[object]):

@@ -15,7 +15,7 @@ from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.sampling import RandomSampler, SequentialSampler
 from treenail.adapters.seeding import RngState, seed_process
-from treenail.contracts import Evaluation, Loss, Run, Samples, TrainWork
+from treenail.contracts import BatchSampler, Evaluation, Loss, Run, Samples, TrainWork
 from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix
 
 
@@ -106,16 +106,25 @@ def load(data: Samples, seed: int, mode: str, device: torch.device) -> Loader:
     """Build dataset, sampler and loader; randomness of the mode follows from the run's seed."""
     dataset = data.dataset.build()
     seed = mix(seed, mode)
-    if data.sampler is not None:
-        sampler: Sampler = data.sampler.filled(seed=seed).build(len(dataset))
+    sampler: Sampler | BatchSampler
+    if data.batch_sampler is not None:
+        if data.sampler is not None:
+            raise ConfigError(
+                "a batch sampler takes no sampler", where=data.sampler.where, mend="leave out one of them"
+            )
+        given = {"seed": seed, "batch_size": data.batch_size, "drop_last": data.drop_last}
+        sampler = data.batch_sampler.filled(**given).build(dataset)
+    elif data.sampler is not None:
+        sampler = data.sampler.filled(seed=seed).build(dataset)
     else:
-        sampler = RandomSampler(len(dataset), seed) if mode == "train" else SequentialSampler(len(dataset))
+        sampler = RandomSampler(dataset, seed) if mode == "train" else SequentialSampler(dataset)
+    whole = data.batch_sampler is not None
     return Loader(
         dataset,
         sampler,
-        batch_size=data.batch_size,
+        batch_size=None if whole else data.batch_size,
         num_workers=data.num_workers,
-        drop_last=data.drop_last,
+        drop_last=data.drop_last and not whole,
         seed=seed,
         pin_memory=device.type == "cuda",
     )

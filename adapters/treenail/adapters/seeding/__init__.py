@@ -6,10 +6,14 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from treenail.kernel import StateError, mix
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def seed_process(seed: int) -> None:
@@ -30,6 +34,56 @@ def seed_sample(seed: int, epoch: int, index: int) -> None:
     random.seed(mixed)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(mixed % 2**32)
+
+
+class SampleRng(NamedTuple):
+    """Generators of one sample, one for each library a transform may draw from; none is a global one.
+
+    Args:
+        torch: For torch's functions: ``torch.rand(3, generator=rng.torch)``.
+        random: For Python: ``rng.random.uniform(0, 1)``.
+    """
+
+    torch: torch.Generator
+    random: random.Random
+
+    @property
+    def numpy(self) -> np.random.Generator:
+        """For numpy: ``rng.numpy.normal(size=3)``; a new generator in the same state each time it is asked for."""
+        import numpy as np
+
+        return np.random.default_rng(self.torch.initial_seed())
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> SampleRng:
+    """Return the generators that transforms of a sample draw from, by (seed, epoch, index) alone.
+
+    Args:
+        seed: Seed of the samples' randomness.
+        epoch: The epoch, from 0; `treenail.adapters.sampling.SampleIndex` brings it to a dataset in a loader worker.
+        index: The sample's index in its dataset.
+    """
+    mixed = mix(seed, epoch, int(index))
+    return SampleRng(torch.Generator().manual_seed(mixed), random.Random(mixed))
+
+
+class WorkerInit:
+    """A ``worker_init_fn`` for torch's DataLoader: seeds torch, random and numpy in each loader worker.
+
+    What a worker draws depends on which samples it happens to get; `sample_rng` and `seed_sample` do not have that flaw.
+
+    Args:
+        seed: Seed of the run.
+        rank: Rank of the process whose workers they are.
+    """
+
+    def __init__(self, seed: int, rank: int = 0) -> None:
+        self._seed = seed
+        self._rank = rank
+
+    def __call__(self, worker: int) -> None:
+        """Seed the generators of a worker."""
+        seed_process(mix(self._seed, self._rank, worker))
 
 
 class RngState:

@@ -1,0 +1,147 @@
+"""What samplers of indices and of batches have in common: an epoch, a cursor, and a state of a few integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sized
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from treenail.adapters.sampling.drawing import Drawing
+from treenail.kernel import StateError
+
+T = TypeVar("T")
+
+
+def length_of(dataset: int | Sized) -> int:
+    """Return the number of samples of a dataset, or the number that was given in its place.
+
+    Raises:
+        ValueError: It is negative.
+    """
+    size = dataset if isinstance(dataset, int) else len(dataset)
+    if size < 0:
+        raise ValueError(f"the size is {size}; a dataset has at least 0 samples")
+    return size
+
+
+class EpochSampler(ABC, Generic[T]):
+    """A cursor in an order that a subclass defines as a pure function of (epoch, position).
+
+    Args:
+        length: Items of an epoch.
+        identity: What a state must have in common with this sampler to fit: JSON.
+    """
+
+    def __init__(self, length: int, identity: dict[str, object]) -> None:
+        self.epoch = 0
+        self.cursor = 0
+        self._length = length
+        self._identity = identity
+
+    @abstractmethod
+    def draw(self, epoch: int, positions: Tensor) -> list[T]:
+        """Return the items at positions int64[n] of an epoch, each 0 … len(self)-1."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[T]:
+        return Drawing.of(self.draw, self.epoch, self.cursor, self._length)
+
+    def positions(self, cursor: int, count: int) -> Tensor:
+        """Return the positions cursor … cursor+count-1 as far as the epoch goes; int64[min(count, len(self) - cursor)].
+
+        Raises:
+            ValueError: cursor is not in 0 … len(self), or count is negative.
+        """
+        if not 0 <= cursor <= self._length or count < 0:
+            raise ValueError(f"nothing to draw: {count} from cursor {cursor} on; the epoch has 0 … {self._length}")
+        return torch.arange(cursor, min(cursor + count, self._length))
+
+    def advance(self, count: int) -> None:
+        """Record that `count` further items were consumed.
+
+        Raises:
+            ValueError: count is negative or goes past the end of the epoch.
+        """
+        if not 0 <= count <= self._length - self.cursor:
+            raise ValueError(f"cannot advance by {count} at cursor {self.cursor} of {self._length}")
+        self.cursor += count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one: a resumed epoch goes on where it stood.
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; epochs are counted from 0")
+        if epoch != self.epoch:
+            self.epoch, self.cursor = epoch, 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Return epoch, cursor, and what identifies the order; JSON of less than 1 KB."""
+        return {"epoch": self.epoch, "cursor": self.cursor, **self._identity}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands.
+
+        Raises:
+            StateError: The state is of another order (kind, dataset size, seed …), or its position does not exist.
+        """
+        for name, value in self._identity.items():
+            if state_dict.get(name) != value:
+                raise StateError(
+                    f"the state's {name} is {state_dict.get(name)!r}, this sampler's is {value!r}",
+                    where=type(self).__name__,
+                    mend="resume with the dataset, sampler and seed that the run was begun with",
+                )
+        epoch, cursor = state_dict.get("epoch"), state_dict.get("cursor")
+        if type(epoch) is not int or type(cursor) is not int or epoch < 0 or not 0 <= cursor <= self._length:
+            raise StateError(
+                f"no position epoch {epoch!r}, cursor {cursor!r}; an epoch has 0 … {self._length}",
+                where=type(self).__name__,
+            )
+        self.epoch, self.cursor = epoch, cursor
+
+
+class IndexSampler(EpochSampler[int]):
+    """A `Sampler`: indices in blocks, over an order that a subclass defines."""
+
+    @abstractmethod
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the indices at positions int64[n] of an epoch, each 0 … len(self)-1; int64[n], not aliased."""
+
+    def draw(self, epoch: int, positions: Tensor) -> list[int]:
+        """Return the indices at positions as ints."""
+        return self.at(epoch, positions).tolist()
+
+    def indices(self, cursor: int, count: int) -> Tensor:
+        """Return the indices at positions cursor … cursor+count-1 of the current epoch, fewer at its end.
+
+        Args:
+            cursor: First position, 0 … len(self).
+            count: How many, at least 0.
+
+        Returns:
+            int64[min(count, len(self) - cursor)]
+
+        Raises:
+            ValueError: cursor or count is out of range.
+        """
+        return self.at(self.epoch, self.positions(cursor, count))
+
+
+class BatchSampler(EpochSampler[list[int]]):
+    """A `treenail.contracts.BatchSampler`: batches of indices, over an order of batches that a subclass defines."""
+
+    def batches(self, cursor: int, count: int) -> list[list[int]]:
+        """Return the batches number cursor … cursor+count-1 of the current epoch, fewer at its end.
+
+        Raises:
+            ValueError: cursor or count is out of range.
+        """
+        return self.draw(self.epoch, self.positions(cursor, count))

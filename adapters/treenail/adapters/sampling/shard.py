@@ -1,0 +1,222 @@
+"""What one of several ranks draws of an order that does not depend on how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, Literal, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from treenail.adapters.sampling.drawing import Drawing
+from treenail.adapters.sampling.epochs import EpochSampler
+from treenail.contracts import BatchSampler
+from treenail.kernel import Sampler
+
+T = TypeVar("T", int, list[int])
+
+Padding = Literal["repeat", "drop", "none"]
+
+
+class SampleIndex(int):
+    """An index that knows where it was drawn, for datasets whose samples are random and for metrics.
+
+    It is an int for every other purpose, and goes to loader workers as it is.
+
+    Attributes:
+        epoch: The epoch it was drawn in, for `treenail.adapters.seeding.sample_rng`.
+        padding: Whether it repeats a sample only to give every rank as many; metrics leave such a sample out.
+    """
+
+    epoch: int
+    padding: bool
+
+    def __new__(cls, index: int, epoch: int, padding: bool = False) -> SampleIndex:  # noqa: D102
+        self = super().__new__(cls, index)
+        self.epoch, self.padding = epoch, padding
+        return self
+
+    def __reduce__(self) -> tuple[type[SampleIndex], tuple[int, int, bool]]:
+        return SampleIndex, (int(self), self.epoch, self.padding)
+
+
+def process_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return (rank, world_size), those of torch's process group where None is given; (0, 1) without one.
+
+    Raises:
+        ValueError: There is no such rank.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if world_size is None:
+        world_size = torch.distributed.get_world_size() if distributed else 1
+    if rank is None:
+        rank = torch.distributed.get_rank() if distributed else 0
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}, must be 0 … {world_size - 1} in a world of {world_size}")
+    return rank, world_size
+
+
+class Shard(Generic[T]):
+    """Every world_size-th item of a sampler, from `rank` on: a `treenail.contracts.SamplerShard`.
+
+    The state is the sampler's own, counted over all ranks, so that it can be resumed with another number of ranks: each of
+    them goes on from there. Steps of all ranks together see the sampler's items in their order.
+
+    Args:
+        sampler: The order that the ranks share; it must be equal on all of them.
+        rank: Which rank this is; torch's process group knows when None, and without one it is 0.
+        world_size: Number of ranks; as above, and without a process group it is 1.
+        padding: What makes the ranks' shares equal where an epoch does not divide by world_size. ``"repeat"``: as many of
+            the epoch's first items as are missing come again; ``"drop"``: the last ones are left out; ``"none"``: nothing,
+            the last ranks have one item less.
+        marked: Yield `SampleIndex`, which tells repeated samples and knows the epoch, in place of plain ints.
+
+    Raises:
+        ValueError: There is no such rank, or no such padding.
+    """
+
+    @overload
+    def __init__(
+        self: Shard[int],
+        sampler: Sampler,
+        rank: int | None = None,
+        world_size: int | None = None,
+        *,
+        padding: Padding = "repeat",
+        marked: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Shard[list[int]],
+        sampler: BatchSampler,
+        rank: int | None = None,
+        world_size: int | None = None,
+        *,
+        padding: Padding = "repeat",
+        marked: bool = False,
+    ) -> None: ...
+    def __init__(
+        self,
+        sampler: Sampler | BatchSampler,
+        rank: int | None = None,
+        world_size: int | None = None,
+        *,
+        padding: Padding = "repeat",
+        marked: bool = False,
+    ) -> None:
+        if padding not in {"repeat", "drop", "none"}:
+            raise ValueError(f"padding is {padding!r}, must be 'repeat', 'drop' or 'none'")
+        self.rank, self.world_size = process_rank(rank, world_size)
+        self.sampler = sampler
+        self.padding = padding
+        self.marked = marked
+        self._read: Callable[[int, Tensor], list[T]] = _reader(sampler)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self.sampler.epoch
+
+    @property
+    def cursor(self) -> int:
+        """How many items of the epoch were consumed, by all ranks together."""
+        return self.sampler.cursor
+
+    def __len__(self) -> int:
+        return self._share(len(self.sampler))
+
+    @property
+    def remaining(self) -> int:
+        """How many items this rank will still draw in this epoch."""
+        return self._share(len(self.sampler) - self.cursor)
+
+    def _share(self, left: int) -> int:
+        return len(range(self.rank, self._stop(left), self.world_size))
+
+    def _stop(self, left: int) -> int:
+        """Return how many of the items that are left all ranks draw together, repeated ones included."""
+        if self.padding == "none":
+            return left
+        rounds = left // self.world_size if self.padding == "drop" else -(-left // self.world_size)
+        return rounds * self.world_size
+
+    def __iter__(self) -> Iterator[T]:
+        stop = self.cursor + self._stop(len(self.sampler) - self.cursor)
+        return Drawing.of(self._draw, self.epoch, self.cursor, stop, self.rank, self.world_size)
+
+    def _draw(self, epoch: int, positions: Tensor) -> list[T]:
+        length = len(self.sampler)
+        repeated = max(0, (int(positions[-1]) - length) // self.world_size + 1)
+        once, again = positions[: len(positions) - repeated], positions[len(positions) - repeated :] % length
+        items = [self._read(epoch, once) if len(once) else [], self._read(epoch, again) if repeated else []]
+        if self.marked:
+            items = [[_marked(item, epoch, padding=bool(late)) for item in part] for late, part in enumerate(items)]
+        return items[0] + items[1] if repeated else items[0]
+
+    def advance(self, count: int) -> None:
+        """Record that every rank consumed `count` further items, or what it had left where that was less.
+
+        Raises:
+            ValueError: count is negative, or no rank has anything left in this epoch.
+        """
+        left = len(self.sampler) - self.cursor
+        most = -(-self._stop(left) // self.world_size)
+        if count < 0 or (count > 0 and not most):
+            raise ValueError(f"cannot advance by {count}: {most} are left for a rank in this epoch")
+        self.sampler.advance(min(min(count, most) * self.world_size, left))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one.
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        self.sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the sampler's state; equal on all ranks."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands, whatever the world size it was saved with.
+
+        Raises:
+            StateError: The state does not fit the sampler.
+        """
+        self.sampler.load_state_dict(state_dict)
+
+
+@overload
+def _marked(item: int, epoch: int, *, padding: bool) -> int: ...
+@overload
+def _marked(item: list[int], epoch: int, *, padding: bool) -> list[int]: ...
+def _marked(item: int | list[int], epoch: int, *, padding: bool) -> int | list[int]:
+    if isinstance(item, list):
+        return [SampleIndex(index, epoch, padding) for index in item]
+    return SampleIndex(item, epoch, padding)
+
+
+def _reader(sampler: Sampler | BatchSampler) -> Callable[[int, Tensor], list[T]]:
+    """Return what reads a sampler at ascending positions of any epoch."""
+    if isinstance(sampler, EpochSampler):
+        return sampler.draw
+
+    def read(epoch: int, positions: Tensor) -> list[T]:
+        first, last = int(positions[0]), int(positions[-1])
+        if (now := sampler.epoch) != epoch:
+            state = sampler.state_dict()
+            sampler.set_epoch(epoch)
+            try:
+                return read(epoch, positions)
+            finally:
+                sampler.set_epoch(now)
+                sampler.load_state_dict(state)
+        items: list[int] | list[list[int]]
+        if isinstance(sampler, Sampler):
+            items = sampler.indices(first, last - first + 1)[positions - first].tolist()
+        else:
+            block = sampler.batches(first, last - first + 1)
+            items = [block[place] for place in (positions - first).tolist()]
+        return items  # type: ignore[return-value]  # T is what this sampler's items are
+
+    return read
