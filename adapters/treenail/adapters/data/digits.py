@@ -21,6 +21,9 @@ class Digits:
         split: 70 % of the images are for training, 10 % for validation, 20 % for the test; which, is the same in every
             process and for every seed.
 
+    Attributes:
+        labels: The digit of each sample; int64[n].
+
     Raises:
         MissingDependencyError: scikit-learn is not installed.
     """
@@ -32,10 +35,10 @@ class Digits:
         start, stop = (round(share * len(order)) for share in _SHARES[split])
         chosen = order[start:stop]
         self._images = torch.from_numpy(digits.images)[chosen].to(torch.float32).div(16).unsqueeze(1)
-        self._labels = torch.from_numpy(digits.target)[chosen].to(torch.int64)
+        self.labels = torch.from_numpy(digits.target)[chosen].to(torch.int64)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._images[index], self._labels[index]
+        return self._images[index], self.labels[index]

@@ -15,7 +15,7 @@ from treenail.kernel import StateError
 T = TypeVar("T")
 
 _FIRST = 256  # positions drawn before the first item is there: few, so that it is there at once
-_BLOCK = 16384  # and later on
+BLOCK = 16384  # and later on
 
 
 class Drawing(chain[T]):
@@ -34,7 +34,14 @@ class Drawing(chain[T]):
 
     @classmethod
     def of(
-        cls, draw: Callable[[int, Tensor], list[T]], epoch: int, start: int, stop: int, rank: int = 0, stride: int = 1
+        cls,
+        draw: Callable[[int, Tensor], list[T]],
+        epoch: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        stride: int = 1,
+        block: int = BLOCK,
     ) -> Drawing[T]:
         """Return the items at positions start + rank, start + rank + stride, … below stop.
 
@@ -45,17 +52,18 @@ class Drawing(chain[T]):
             stop: First position that is not drawn.
             rank: Which of `stride` ranks this is.
             stride: Distance of the positions.
+            block: The most items drawn at once.
         """
         drawing: Drawing[T]
 
         def blocks() -> Iterator[Iterator[T]]:
-            size = _FIRST
+            size = min(_FIRST, block)
             while drawing._next < drawing._stop:
                 first, last = drawing._next, min(drawing._next + size * stride, drawing._stop)
                 drawing._next += len(range(first, last, stride)) * stride
                 drawing._block = iter(draw(drawing.epoch, torch.arange(first, last, stride)))
                 yield drawing._block
-                size = min(size * 4, _BLOCK)
+                size = min(size * 4, block)
 
         drawing = cls.from_iterable(blocks())  # type: ignore[assignment]  # typeshed says chain; it is one of `cls`
         drawing.epoch, drawing._rank, drawing._stride = epoch, rank, stride

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling.drawing import Drawing
+from treenail.adapters.sampling.drawing import BLOCK, Drawing
 from treenail.kernel import StateError
 
 T = TypeVar("T")
@@ -33,7 +33,12 @@ class EpochSampler(ABC, Generic[T]):
     Args:
         length: Items of an epoch.
         identity: What a state must have in common with this sampler to fit: JSON.
+
+    Attributes:
+        block: The most items that an iteration draws at once.
     """
+
+    block = BLOCK
 
     def __init__(self, length: int, identity: dict[str, object]) -> None:
         self.epoch = 0
@@ -49,7 +54,7 @@ class EpochSampler(ABC, Generic[T]):
         return self._length
 
     def __iter__(self) -> Iterator[T]:
-        return Drawing.of(self.draw, self.epoch, self.cursor, self._length)
+        return Drawing.of(self.draw, self.epoch, self.cursor, self._length, block=self.block)
 
     def positions(self, cursor: int, count: int) -> Tensor:
         """Return the positions cursor … cursor+count-1 as far as the epoch goes; int64[min(count, len(self) - cursor)].
@@ -137,6 +142,8 @@ class IndexSampler(EpochSampler[int]):
 
 class BatchSampler(EpochSampler[list[int]]):
     """A `treenail.contracts.BatchSampler`: batches of indices, over an order of batches that a subclass defines."""
+
+    block = 64
 
     def batches(self, cursor: int, count: int) -> list[list[int]]:
         """Return the batches number cursor … cursor+count-1 of the current epoch, fewer at its end.

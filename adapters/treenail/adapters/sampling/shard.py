@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling.drawing import Drawing
+from treenail.adapters.sampling.drawing import BLOCK, Drawing
 from treenail.adapters.sampling.epochs import EpochSampler
 from treenail.contracts import BatchSampler
 from treenail.kernel import Sampler
@@ -110,6 +110,7 @@ class Shard(Generic[T]):
         self.sampler = sampler
         self.padding = padding
         self.marked = marked
+        self._block = sampler.block if isinstance(sampler, EpochSampler) else BLOCK
         self._read: Callable[[int, Tensor], list[T]] = _reader(sampler)
 
     @property
@@ -142,7 +143,7 @@ class Shard(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         stop = self.cursor + self._stop(len(self.sampler) - self.cursor)
-        return Drawing.of(self._draw, self.epoch, self.cursor, stop, self.rank, self.world_size)
+        return Drawing.of(self._draw, self.epoch, self.cursor, stop, self.rank, self.world_size, self._block)
 
     def _draw(self, epoch: int, positions: Tensor) -> list[T]:
         length = len(self.sampler)

@@ -1,0 +1,203 @@
+"""Several parts of a dataset: drawn in proportions, balanced by class, or one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from itertools import accumulate, pairwise
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from treenail.adapters.sampling.columns import column
+from treenail.adapters.sampling.epochs import IndexSampler, length_of
+from treenail.adapters.sampling.permutation import fingerprint
+from treenail.adapters.sampling.proportions import Draws, Exhausted, Proportions
+from treenail.adapters.sampling.samplers import Orders
+from treenail.kernel import mix
+
+
+class MixtureSampler(IndexSampler):
+    """The parts of a concatenated dataset in exact proportions, each part shuffled.
+
+    Args:
+        dataset: The whole dataset, or how many samples it has.
+        weights: Weight of each part, 0 or more; their proportions count.
+        sizes: Samples of each part, in the order in which they are concatenated; those of a torch ConcatDataset when None.
+        num_samples: Indices of an epoch, where parts begin again; as many as the drawn parts have when None.
+        exhausted: What happens when a part has no samples left in an epoch: ``"restart"`` begins it again in a new order,
+            going on from epoch to epoch so that each of its samples is drawn as often as the others; ``"stop"`` ends the
+            epoch; ``"renormalize"`` goes on with the others, until every sample was drawn once.
+        shuffle: Draw each part in an order that (seed, pass) decides, else in its own order.
+        seed: Seed of all orders.
+    """
+
+    def __init__(
+        self,
+        dataset: int | Sized,
+        weights: Sequence[float],
+        *,
+        sizes: Sequence[int] | None = None,
+        num_samples: Annotated[int, Meta(ge=0)] | None = None,
+        exhausted: Exhausted = "restart",
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        sizes = part_sizes(dataset, sizes)
+        self.seed = seed
+        self._parts = _Parts(sizes, seed, shuffle=shuffle)
+        self._proportions = Proportions(sizes, weights, seed=seed, num_samples=num_samples, exhausted=exhausted)
+        length = self._proportions.length
+        arguments = torch.tensor([*map(float, sizes), *map(float, weights)], dtype=torch.float64)
+        super().__init__(
+            length,
+            {
+                "kind": "mixture",
+                "size": sum(sizes),
+                "length": length,
+                "parts": fingerprint(arguments),
+                "exhausted": exhausted,
+                "shuffle": shuffle,
+                "seed": seed,
+            },
+        )
+
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the indices at ascending positions of an epoch."""
+        return self._parts.at(self._proportions.at(epoch, positions))
+
+
+class ClassBalancedSampler(IndexSampler):
+    """Every class as often as every other, in exact proportions; each class shuffled, and its samples equally often.
+
+    Args:
+        dataset: The dataset, or how many samples it has.
+        labels: The class of each sample, any whole number; or the name of the dataset's attribute that holds them.
+        num_samples: Indices of an epoch; as many as the dataset has samples when None.
+        balance: From 0, classes as frequent as in the dataset, to 1, all equally frequent: frequencies to the power of
+            1 - balance.
+        seed: Seed of all orders.
+    """
+
+    def __init__(
+        self,
+        dataset: int | Sized,
+        labels: Sequence[int] | Tensor | str,
+        num_samples: Annotated[int, Meta(ge=0)] | None = None,
+        *,
+        balance: Annotated[float, Meta(ge=0, le=1)] = 1.0,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance is {balance}, must be 0 … 1")
+        classes = column(dataset, labels, "labels", torch.int64)
+        self.seed = seed
+        self._members = classes.argsort(stable=True)
+        _, frequencies = torch.unique(classes, return_counts=True)  # ascending, as the members are
+        sizes = frequencies.tolist()
+        self._parts = _Parts(sizes, seed, shuffle=True)
+        self._proportions = (
+            Proportions(
+                sizes,
+                [float(size) ** (1 - balance) for size in sizes],
+                seed=seed,
+                num_samples=len(classes) if num_samples is None else num_samples,
+            )
+            if sizes
+            else None
+        )
+        length = self._proportions.length if self._proportions else 0
+        if num_samples and not length:
+            raise ValueError(f"cannot draw {num_samples} samples: the dataset is empty")
+        identity = {"size": len(classes), "labels": fingerprint(classes), "balance": balance, "seed": seed}
+        super().__init__(length, {"kind": "class-balanced", "length": length, **identity})
+
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the indices at ascending positions of an epoch."""
+        if self._proportions is None:
+            return positions.clone()
+        return self._members[self._parts.at(self._proportions.at(epoch, positions))]
+
+
+class ChainSampler(IndexSampler):
+    """The parts of a concatenated dataset one after another, each shuffled: easy samples before hard ones, for example.
+
+    Args:
+        dataset: The whole dataset, or how many samples it has.
+        sizes: Samples of each part, in the order in which they are concatenated; those of a torch ConcatDataset when None.
+        shuffle: Draw each part in an order that (seed, epoch) decides, else in its own order.
+        seed: Seed of all orders.
+    """
+
+    def __init__(
+        self, dataset: int | Sized, sizes: Sequence[int] | None = None, *, shuffle: bool = True, seed: int = 0
+    ) -> None:
+        sizes = part_sizes(dataset, sizes)
+        self.seed = seed
+        self._parts = _Parts(sizes, seed, shuffle=shuffle)
+        self._edges = torch.tensor([0, *accumulate(sizes)])
+        super().__init__(
+            sum(sizes),
+            {
+                "kind": "chain",
+                "size": sum(sizes),
+                "parts": fingerprint(torch.tensor(sizes, dtype=torch.int64)),
+                "shuffle": shuffle,
+                "seed": seed,
+            },
+        )
+
+    def at(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the indices at positions of an epoch."""
+        sources = torch.searchsorted(self._edges[1:], positions, right=True)
+        return self._parts.at(Draws(sources, torch.full_like(positions, epoch), positions - self._edges[sources]))
+
+
+def part_sizes(dataset: int | Sized, sizes: Sequence[int] | None) -> list[int]:
+    """Return the sizes of a concatenated dataset's parts.
+
+    Raises:
+        ValueError: They are not given and the dataset does not know them, or they do not sum to the dataset's size.
+    """
+    if sizes is None:
+        edges = getattr(dataset, "cumulative_sizes", None)  # torch.utils.data.ConcatDataset has it
+        if edges is None:
+            raise ValueError("sizes is needed: the dataset is no torch ConcatDataset, which would know its parts")
+        sizes = [upper - lower for lower, upper in zip([0, *edges], edges, strict=False)]
+    if any(size < 0 for size in sizes) or sum(sizes) != length_of(dataset):
+        raise ValueError(f"sizes is {list(sizes)}, which sums to {sum(sizes)}; the dataset has {length_of(dataset)}")
+    return list(sizes)
+
+
+class _Parts:
+    """The shuffled parts of a concatenated dataset."""
+
+    def __init__(self, sizes: Sequence[int], seed: int, *, shuffle: bool) -> None:
+        self._starts = [0, *accumulate(sizes)]
+        self._orders = (
+            [Orders(size, mix(seed, number, "part"), "hashed") for number, size in enumerate(sizes)]
+            if shuffle
+            else None
+        )
+
+    def at(self, draws: Draws) -> Tensor:
+        """Return the indices, in the whole dataset, of what was drawn; int64[n]."""
+        indices = torch.empty_like(draws.offsets)
+        for source, each, here in _groups(draws):
+            offsets = draws.offsets[here]
+            part = offsets if self._orders is None else self._orders[source].at(each, 0, offsets)
+            indices[here] = part + self._starts[source]
+        return indices
+
+
+def _groups(draws: Draws) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (source, pass, the places that draw from it) for all that occur."""
+    by_pass = draws.passes.argsort(stable=True)
+    order = by_pass[draws.sources[by_pass].argsort(stable=True)]
+    sources, passes = draws.sources[order], draws.passes[order]
+    changed = (sources.diff() != 0) | (passes.diff() != 0)
+    edges = [0, *(changed.nonzero().squeeze(1) + 1).tolist(), len(order)]
+    for start, stop in pairwise(edges):
+        if start < stop:
+            yield int(sources[start]), int(passes[start]), order[start:stop]
