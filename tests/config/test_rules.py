@@ -53,6 +53,10 @@ NULL = "null removes an entry of"
             [scheduled("{scheduler: {type: ReduceLROnPlateau}}")],
             "schedules[0]: ReduceLROnPlateau steps on a metric; write metric: val/loss",
         ),
+        (
+            ["train.sampler={type: random}", "train.batch_sampler={type: bucket, lengths: labels}"],
+            "train.sampler: a batch sampler takes no sampler; leave out one of them",
+        ),
     ],
 )
 def test_parts_that_cannot_work_together_are_a_mistake(catalog: Catalog, overrides: list[str], message: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from treenail.adapters.evaluation import Accuracy
 from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook
 from treenail.adapters.loops import EpochLoop
+from treenail.adapters.sampling import BucketBatchSampler, ClassBalancedSampler
 from treenail.contracts import Data, Evaluation, Run, Schedule
 from treenail.kernel import Engine, Hook, late, spec
 
@@ -28,6 +29,8 @@ class NoisyPoints:
     def __init__(self, size: int) -> None:
         generator = torch.Generator().manual_seed(size)
         self.points = torch.randn(size, 6, generator=generator)
+        self.labels = (self.points.sum(1) > 0).long()
+        self.lengths = self.points[:, 0]
 
     def __len__(self) -> int:
         return len(self.points)
@@ -35,7 +38,7 @@ class NoisyPoints:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         noise = torch.rand(6) + random.random() + float(np.random.random())
         point = self.points[index]
-        return point + 0.1 * noise, (point.sum() > 0).long()
+        return point + 0.1 * noise, self.labels[index]
 
 
 class KillHook(Hook):
@@ -77,6 +80,7 @@ def network() -> nn.Module:
 workers = int(os.environ["RUN_WORKERS"])
 interval, by = os.environ["RUN_CHECKPOINTS"].split()
 kill = os.environ.get("RUN_KILL", "").split()
+sampler = os.environ.get("RUN_SAMPLER", "random")
 
 run = Run(
     seed=7,
@@ -89,7 +93,13 @@ run = Run(
         Schedule(scheduler=late(torch.optim.lr_scheduler.StepLR)(step_size=1, gamma=0.9)),
         Schedule(scheduler=late(torch.optim.lr_scheduler.ReduceLROnPlateau)(patience=0), metric="val/loss"),
     ),
-    train=Data(dataset=spec(NoisyPoints)(SAMPLES), batch_size=BATCH, num_workers=workers),
+    train=Data(
+        dataset=spec(NoisyPoints)(SAMPLES),
+        batch_size=BATCH,
+        num_workers=workers,
+        sampler=late(ClassBalancedSampler)("labels") if sampler == "class_balanced" else None,
+        batch_sampler=late(BucketBatchSampler)("lengths", num_buckets=2) if sampler == "bucket" else None,
+    ),
     val=Evaluation(dataset=spec(NoisyPoints)(11), batch_size=4, metrics=(spec(Accuracy)(),)),
     loop=late(EpochLoop)(max_epochs=EPOCHS),
     hooks={

@@ -39,9 +39,18 @@ class Outcome(NamedTuple):
         return "Outcome(…)"  # a failing example is reported with its arguments, of which this one has megabytes
 
 
-def start(work_dir: Path, *, workers: int, checkpoints: str, kill: tuple[int, str] | None, resume: bool) -> int:
+def start(
+    work_dir: Path,
+    *,
+    workers: int,
+    checkpoints: str,
+    kill: tuple[int, str] | None,
+    resume: bool,
+    sampler: str = "random",
+) -> int:
     """Run the real command in a process of its own; return its exit code, negative for a signal."""
     environment = os.environ | {"RUN_WORKERS": str(workers), "RUN_CHECKPOINTS": checkpoints, "OMP_NUM_THREADS": "1"}
+    environment["RUN_SAMPLER"] = sampler
     environment["RUN_KILL"] = f"{kill[0]} {kill[1]}" if kill else ""
     command = [sys.executable, "-m", "treenail.adapters.cli", "train", str(CONFIG), "--work-dir", str(work_dir)]
     done = subprocess.run(
@@ -112,6 +121,17 @@ def test_a_killed_and_resumed_run_equals_the_undisturbed_one(
     where = difference(found.state, undisturbed.state)
     assert where is None, where
     where = difference(found.logged, undisturbed.logged, "logged")
+    assert where is None, where
+
+
+@pytest.mark.parametrize("sampler", ["class_balanced", "bucket"])
+def test_a_run_resumes_with_other_samplers(tmp_path: Path, sampler: str) -> None:
+    options = {"checkpoints": "3 step", "sampler": sampler}
+    assert start(tmp_path / "whole", workers=0, kill=None, resume=False, **options) == 0
+    start(tmp_path / "killed", workers=2, kill=(13, "after_train_iter"), resume=False, **options)
+    assert start(tmp_path / "killed", workers=1, kill=None, resume=True, **options) == 0
+    whole, killed = outcome(tmp_path / "whole"), outcome(tmp_path / "killed")
+    where = difference(killed.state, whole.state) or difference(killed.logged, whole.logged, "logged")
     assert where is None, where
 
 

@@ -40,14 +40,15 @@ def column(
         given = given() if callable(given) else given
     try:
         numbers = torch.as_tensor(given).detach().cpu()
+        if numbers.is_floating_point() and not hasattr(given, "dtype"):
+            numbers = torch.as_tensor(given, dtype=torch.float64)  # torch takes Python's floats for float32
         exact = numbers.to(dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must hold a number for each sample: {error}") from None
     if exact.shape != (size,):
         raise ValueError(f"{name} has the shape {list(exact.shape)}, must be [{size}]: a number for each sample")
-    if size and not (torch.isfinite(numbers.double()).all() and torch.equal(exact.double(), numbers.double())):
-        wrong = int((exact.double() != numbers.double()).nonzero()[0])
-        raise ValueError(
-            f"{name}[{wrong}] is {numbers[wrong].item()}, which is not a {'whole' if dtype == torch.int64 else 'finite'} number"
-        )
+    wrong = ~torch.isfinite(numbers.double()) | (exact.double() != numbers.double())
+    if wrong.any():
+        first, needed = int(wrong.nonzero()[0]), "whole" if dtype == torch.int64 else "finite"
+        raise ValueError(f"{name}[{first}] is {numbers[first].item()}, which is not a {needed} number")
     return exact.clone()

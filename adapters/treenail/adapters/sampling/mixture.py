@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from itertools import accumulate, pairwise
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from treenail.adapters.sampling.columns import column
 from treenail.adapters.sampling.epochs import IndexSampler, length_of
-from treenail.adapters.sampling.permutation import fingerprint
+from treenail.adapters.sampling.permutation import EXACT, fingerprint, hashed
 from treenail.adapters.sampling.proportions import Draws, Exhausted, Proportions
 from treenail.adapters.sampling.samplers import Orders
 from treenail.kernel import mix
@@ -171,33 +171,39 @@ def part_sizes(dataset: int | Sized, sizes: Sequence[int] | None) -> list[int]:
 
 
 class _Parts:
-    """The shuffled parts of a concatenated dataset."""
+    """The parts of a concatenated dataset, each shuffled anew in every pass."""
 
     def __init__(self, sizes: Sequence[int], seed: int, *, shuffle: bool) -> None:
+        self._sizes = sizes
         self._starts = [0, *accumulate(sizes)]
-        self._orders = (
-            [Orders(size, mix(seed, number, "part"), "hashed") for number, size in enumerate(sizes)]
-            if shuffle
-            else None
-        )
+        self._seed = seed
+        self._shuffle = shuffle
+        self._orders = [Orders(size, mix(seed, number, "part"), "hashed") for number, size in enumerate(sizes)]
 
     def at(self, draws: Draws) -> Tensor:
         """Return the indices, in the whole dataset, of what was drawn; int64[n]."""
         indices = torch.empty_like(draws.offsets)
-        for source, each, here in _groups(draws):
-            offsets = draws.offsets[here]
-            part = offsets if self._orders is None else self._orders[source].at(each, 0, offsets)
-            indices[here] = part + self._starts[source]
+        order = draws.sources.argsort(stable=True)
+        edges = [0, *draws.sources.bincount(minlength=len(self._sizes)).cumsum(0).tolist()]
+        for source, (start, stop) in enumerate(pairwise(edges)):
+            if start < stop:
+                here = order[start:stop]
+                indices[here] = self._part(source, draws.passes[here], draws.offsets[here]) + self._starts[source]
         return indices
 
-
-def _groups(draws: Draws) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (source, pass, the places that draw from it) for all that occur."""
-    by_pass = draws.passes.argsort(stable=True)
-    order = by_pass[draws.sources[by_pass].argsort(stable=True)]
-    sources, passes = draws.sources[order], draws.passes[order]
-    changed = (sources.diff() != 0) | (passes.diff() != 0)
-    edges = [0, *(changed.nonzero().squeeze(1) + 1).tolist(), len(order)]
-    for start, stop in pairwise(edges):
-        if start < stop:
-            yield int(sources[start]), int(passes[start]), order[start:stop]
+    def _part(self, source: int, passes: Tensor, offsets: Tensor) -> Tensor:
+        """Return the indices, in one part, at offsets int64[n] of passes int64[n]; int64[n]."""
+        size = self._sizes[source]
+        if not self._shuffle:
+            return offsets
+        rows, row_of = passes.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch does not type it
+        if size <= EXACT:  # a small part may be drawn through a thousand times in a block: all its orders at once
+            counters = rows.unsqueeze(1) * size + torch.arange(size)
+            orders = hashed(mix(self._seed, source, "part"), counters).argsort(1)
+            small: Tensor = orders[row_of, offsets]
+            return small
+        indices = torch.empty_like(offsets)
+        for number, each in enumerate(rows.tolist()):
+            here = row_of == number
+            indices[here] = self._orders[source].at(each, 0, offsets[here])
+        return indices

@@ -5,13 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling.permutation import Permutation
+from treenail.adapters.sampling.permutation import hashed
 from treenail.kernel import mix
 
 Exhausted = Literal["restart", "stop", "renormalize"]
@@ -21,7 +20,7 @@ Exhausted = Literal["restart", "stop", "renormalize"]
 proportions until every source was drawn once.
 """
 
-_ROUND = 1024  # positions within which the sources have their shares, at least; a shuffle of so many is quick
+_ROUND = 2048  # the most positions within which sources are drawn in a random order
 
 
 class Draws(NamedTuple):
@@ -38,29 +37,46 @@ class Draws(NamedTuple):
     offsets: Tensor
 
 
-class _Segment(NamedTuple):
-    """A stretch of an epoch with one proportion: start position, draws of each source before it and within it."""
+class _Stretch(NamedTuple):
+    """Positions of an epoch: the first and how many, the draws of each source among them, and before them."""
 
     start: int
-    before: list[int]
+    length: int
     counts: list[int]
-    rounds: int
+    before: list[int]
 
-    @property
-    def length(self) -> int:
-        return sum(self.counts)
+    def halves(self) -> tuple[_Stretch, _Stretch]:
+        """Divide it in two, and each source's draws in proportion, to within one."""
+        half = self.length // 2
+        early = _apportion(half, self.counts)
+        late = [count - drawn for count, drawn in zip(self.counts, early, strict=True)]
+        until = [before + drawn for before, drawn in zip(self.before, early, strict=True)]
+        return (
+            _Stretch(self.start, half, early, self.before),
+            _Stretch(self.start + half, self.length - half, late, until),
+        )
+
+
+class _Round(NamedTuple):
+    """A stretch of few positions, drawn: its first position, and for each the source and its draws before; int64[n]."""
+
+    epoch: int
+    start: int
+    sources: Tensor
+    drawn: Tensor
 
 
 class Proportions:
     """Sources drawn from in proportion to weights; a pure function of (epoch, position).
 
-    An epoch falls into rounds of about a thousand positions. After each round every source was drawn from as often as its
-    weight says, to within one; within a round the order is a random one.
+    An epoch is halved, and what each source gives with it, until the stretches are short; in those the sources come in a random
+    order. At the end of every stretch each source was drawn as often as its weight says, to within two. The draws of a
+    source follow each other in its own order.
 
     Args:
         lengths: Samples of each source.
         weights: Weight of each source, 0 or more; 0 is never drawn from.
-        seed: Seed of the order within rounds.
+        seed: Seed of the order of sources.
         num_samples: Positions of an epoch; for ``exhausted="restart"`` only. None: the sum of the drawn sources' lengths.
         exhausted: What happens when a source has no samples left in an epoch.
 
@@ -79,85 +95,64 @@ class Proportions:
     ) -> None:
         _check(lengths, weights, num_samples, exhausted)
         self._seed = seed
-        self._lengths = list(lengths)
         shares = [Fraction(weight) for weight in weights]  # exact: what a float holds is a fraction
         drawn = [length if share else 0 for length, share in zip(lengths, shares, strict=True)]
         if exhausted == "renormalize":
-            self._segments = _until_all_are_empty(drawn, shares)
+            self._stretches = _until_all_are_empty(drawn, shares)
         else:
-            if exhausted == "stop":
-                total, each = sum(shares), zip(lengths, shares, strict=True)
-                num_samples = min(int(length * total / share) for length, share in each if share)
-                while any(
-                    count > length for count, length in zip(_apportion(num_samples, shares), lengths, strict=True)
-                ):
-                    num_samples -= 1  # rounding up gave a source one too many
-            counts = _apportion(sum(drawn) if num_samples is None else num_samples, shares)
-            self._segments = [_segment(0, [0] * len(counts), counts)]
-        self._starts = [segment.start for segment in self._segments]
-        last = self._segments[-1]
+            if num_samples is None:
+                num_samples = sum(drawn) if exhausted == "restart" else _until_one_is_empty(lengths, shares)
+            self._stretches = [_Stretch(0, num_samples, _apportion(num_samples, shares), [0] * len(shares))]
+        self._starts = [stretch.start for stretch in self._stretches]
+        last = self._stretches[-1]
         self.length = last.start + last.length
-        self._each = [before + count for before, count in zip(last.before, last.counts, strict=True)]
-        self._last: tuple[tuple[int, int, int], _Round] | None = None
+        self._lengths = torch.tensor(lengths)
+        self._each = torch.tensor([before + count for before, count in zip(last.before, last.counts, strict=True)])
+        self._path = self._stretches[:1]  # from a whole stretch to the short one used last
+        self._last: _Round | None = None
 
     def at(self, epoch: int, positions: Tensor) -> Draws:
-        """Return what the positions int64[n] of an epoch draw, each 0 … length-1."""
+        """Return what ascending positions int64[n] of an epoch draw, each 0 … length-1."""
         draws = Draws(*(torch.empty_like(positions) for _ in range(3)))
         done = 0
-        while done < len(positions):  # positions ascend, so that each round has one stretch of them
-            number = bisect_right(self._starts, int(positions[done])) - 1
-            current = self._round(epoch, number, int(positions[done]) - self._starts[number])
-            until = int(torch.searchsorted(positions, current.stop))
-            sources, counts = current.draw(positions[done:until] - current.start)
-            lengths = torch.tensor(self._lengths)[sources]
-            counts += torch.tensor([epoch * each for each in self._each])[sources]
-            draws.sources[done:until] = sources
-            draws.passes[done:until] = counts // lengths
-            draws.offsets[done:until] = counts % lengths
+        while done < len(positions):
+            current = self._round(epoch, int(positions[done]))
+            until = int(torch.searchsorted(positions, current.start + len(current.sources)))
+            places = positions[done:until] - current.start
+            sources = current.sources[places]
+            # Sources go on from epoch to epoch, so that none of their samples is drawn more often than the others.
+            drawn, lengths = current.drawn[places] + epoch * self._each[sources], self._lengths[sources]
+            draws.sources[done:until], draws.passes[done:until] = sources, drawn // lengths
+            draws.offsets[done:until] = drawn % lengths
             done = until
         return draws
 
-    def _round(self, epoch: int, number: int, offset: int) -> _Round:
-        """Return the round of a segment that holds an offset into it; the last one used stays at hand."""
-        segment = self._segments[number]
-        length, rounds = segment.length, segment.rounds
-        index = ((offset + 1) * rounds - 1) // length
-        if self._last is None or self._last[0] != (epoch, number, index):
-            start, stop = index * length // rounds, (index + 1) * length // rounds
-            totals = list(accumulate(segment.counts))
-            at_start, at_stop = ([0, *(edge * total // length for total in totals)] for edge in (start, stop))
-            self._last = (
-                (epoch, number, index),
-                _Round(
-                    segment.start + start,
-                    segment.start + stop,
-                    torch.tensor([late - early for early, late in zip(at_start, at_stop, strict=True)]),
-                    torch.tensor(
-                        [
-                            before + above - below
-                            for before, below, above in zip(segment.before, at_start, at_start[1:], strict=False)
-                        ]
-                    ),
-                    Permutation(stop - start, mix(self._seed, epoch, number, index, "mixture")),
-                ),
-            )
-        return self._last[1]
+    def _round(self, epoch: int, position: int) -> _Round:
+        """Return the round of an epoch that holds a position; the one used last stays at hand."""
+        last = self._last
+        if last is None or last.epoch != epoch or not 0 <= position - last.start < len(last.sources):
+            short = self._short(position)
+            key = mix(self._seed, epoch, "mixture")
+            order = hashed(key, torch.arange(short.start, short.start + short.length)).argsort()
+            counts = torch.tensor(short.counts)
+            sources = torch.arange(len(counts)).repeat_interleave(counts)[order]
+            in_order = sources.argsort(stable=True)
+            drawn = torch.empty_like(sources)
+            drawn[in_order] = torch.arange(short.length)
+            drawn += (torch.tensor(short.before) - counts.cumsum(0) + counts)[sources]
+            self._last = last = _Round(epoch, short.start, sources, drawn)
+        return last
 
-
-class _Round(NamedTuple):
-    """A round: its positions, where each source's slots begin and end, how often each was drawn before, and its order."""
-
-    start: int
-    stop: int
-    edges: Tensor
-    before: Tensor
-    order: Permutation
-
-    def draw(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (sources, counts of draws of that source before it in the epoch) at places of the round; int64[n]."""
-        slots = self.order(places)
-        sources = torch.searchsorted(self.edges[1:], slots, right=True)
-        return sources, self.before[sources] + slots - self.edges[sources]
+    def _short(self, position: int) -> _Stretch:
+        """Return the short stretch that holds a position, by halving from the last one on the way there that holds it."""
+        while self._path and not 0 <= position - self._path[-1].start < self._path[-1].length:
+            self._path.pop()
+        if not self._path:
+            self._path.append(self._stretches[bisect_right(self._starts, position) - 1])
+        while self._path[-1].length > _ROUND:
+            early, late = self._path[-1].halves()
+            self._path.append(early if position < late.start else late)
+        return self._path[-1]
 
 
 def _check(lengths: Sequence[int], weights: Sequence[float], num_samples: int | None, exhausted: str) -> None:
@@ -176,33 +171,34 @@ def _check(lengths: Sequence[int], weights: Sequence[float], num_samples: int | 
         raise ValueError(f"num_samples is {num_samples}; it is for exhausted='restart' and must not be negative")
 
 
-def _segment(start: int, before: list[int], counts: list[int]) -> _Segment:
-    """Return a segment with as many rounds as leave each source two draws in each: so no share is ever negative."""
-    return _Segment(
-        start, before, counts, max(1, min(sum(counts) // _ROUND, min((n for n in counts if n), default=0) // 2))
-    )
-
-
-def _apportion(total: int, shares: Sequence[Fraction]) -> list[int]:
+def _apportion(total: int, shares: Sequence[Fraction] | Sequence[int]) -> list[int]:
     """Return whole numbers that sum to total, each within one of its proportion: the largest remainders are rounded up."""
-    exact = [total * share / sum(shares) for share in shares]
-    counts = [int(number) for number in exact]
-    missing = total - sum(counts)
-    for place in sorted(range(len(shares)), key=lambda place: counts[place] - exact[place])[:missing]:
+    whole = sum(shares)
+    exact = [divmod(total * share, whole) if whole else (0, 0) for share in shares]
+    counts = [int(count) for count, _ in exact]
+    for place in sorted(range(len(shares)), key=lambda place: -exact[place][1])[: total - sum(counts)]:
         counts[place] += 1
     return counts
 
 
-def _until_all_are_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> list[_Segment]:
-    """Return the segments of an epoch in which every source is drawn once, each in proportion while it lasts."""
+def _until_one_is_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> int:
+    """Return how many positions there are in proportion until a source has no more."""
+    total = min(int(length * sum(shares) / share) for length, share in zip(lengths, shares, strict=True) if share)
+    while any(count > length for count, length in zip(_apportion(total, shares), lengths, strict=True)):
+        total -= 1  # rounding up gave a source one too many
+    return total
+
+
+def _until_all_are_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> list[_Stretch]:
+    """Return the stretches of an epoch in which every source is drawn once, each in proportion while it lasts."""
     left, before, start = list(lengths), [0] * len(lengths), 0
-    segments = []
+    stretches = []
     while any(left):
-        # The source that runs out first ends the segment; the others have been drawn in proportion until then.
+        # The source that runs out first ends the stretch; the others have been drawn in proportion until then.
         time = min(Fraction(count) / share for count, share in zip(left, shares, strict=True) if count)
-        counts = [min(count, round(time * share)) if count else 0 for count, share in zip(left, shares, strict=True)]
-        segments.append(_segment(start, list(before), counts))
+        counts = [min(count, round(time * share)) for count, share in zip(left, shares, strict=True)]
+        stretches.append(_Stretch(start, sum(counts), counts, before))
         start += sum(counts)
         left = [count - drawn for count, drawn in zip(left, counts, strict=True)]
         before = [count + drawn for count, drawn in zip(before, counts, strict=True)]
-    return segments or [_segment(0, before, before)]
+    return stretches
