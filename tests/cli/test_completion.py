@@ -139,13 +139,13 @@ def test_a_base_s_keys_are_completed(workplace: Path) -> None:
 
 def test_a_wrong_config_is_completed_by_the_schema_alone(workplace: Path) -> None:
     (workplace / "wrong.yaml").write_text("model: {type: [\n")
-    assert overrides("train.batch", "wrong.yaml") == ["train.batch_size="]
-    assert overrides("train.batch", "absent.yaml") == ["train.batch_size="]
+    assert overrides("train.batch_si", "wrong.yaml") == ["train.batch_size="]
+    assert overrides("train.batch_si", "absent.yaml") == ["train.batch_size="]
 
 
 def test_completion_runs_no_code_of_a_config(workplace: Path) -> None:
     (workplace / "config.py").write_text("open('ran', 'w').close()\n")
-    assert overrides("train.batch", "config.py") == ["train.batch_size="]
+    assert overrides("train.batch_si", "config.py") == ["train.batch_size="]
     (workplace / "parts.py").write_text("open('ran', 'w').close()\n")
     (workplace / "own.yaml").write_text("imports: [parts]\nmodel: {type: parts:Model}\n")
     assert overrides("model.", "own.yaml") == ["model.type="]
