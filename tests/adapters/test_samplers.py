@@ -18,6 +18,7 @@ from treenail.adapters.sampling import (
     EpochSampler,
     MixtureSampler,
     RandomSampler,
+    SequentialSampler,
     Shard,
     SubsetSampler,
     TokenBatchSampler,
@@ -205,6 +206,35 @@ def test_ranks_draw_whole_batches_in_turn() -> None:
     assert together[len(everything) :] == everything[: len(together) - len(everything)]
 
 
+# Devices
+
+MAKERS: dict[str, Callable[[], EpochSampler[int] | EpochSampler[list[int]]]] = {
+    "random": lambda: RandomSampler(5000, seed=1, repeats=2),
+    "torch": lambda: RandomSampler(100, seed=1, shuffle="torch"),
+    "sequential": lambda: SequentialSampler(10),
+    "subset": lambda: SubsetSampler(10, [1, 2, 3]),
+    "with replacement": lambda: WeightedSampler(1000, LENGTHS),
+    "without replacement": lambda: WeightedSampler(1000, LENGTHS, replacement=False),
+    "mixture": lambda: MixtureSampler(1000, [1, 2], sizes=[300, 700]),
+    "balanced": lambda: ClassBalancedSampler(1000, LENGTHS),
+    "chain": lambda: ChainSampler(1000, [10, 990]),
+    "bucket": lambda: BucketBatchSampler(1000, LENGTHS, 8),
+    "token": lambda: TokenBatchSampler(1000, LENGTHS, 1000),
+    "aspect ratio": lambda: AspectRatioBatchSampler(1000, LENGTHS, 8, boundaries=[50]),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_torchs_default_device_does_not_matter(name: str) -> None:
+    def drawn() -> list[object]:
+        sampler = MAKERS[name]()
+        return [list(sampler), list(Shard(sampler, 1, 3)), sampler.state_dict()]
+
+    expected = drawn()
+    with torch.device("meta"):  # as after torch.set_default_device: new tensors are there unless said otherwise
+        assert drawn() == expected
+
+
 # What samplers know of the samples
 
 
@@ -292,4 +322,4 @@ def test_an_empty_dataset_has_empty_epochs(make: Callable[[], EpochSampler[int]]
     sampler = make()
     assert len(sampler) == 0
     assert list(sampler) == []
-    assert list(Shard(sampler, 1, 3)) == []  # type: ignore[call-overload]  # an EpochSampler of either kind
+    assert list(Shard(sampler, 1, 3)) == []

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -212,6 +212,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(workers: int) -> None:
     assert not any(torch.equal(plain[index], other[index]) for index in plain)
 
 
+@settings(deadline=None)  # makes loaders, which takes long on a busy machine
 @given(size=st.integers(0, 30), batch=st.integers(1, 7), consumed=st.integers(0, 40), drop_last=st.booleans())
 def test_a_loader_goes_on_after_the_batches_that_were_consumed(
     size: int, batch: int, consumed: int, drop_last: bool

@@ -239,16 +239,16 @@ def test_the_skeleton_of_a_run_shows_every_section_and_is_right_once_filled_in(c
 def test_a_name_is_found_in_any_case_by_its_alias_and_by_its_port(catalog: Catalog) -> None:
     for name in ("AdamW", "adamw", "ADAMW", "optimizer:adamw"):
         assert "\ntype: AdamW\n" in template(catalog, name)
-    for name in ("random", "RandomSampler", "defaultsampler", "sampler:DefaultSampler"):
-        assert "\ntype: random\n" in template(catalog, name)
+    for name in ("subset", "SubsetSampler", "subsetrandomsampler", "sampler:SubsetRandomSampler"):
+        assert "\ntype: subset\n" in template(catalog, name)
     assert "\ntype: treenail:random\n" in template(catalog, "treenail:RandomSampler")
 
 
 def test_the_header_says_what_comes_from_the_run_and_which_aliases_there_are(catalog: Catalog) -> None:
     assert "# An optimizer; the run gives it params.\n" in template(catalog, "adamw")
     assert "# A loss; the run gives it input and target.\n" in template(catalog, "cross_entropy")
-    text = template(catalog, "random").replace("\n# ", " ")
-    assert "also called DefaultSampler, RandomSampler, ResumableRandomSampler." in text
+    text = template(catalog, "subset").replace("\n# ", " ")
+    assert "also called SubsetRandomSampler, SubsetSampler." in text
 
 
 def test_several_matches_are_listed_and_an_exact_one_mentions_the_others(catalog: Catalog) -> None:

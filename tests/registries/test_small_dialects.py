@@ -7,6 +7,7 @@ import pytest
 from treenail.adapters.config import Catalog
 from treenail.adapters.registries import KindError, RegisteredTwiceError, UnregisteredError, easycore, helios
 from treenail.adapters.sampling import RandomSampler
+from treenail.adapters.sampling.compat import ResumableRandomSampler
 from treenail.kernel import BuildError, Registry, RegistryError, Sampler, SpecError
 
 
@@ -181,7 +182,7 @@ def test_a_dialect_over_the_kernels_registry_of_a_port_knows_what_configs_know()
     for scope, adapter in Catalog().registry("sampler"):
         core.declare(adapter, scope)
     samplers = helios.Registry("sampler", core=core)
-    assert isinstance(samplers.create("ResumableRandomSampler", 10, seed=3), RandomSampler)
+    assert isinstance(samplers.create("ResumableRandomSampler", 10, seed=3), ResumableRandomSampler)
     assert "ResumableSequentialSampler" in samplers
     assert "sampling:RandomSampler>" in repr(samplers)
     assert easycore.Registry("sampler", core=core).get("treenail:random") is RandomSampler

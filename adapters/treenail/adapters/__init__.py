@@ -75,6 +75,25 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
         aliases=("AspectRatioBatchSampler",),
         summary="batches of images of similar shape",
     ),
+    *(
+        Adapter(port="sampler", name=name, target=f"{_A}.sampling.compat:{name}", summary=summary)
+        for name, summary in (
+            ("DefaultSampler", "mmengine's: one rank's share of every index"),
+            ("InfiniteSampler", "mmengine's: one rank's share of passes without end"),
+            ("ResumableRandomSampler", "helios': every index, shuffled, counted in batches"),
+            ("ResumableSequentialSampler", "helios': every index in order, counted in batches"),
+            ("ResumableDistributedSampler", "helios': one rank's share, counted in batches"),
+            ("MultiFoldDistributedSampler", "SCEPTER's: one rank's share of several passes an epoch"),
+            ("EvalDistributedSampler", "SCEPTER's: one rank's contiguous block"),
+            ("MixtureOfSamplers", "SCEPTER's: several samplers in proportions; in Python, as it takes no dataset"),
+        )
+    ),
+    Adapter(
+        port="batch_sampler",
+        name="MultiLevelBatchSampler",
+        target=f"{_A}.sampling.compat:MultiLevelBatchSampler",
+        summary="SCEPTER's: batches of records from indexed files; in Python, as it takes no dataset",
+    ),
     Adapter(
         port="loop",
         name="epochs",

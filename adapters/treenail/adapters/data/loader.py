@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
-from treenail.adapters.sampling import Shard
+from treenail.adapters.sampling import SampleIndex, Shard
 from treenail.adapters.seeding import seed_sample, shielded_rng
 from treenail.contracts import BatchSampler, Dataset, SamplerShard
 from treenail.kernel import Sampler, StateError, mix
@@ -155,7 +155,8 @@ class _Keys:
             assert isinstance(batch, list)  # `Loader` has made sure of it: batches, or indices and a batch_size
             if self._drop_last and len(batch) < (size or 0):
                 return
-            yield [(epoch, index) for index in batch]
+            # A marked index knows its epoch better where passes follow each other without end.
+            yield [(index.epoch if isinstance(index, SampleIndex) else epoch, index) for index in batch]
 
 
 class _SeededBatches(TorchDataset[object]):

@@ -53,7 +53,7 @@ class BucketedBatches(BatchSampler):
             len(bucket) // size if drop_last else -(-len(bucket) // size)
             for bucket, size in zip(buckets, batch_sizes, strict=True)
         ]
-        self._edges = torch.tensor([0, *accumulate(counts)])
+        self._edges = torch.tensor([0, *accumulate(counts)], device="cpu")
         length = sum(counts)
         self._batch_order = Orders(length, mix(seed, "batches"), "hashed") if shuffle else None
         self._orders = (
@@ -61,7 +61,9 @@ class BucketedBatches(BatchSampler):
             if shuffle
             else None
         )
-        shape = torch.tensor([(len(bucket), size) for bucket, size in zip(buckets, batch_sizes, strict=True)])
+        shape = torch.tensor(
+            [(len(bucket), size) for bucket, size in zip(buckets, batch_sizes, strict=True)], device="cpu"
+        )
         super().__init__(
             length,
             {
@@ -91,7 +93,7 @@ class BucketedBatches(BatchSampler):
     def _samples(self, bucket: int, epoch: int, firsts: Tensor) -> Tensor:
         """Return the samples of a bucket's batches that begin at `firsts` int64[n]; int64[n, batch size], -1 past the end."""
         members = self._buckets[bucket]
-        places = firsts.unsqueeze(1) + torch.arange(self._batch_sizes[bucket])
+        places = firsts.unsqueeze(1) + torch.arange(self._batch_sizes[bucket], device="cpu")
         missing = places >= len(members)
         places = places.masked_fill_(missing, 0).flatten()
         order = places if self._orders is None else self._orders[bucket].at(epoch, 0, places)
@@ -221,7 +223,7 @@ def _quantiles(values: Tensor, count: int) -> list[Tensor]:
 
 def _between(values: Tensor, boundaries: Sequence[float]) -> list[Tensor]:
     """Return the samples below the first boundary, from there to below the second …; int64[…] each, without empty ones."""
-    edges = torch.as_tensor(boundaries, dtype=torch.float64)
+    edges = torch.as_tensor(boundaries, dtype=torch.float64, device="cpu")
     if edges.ndim != 1 or not torch.isfinite(edges).all() or (edges.diff() <= 0).any():
         raise ValueError(f"boundaries is {list(boundaries)}, must be finite numbers, each above the one before")
     buckets = torch.searchsorted(edges, values, right=True)

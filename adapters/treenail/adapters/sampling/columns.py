@@ -39,9 +39,11 @@ def column(
         given = getattr(dataset, values)
         given = given() if callable(given) else given
     try:
-        numbers = torch.as_tensor(given).detach().cpu()
+        numbers = torch.as_tensor(given, device="cpu").detach().cpu()
         if numbers.is_floating_point() and not hasattr(given, "dtype"):
-            numbers = torch.as_tensor(given, dtype=torch.float64)  # torch takes Python's floats for float32
+            numbers = torch.as_tensor(
+                given, dtype=torch.float64, device="cpu"
+            )  # torch takes Python's floats for float32
         exact = numbers.to(dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must hold a number for each sample: {error}") from None

@@ -61,7 +61,7 @@ class Drawing(chain[T]):
             while drawing._next < drawing._stop:
                 first, last = drawing._next, min(drawing._next + size * stride, drawing._stop)
                 drawing._next += len(range(first, last, stride)) * stride
-                drawing._block = iter(draw(drawing.epoch, torch.arange(first, last, stride)))
+                drawing._block = iter(draw(drawing.epoch, torch.arange(first, last, stride, device="cpu")))
                 yield drawing._block
                 size = min(size * 4, block)
 

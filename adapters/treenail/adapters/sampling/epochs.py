@@ -64,7 +64,7 @@ class EpochSampler(ABC, Generic[T]):
         """
         if not 0 <= cursor <= self._length or count < 0:
             raise ValueError(f"nothing to draw: {count} from cursor {cursor} on; the epoch has 0 … {self._length}")
-        return torch.arange(cursor, min(cursor + count, self._length))
+        return torch.arange(cursor, min(cursor + count, self._length), device="cpu")
 
     def advance(self, count: int) -> None:
         """Record that `count` further items were consumed.

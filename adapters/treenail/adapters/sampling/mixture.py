@@ -49,7 +49,7 @@ class MixtureSampler(IndexSampler):
         self._parts = _Parts(sizes, seed, shuffle=shuffle)
         self._proportions = Proportions(sizes, weights, seed=seed, num_samples=num_samples, exhausted=exhausted)
         length = self._proportions.length
-        arguments = torch.tensor([*map(float, sizes), *map(float, weights)], dtype=torch.float64)
+        arguments = torch.tensor([*map(float, sizes), *map(float, weights)], dtype=torch.float64, device="cpu")
         super().__init__(
             length,
             {
@@ -136,13 +136,13 @@ class ChainSampler(IndexSampler):
         sizes = part_sizes(dataset, sizes)
         self.seed = seed
         self._parts = _Parts(sizes, seed, shuffle=shuffle)
-        self._edges = torch.tensor([0, *accumulate(sizes)])
+        self._edges = torch.tensor([0, *accumulate(sizes)], device="cpu")
         super().__init__(
             sum(sizes),
             {
                 "kind": "chain",
                 "size": sum(sizes),
-                "parts": fingerprint(torch.tensor(sizes, dtype=torch.int64)),
+                "parts": fingerprint(torch.tensor(sizes, dtype=torch.int64, device="cpu")),
                 "shuffle": shuffle,
                 "seed": seed,
             },
@@ -198,7 +198,7 @@ class _Parts:
             return offsets
         rows, row_of = passes.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch does not type it
         if size <= EXACT:  # a small part may be drawn through a thousand times in a block: all its orders at once
-            counters = rows.unsqueeze(1) * size + torch.arange(size)
+            counters = rows.unsqueeze(1) * size + torch.arange(size, device="cpu")
             orders = hashed(mix(self._seed, source, "part"), counters).argsort(1)
             small: Tensor = orders[row_of, offsets]
             return small

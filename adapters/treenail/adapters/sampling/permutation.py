@@ -13,6 +13,8 @@ D. Lea and C. Flood, "Fast splittable pseudorandom number generators" (2014), fo
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,8 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
+_Cut = tuple[Tensor | None, Tensor | None]  # how far a half is shifted, and its mask, to get a digit
+
 
 def hashed(key: int, counters: Tensor) -> Tensor:
     """Hash counters to 64 random bits each; different counters never give the same (SplitMix64).
@@ -37,10 +41,16 @@ def hashed(key: int, counters: Tensor) -> Tensor:
     Returns:
         int64[…], uniform over all 64 bits.
     """
-    bits = (counters + 1).mul_(_GOLDEN).add_(key)
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
-        bits.bitwise_xor_((bits >> shift).bitwise_and_((1 << (64 - shift)) - 1)).mul_(factor)
-    return bits.bitwise_xor_((bits >> 31).bitwise_and_((1 << 33) - 1))
+    bits = (counters * _GOLDEN).add_(key + _GOLDEN)
+    upper = torch.empty_like(bits)
+    bits.bitwise_xor_(_shifted(bits, 30, upper)).mul_(_MIX_1)
+    bits.bitwise_xor_(_shifted(bits, 27, upper)).mul_(_MIX_2)
+    return bits.bitwise_xor_(_shifted(bits, 31, upper))
+
+
+def _shifted(bits: Tensor, shift: int, out: Tensor) -> Tensor:
+    """Shift to the right, zeros coming in: torch's own shift brings copies of the sign."""
+    return torch.bitwise_right_shift(bits, shift, out=out).bitwise_and_((1 << (64 - shift)) - 1)
 
 
 def uniform(key: int, counters: Tensor) -> Tensor:
@@ -51,14 +61,14 @@ def uniform(key: int, counters: Tensor) -> Tensor:
 def fingerprint(values: Tensor) -> int:
     """Return a number that tells vectors of 8-byte numbers apart, for states: int64[n] or float64[n] → 0 … 2**63-1."""
     bits = values.contiguous().view(torch.int64)
-    places = hashed(0, torch.arange(len(bits)))
+    places = hashed(0, torch.arange(len(bits), device="cpu"))
     return int(hashed(len(bits), bits ^ places).sum()) & (2**63 - 1)
 
 
 class Permutation:
     """A random bijection of 0 … size-1 that a key decides, computed in blocks of positions.
 
-    It holds under 200 KB whatever the size, and the same key gives the same order on every platform.
+    It holds under 300 KB whatever the size, and the same key gives the same order on every platform.
 
     Args:
         size: Number of indices, up to 2**60.
@@ -72,7 +82,7 @@ class Permutation:
         if not 0 <= size <= LIMIT:
             raise ValueError(f"size is {size}, must be 0 … 2**60")
         self.size = size
-        self._small = hashed(key, torch.arange(size)).argsort() if size <= EXACT else None
+        self._small = hashed(key, torch.arange(size, device="cpu")).argsort() if size <= EXACT else None
         if self._small is not None:
             return
         self._low_bits = _split(size)
@@ -80,16 +90,16 @@ class Permutation:
         self._high_size = 2 * -(-size >> (self._low_bits + 1))
         self._exact = self._high_size << self._low_bits == size
         low_digits, high_digits = _digits(self._low_bits), _digits((self._high_size - 1).bit_length())
-        low_length, high_length = sum(2**width for _, width in low_digits), sum(2**width for _, width in high_digits)
-        numbers = hashed(key, torch.arange(_ROUNDS * (low_length + high_length))).bitwise_and_(2**31 - 1)
-        numbers = numbers.view(_ROUNDS, low_length + high_length)
+        low_length, high_length = (_ROUNDS * sum(2**width for _, width in each) for each in (low_digits, high_digits))
+        bits = hashed(key, torch.arange(max(low_length, high_length), device="cpu"))
+        # The upper bits of a hash serve one table, the lower ones another.
+        to_low = (bits[:high_length] >> 64 - self._low_bits).int().bitwise_and_((1 << self._low_bits) - 1)
         # Below high_size, less high_size: added to a high half, it stays negative unless the sum wraps around.
-        to_high = (numbers[:, :low_length] * self._high_size).bitwise_right_shift_(31).sub_(self._high_size).int()
-        to_low = (numbers[:, low_length:] >> 31 - self._low_bits).int()
-        self._rounds = [
-            (_by_digit(low_digits, to_high[number]), _by_digit(high_digits, to_low[number]))
-            for number in range(_ROUNDS)
-        ]
+        to_high = bits[:low_length].bitwise_and_(2**31 - 1).mul_(self._high_size)
+        to_high = to_high.bitwise_right_shift_(31).add_(-self._high_size).int()
+        self._rounds = list(zip(_tables(low_digits, to_high), _tables(high_digits, to_low), strict=True))
+        self._low_cuts, self._high_cuts = _cuts(low_digits), _cuts(high_digits)
+        self._wrap, self._sign = _operand(self._high_size), _operand(31)
 
     def __call__(self, positions: Tensor) -> Tensor:
         """Return the index at each position.
@@ -118,15 +128,15 @@ class Permutation:
         """Write what the network makes of positions to result."""
         high = (positions >> self._low_bits).int()
         low = positions.int().bitwise_and_((1 << self._low_bits) - 1)
-        size, drawn, digit = self._high_size, torch.empty_like(high), torch.empty_like(high)
+        drawn, digit = torch.empty_like(high), torch.empty_like(high)
         for to_high, to_low in self._rounds:
-            for shift, mask, table in to_high:
-                torch.index_select(table, 0, _digit(low, shift, mask, to_high, digit), out=drawn)
+            for cut, table in zip(self._low_cuts, to_high, strict=True):
+                torch.index_select(table, 0, _digit(low, cut, digit), out=drawn)
                 high.add_(drawn)
-                torch.bitwise_right_shift(high, 31, out=drawn)  # all ones where it is negative
-                high.add_(drawn.bitwise_and_(size))
-            for shift, mask, table in to_low:
-                torch.index_select(table, 0, _digit(high, shift, mask, to_low, digit), out=drawn)
+                torch.bitwise_right_shift(high, self._sign, out=drawn)  # all ones where it is negative
+                high.add_(drawn.bitwise_and_(self._wrap))
+            for cut, table in zip(self._high_cuts, to_low, strict=True):
+                torch.index_select(table, 0, _digit(high, cut, digit), out=drawn)
                 low.bitwise_xor_(drawn)
         result.copy_(high).bitwise_left_shift_(self._low_bits).bitwise_or_(low)
 
@@ -144,20 +154,30 @@ def _digits(bits: int) -> list[tuple[int, int]]:
     return [(shift, min(width, bits - shift)) for shift in range(0, bits, width)]
 
 
-def _by_digit(digits: list[tuple[int, int]], numbers: Tensor) -> list[tuple[int, int, Tensor]]:
-    """Return (shift, mask, table) of each digit; the tables follow each other in numbers."""
-    tables, start = [], 0
-    for shift, width in digits:
-        tables.append((shift, 2**width - 1, numbers[start : start + 2**width]))
-        start += 2**width
-    return tables
+def _tables(digits: list[tuple[int, int]], numbers: Tensor) -> list[list[Tensor]]:
+    """Return the tables of the digits, round by round."""
+    sizes = [2**width for _, width in digits] * _ROUNDS
+    tables = [numbers[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+    return [tables[start : start + len(digits)] for start in range(0, len(tables), len(digits))]
 
 
-def _digit(half: Tensor, shift: int, mask: int, digits: list[tuple[int, int, Tensor]], out: Tensor) -> Tensor:
-    """Return a digit of each number of a half."""
-    if len(digits) == 1:
-        return half
-    if shift == 0:
-        return torch.bitwise_and(half, mask, out=out)
-    torch.bitwise_right_shift(half, shift, out=out)
-    return out if shift == digits[-1][0] else out.bitwise_and_(mask)
+def _operand(number: int) -> Tensor:
+    """Return an int32 without dimensions; with a Python int, torch takes three times as long for a short block."""
+    return torch.tensor(number, dtype=torch.int32, device="cpu")
+
+
+def _cuts(digits: list[tuple[int, int]]) -> list[_Cut]:
+    """Return shift and mask of each digit, None where nothing needs to be cut off."""
+    last = digits[-1][0]
+    return [
+        (_operand(shift) if shift > 0 else None, _operand(2**width - 1) if shift < last else None)
+        for shift, width in digits
+    ]
+
+
+def _digit(half: Tensor, cut: _Cut, out: Tensor) -> Tensor:
+    """Return a digit of each number of a half: the half itself, or what was written to `out`."""
+    shift, mask = cut
+    if shift is not None:
+        half = torch.bitwise_right_shift(half, shift, out=out)
+    return half if mask is None else torch.bitwise_and(half, mask, out=out)

@@ -106,8 +106,10 @@ class Proportions:
         self._starts = [stretch.start for stretch in self._stretches]
         last = self._stretches[-1]
         self.length = last.start + last.length
-        self._lengths = torch.tensor(lengths)
-        self._each = torch.tensor([before + count for before, count in zip(last.before, last.counts, strict=True)])
+        self._lengths = torch.tensor(lengths, device="cpu")
+        self._each = torch.tensor(
+            [before + count for before, count in zip(last.before, last.counts, strict=True)], device="cpu"
+        )
         self._path = self._stretches[:1]  # from a whole stretch to the short one used last
         self._last: _Round | None = None
 
@@ -133,13 +135,13 @@ class Proportions:
         if last is None or last.epoch != epoch or not 0 <= position - last.start < len(last.sources):
             short = self._short(position)
             key = mix(self._seed, epoch, "mixture")
-            order = hashed(key, torch.arange(short.start, short.start + short.length)).argsort()
-            counts = torch.tensor(short.counts)
-            sources = torch.arange(len(counts)).repeat_interleave(counts)[order]
+            order = hashed(key, torch.arange(short.start, short.start + short.length, device="cpu")).argsort()
+            counts = torch.tensor(short.counts, device="cpu")
+            sources = torch.arange(len(counts), device="cpu").repeat_interleave(counts)[order]
             in_order = sources.argsort(stable=True)
             drawn = torch.empty_like(sources)
-            drawn[in_order] = torch.arange(short.length)
-            drawn += (torch.tensor(short.before) - counts.cumsum(0) + counts)[sources]
+            drawn[in_order] = torch.arange(short.length, device="cpu")
+            drawn += (torch.tensor(short.before, device="cpu") - counts.cumsum(0) + counts)[sources]
             self._last = last = _Round(epoch, short.start, sources, drawn)
         return last
 

@@ -93,7 +93,7 @@ class SubsetSampler(IndexSampler):
 
     def __init__(self, dataset: int | Sized, indices: Sequence[int], *, shuffle: bool = True, seed: int = 0) -> None:
         size = length_of(dataset)
-        self._indices = torch.as_tensor(indices, dtype=torch.int64).clone()
+        self._indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu").clone()
         if self._indices.ndim != 1:
             raise ValueError(f"indices has the shape {list(self._indices.shape)}, must be a flat list")
         wrong = self._indices[(self._indices < 0) | (self._indices >= size)]
@@ -135,4 +135,4 @@ class Orders:
         if self._shuffle == "hashed":
             return Permutation(self._size, mix(self._seed, epoch, number, "order"))
         seed = self._seed + epoch if number == 0 else mix(self._seed, epoch, number)
-        return torch.randperm(self._size, generator=torch.Generator().manual_seed(seed))
+        return torch.randperm(self._size, generator=torch.Generator().manual_seed(seed), device="cpu")

@@ -13,7 +13,7 @@ from treenail.adapters.sampling.epochs import EpochSampler
 from treenail.contracts import BatchSampler
 from treenail.kernel import Sampler
 
-T = TypeVar("T", int, list[int])
+T = TypeVar("T")
 
 Padding = Literal["repeat", "drop", "none"]
 
@@ -95,9 +95,19 @@ class Shard(Generic[T]):
         padding: Padding = "repeat",
         marked: bool = False,
     ) -> None: ...
+    @overload
     def __init__(
         self,
-        sampler: Sampler | BatchSampler,
+        sampler: EpochSampler[T],
+        rank: int | None = None,
+        world_size: int | None = None,
+        *,
+        padding: Padding = "repeat",
+        marked: bool = False,
+    ) -> None: ...
+    def __init__(
+        self,
+        sampler: Sampler | BatchSampler | EpochSampler[T],
         rank: int | None = None,
         world_size: int | None = None,
         *,
@@ -143,9 +153,13 @@ class Shard(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         stop = self.cursor + self._stop(len(self.sampler) - self.cursor)
-        return Drawing.of(self._draw, self.epoch, self.cursor, stop, self.rank, self.world_size, self._block)
+        return Drawing.of(self.draw, self.epoch, self.cursor, stop, self.rank, self.world_size, self._block)
 
-    def _draw(self, epoch: int, positions: Tensor) -> list[T]:
+    def draw(self, epoch: int, positions: Tensor) -> list[T]:
+        """Return the items at ascending positions of an epoch, as all ranks together count them; int64[n], n > 0.
+
+        Positions from the epoch's length on are those of repeated items.
+        """
         length = len(self.sampler)
         repeated = max(0, (int(positions[-1]) - length) // self.world_size + 1)
         once, again = positions[: len(positions) - repeated], positions[len(positions) - repeated :] % length
@@ -187,17 +201,15 @@ class Shard(Generic[T]):
         self.sampler.load_state_dict(state_dict)
 
 
-@overload
-def _marked(item: int, epoch: int, *, padding: bool) -> int: ...
-@overload
-def _marked(item: list[int], epoch: int, *, padding: bool) -> list[int]: ...
-def _marked(item: int | list[int], epoch: int, *, padding: bool) -> int | list[int]:
+def _marked(item: T, epoch: int, *, padding: bool) -> T:
     if isinstance(item, list):
-        return [SampleIndex(index, epoch, padding) for index in item]
-    return SampleIndex(item, epoch, padding)
+        return [SampleIndex(index, epoch, padding) for index in item]  # type: ignore[return-value]  # list[int] is T
+    if isinstance(item, int):
+        return SampleIndex(item, epoch, padding)  # type: ignore[return-value]  # int is T
+    raise TypeError(f"only indices can be marked, not {type(item).__name__}")
 
 
-def _reader(sampler: Sampler | BatchSampler) -> Callable[[int, Tensor], list[T]]:
+def _reader(sampler: Sampler | BatchSampler | EpochSampler[T]) -> Callable[[int, Tensor], list[T]]:
     """Return what reads a sampler at ascending positions of any epoch."""
     if isinstance(sampler, EpochSampler):
         return sampler.draw

@@ -73,7 +73,7 @@ class WeightedSampler(IndexSampler):
 
     def _without_replacement(self, epoch: int) -> Tensor:
         """Return the samples in the order in which their clocks ring: at exponential times of rate weight."""
-        drawn = uniform(mix(self.seed, epoch, "weighted"), torch.arange(len(self._weights)))
+        drawn = uniform(mix(self.seed, epoch, "weighted"), torch.arange(len(self._weights), device="cpu"))
         times = drawn.neg_().log1p_().neg_().div_(self._weights)
         times[self._weights == 0] = torch.inf
         return times.argsort(stable=True)[: len(self)]

@@ -6,9 +6,12 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from random import Random
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Generator
 
 from treenail.kernel import StateError, mix
 
@@ -29,30 +32,42 @@ def seed_sample(seed: int, epoch: int, index: int) -> None:
 
     Seeds torch's CPU generator, random, and numpy where it is imported.
     """
-    mixed = mix(seed, epoch, index)
+    mixed = mix(seed, epoch, int(index))  # `mix` tells an int from a `SampleIndex`
     torch.default_generator.manual_seed(mixed)
     random.seed(mixed)
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(mixed % 2**32)
+        # Both are Mersenne Twisters, and torch's takes the lower 32 bits: from the same ones, numpy would draw the same.
+        numpy.random.seed(mixed >> 31)
 
 
-class SampleRng(NamedTuple):
+class SampleRng:
     """Generators of one sample, one for each library a transform may draw from; none is a global one.
 
+    Each is made when it is first asked for, and goes on from there.
+
     Args:
-        torch: For torch's functions: ``torch.rand(3, generator=rng.torch)``.
-        random: For Python: ``rng.random.uniform(0, 1)``.
+        seed: Of all three.
     """
 
-    torch: torch.Generator
-    random: random.Random
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    @property
+    @cached_property
+    def torch(self) -> Generator:
+        """For torch's functions: ``torch.rand(3, generator=rng.torch)``."""
+        return Generator().manual_seed(self.seed)
+
+    @cached_property
+    def random(self) -> Random:
+        """For Python: ``rng.random.uniform(0, 1)``."""
+        return Random(self.seed)
+
+    @cached_property
     def numpy(self) -> np.random.Generator:
-        """For numpy: ``rng.numpy.normal(size=3)``; a new generator in the same state each time it is asked for."""
+        """For numpy: ``rng.numpy.normal(size=3)``."""
         import numpy as np
 
-        return np.random.default_rng(self.torch.initial_seed())
+        return np.random.default_rng(self.seed)
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> SampleRng:
@@ -63,8 +78,7 @@ def sample_rng(seed: int, epoch: int, index: int) -> SampleRng:
         epoch: The epoch, from 0; `treenail.adapters.sampling.SampleIndex` brings it to a dataset in a loader worker.
         index: The sample's index in its dataset.
     """
-    mixed = mix(seed, epoch, int(index))
-    return SampleRng(torch.Generator().manual_seed(mixed), random.Random(mixed))
+    return SampleRng(mix(seed, epoch, int(index)))
 
 
 class WorkerInit:

@@ -1,0 +1,235 @@
+"""The samplers of helios: batches of an epoch are counted by `start_iter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Annotated, TypeAlias
+
+import torch.utils.data
+from msgspec import Meta
+
+from treenail.adapters.registries import helios
+from treenail.adapters.sampling.compat.ranks import RankSampler, shuffled_or_not
+from treenail.adapters.sampling.epochs import IndexSampler
+from treenail.adapters.sampling.samplers import SequentialSampler, Shuffle
+from treenail.adapters.sampling.shard import Padding
+from treenail.kernel import StateError
+
+SAMPLER_REGISTRY: helios.Registry[ResumableSamplerType] = helios.Registry("sampler")
+"""The samplers that `create_sampler` makes; register your own with ``@SAMPLER_REGISTRY.register``."""
+
+
+class ResumableSampler(torch.utils.data.Sampler[int]):
+    """Base of samplers that go on after a given batch of an epoch.
+
+    A subclass defines ``__iter__``: the indices of epoch `epoch`, without those of the first `start_iter` batches.
+
+    Args:
+        batch_size: Samples of a batch.
+
+    Raises:
+        ValueError: batch_size is not positive.
+    """
+
+    def __init__(self, batch_size: Annotated[int, Meta(ge=1)]) -> None:
+        self.batch_size = _positive(batch_size)
+        self._epoch = 0
+        self._start_iter = 0
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self._epoch
+
+    @property
+    def start_iter(self) -> int:
+        """How many batches of the epoch were consumed: the next one's number."""
+        return self._start_iter
+
+    @start_iter.setter
+    def start_iter(self, batches: int) -> None:
+        self._start_iter = _count(batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is the current one: a resumed epoch goes on at `start_iter`.
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; epochs are counted from 0")
+        if epoch != self._epoch:
+            self._epoch, self._start_iter = epoch, 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Return epoch, batches consumed, and their size."""
+        return {"epoch": self._epoch, "start_iter": self._start_iter, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands.
+
+        Raises:
+            StateError: It is of another batch size, or no position.
+        """
+        epoch, batches, size = (state_dict.get(name) for name in ("epoch", "start_iter", "batch_size"))
+        where = type(self).__name__
+        if size != self.batch_size:
+            raise StateError(
+                f"the state counts batches of {size!r} samples, here they have {self.batch_size}",
+                where=where,
+                mend="resume with the batch size that the run was begun with",
+            )
+        if type(epoch) is not int or type(batches) is not int or epoch < 0 or batches < 0:
+            raise StateError(f"no position epoch {epoch!r}, start_iter {batches!r}", where=where)
+        self._epoch, self._start_iter = epoch, batches
+
+
+class _BatchCounting(RankSampler):
+    """What one rank draws, its position counted in batches."""
+
+    def __init__(
+        self,
+        sampler: IndexSampler,
+        batch_size: int,
+        rank: int | None = 0,
+        world_size: int | None = 1,
+        *,
+        padding: Padding = "none",
+        marked: bool = False,
+    ) -> None:
+        self.batch_size = _positive(batch_size)
+        super().__init__(sampler, rank, world_size, padding=padding, marked=marked)
+        self._order = sampler
+
+    @property
+    def start_iter(self) -> int:
+        """How many batches of the epoch were consumed, by each rank: the next one's number.
+
+        It is 0 again in another epoch. Assigning it goes to the start of that batch.
+        """
+        return -(-len(self) // self.batch_size) - -(-self.remaining // self.batch_size)
+
+    @start_iter.setter
+    def start_iter(self, batches: int) -> None:
+        most = -(-len(self) // self.batch_size)
+        if _count(batches) > most:
+            raise ValueError(f"start_iter is {batches}; the epoch has {most} batches of {self.batch_size} for a rank")
+        self._order.cursor = 0
+        if batches:
+            self.advance(batches * self.batch_size)
+
+
+@SAMPLER_REGISTRY.register
+class ResumableRandomSampler(_BatchCounting, ResumableSampler):
+    """Every index once an epoch, shuffled; for one process.
+
+    Args:
+        data_source: The dataset, or how many samples it has.
+        seed: Seed of the order, of all epochs.
+        batch_size: Samples of a batch, which `start_iter` counts.
+        order: How it is shuffled: ``"torch"`` gives the indices of the original, ``"hashed"`` takes constant memory and
+            hashes seed and epoch together.
+    """
+
+    def __init__(
+        self,
+        data_source: int | Sized,
+        seed: int = 0,
+        batch_size: Annotated[int, Meta(ge=1)] = 1,
+        *,
+        order: Shuffle = "torch",
+    ) -> None:
+        super().__init__(shuffled_or_not(data_source, seed, order, shuffle=True), batch_size)
+
+
+@SAMPLER_REGISTRY.register
+class ResumableSequentialSampler(_BatchCounting, ResumableSampler):
+    """Every index once an epoch, in order; for one process.
+
+    Args:
+        data_source: The dataset, or how many samples it has.
+        batch_size: Samples of a batch, which `start_iter` counts.
+    """
+
+    def __init__(self, data_source: int | Sized, batch_size: Annotated[int, Meta(ge=1)] = 1) -> None:
+        super().__init__(SequentialSampler(data_source), batch_size)
+
+
+@SAMPLER_REGISTRY.register
+class ResumableDistributedSampler(_BatchCounting, torch.utils.data.DistributedSampler[int]):  # type: ignore[override]  # `epoch` is set by set_epoch only
+    """One rank's share of every index once an epoch, the very indices of torch's DistributedSampler.
+
+    The state holds neither world size nor batch size: a run resumes on other numbers of ranks and sees the rest of the
+    epoch once.
+
+    Args:
+        dataset: The dataset, or how many samples it has.
+        num_replicas: Number of ranks; torch's process group knows when None, and without one it is 1.
+        rank: Which rank this is; as above, and without a process group it is 0.
+        shuffle: Shuffle the indices, else draw them in order.
+        seed: Seed of the order, of all epochs.
+        drop_last: Leave out the last num_replicas - 1 samples or fewer where the dataset does not divide by the ranks;
+            otherwise as many of the first come again as are missing.
+        batch_size: Samples of a rank's batch, which `start_iter` counts.
+        order: How it is shuffled: ``"torch"`` gives the indices of the original, ``"hashed"`` takes constant memory and
+            hashes seed and epoch together.
+        marked: Yield `SampleIndex`, which tells repeated samples, in place of plain ints.
+    """
+
+    def __init__(
+        self,
+        dataset: int | Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        batch_size: Annotated[int, Meta(ge=1)] = 1,
+        *,
+        order: Shuffle = "torch",
+        marked: bool = False,
+    ) -> None:
+        super().__init__(
+            shuffled_or_not(dataset, seed, order, shuffle=shuffle),
+            batch_size,
+            rank,
+            num_replicas,
+            padding="drop" if drop_last else "repeat",
+            marked=marked,
+        )
+        # What torch's class holds, for those who read it; its own __init__ would assign `epoch`.
+        self.dataset = range(dataset) if isinstance(dataset, int) else dataset  # type: ignore[assignment]  # torch says Dataset, and needs a length only
+        self.num_replicas, self.shuffle, self.seed, self.drop_last = self.world_size, shuffle, seed, drop_last
+        self.num_samples = len(self)
+        self.total_size = self.num_samples * self.world_size
+
+
+ResumableSamplerType: TypeAlias = ResumableSampler | ResumableDistributedSampler
+
+
+def create_sampler(type_name: str, *args: object, **kwargs: object) -> ResumableSamplerType:
+    """Make the sampler that a name of `SAMPLER_REGISTRY` stands for.
+
+    Args:
+        type_name: The registered name.
+        args: Positional arguments for it.
+        kwargs: Keyword arguments for it.
+
+    Raises:
+        UnregisteredError: Nothing is registered under the name.
+        SpecError: The signature does not take these arguments; nothing was called.
+        BuildError: The constructor raised; its own exception is the cause.
+    """
+    return SAMPLER_REGISTRY.create(type_name, *args, **kwargs)
+
+
+def _positive(batch_size: int) -> int:
+    if type(batch_size) is not int or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, must be an int of at least 1")
+    return batch_size
+
+
+def _count(batches: int) -> int:
+    if type(batches) is not int or batches < 0:
+        raise ValueError(f"start_iter is {batches!r}, must be an int of at least 0")
+    return batches
