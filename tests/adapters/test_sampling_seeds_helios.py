@@ -1,13 +1,13 @@
 """The samplers of helios: their indices, their arguments, and none of their faults."""
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from tests.indices import Indices, through_json
+from torch.utils.data import DataLoader, DistributedSampler
 
 from treenail.adapters.data import Loader
 from treenail.adapters.registries import RegisteredTwiceError, UnregisteredError
@@ -28,28 +28,8 @@ SIZES = (0, 1, 2, 3, 5, 10, 11, 23, 97)
 RANKS = [(rank, world) for world in (1, 2, 4) for rank in range(world)]
 
 
-class Numbers(Dataset[int]):
-    """A dataset whose samples are their indices."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> int:
-        return int(index)
-
-
-def through_json(state: dict[str, object]) -> dict[str, object]:
-    text = json.dumps(state)
-    assert len(text) < 1024
-    loaded: dict[str, object] = json.loads(text)
-    return loaded
-
-
 def torchs(size: int, rank: int, world: int, epoch: int, shuffle: bool, seed: int, drop_last: bool) -> list[int]:
-    sampler: DistributedSampler[int] = DistributedSampler(Numbers(size), world, rank, shuffle, seed, drop_last)
+    sampler: DistributedSampler[int] = DistributedSampler(Indices(size), world, rank, shuffle, seed, drop_last)
     sampler.set_epoch(epoch)
     return list(sampler)
 
@@ -128,7 +108,7 @@ def samplers(batch_size: int, drop_last: bool, rank: int, world: int) -> list[Ca
 
 def epoch_of(sampler: Resumable, batch_size: int, *, drop_last: bool = False, workers: int = 0) -> list[list[int]]:
     loader = DataLoader(
-        Numbers(23),
+        Indices(23),
         batch_size,
         sampler=sampler,
         drop_last=drop_last,
@@ -364,7 +344,7 @@ def test_a_sampler_of_ones_own_resumes_through_the_base() -> None:
     sampler.start_iter = 2
     resumed = Backwards(7, 2)
     resumed.load_state_dict(through_json(sampler.state_dict()))
-    loader = DataLoader(Numbers(7), 2, sampler=resumed)
+    loader = DataLoader(Indices(7), 2, sampler=resumed)
     assert [batch.tolist() for batch in loader] == [[2, 1], [0]]
     resumed.set_epoch(5)
     assert list(resumed) == [6, 5, 4, 3, 2, 1, 0]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.indices import Indices, through_json
 from torch.multiprocessing.spawn import spawn
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DistributedSampler
 
 from treenail.adapters.sampling import SampleIndex
 from treenail.adapters.sampling.compat import DefaultSampler, InfiniteSampler, ResumableDistributedSampler
@@ -16,26 +17,6 @@ from treenail.contracts import SamplerShard
 from treenail.kernel import StateError
 
 SIZES = (0, 1, 2, 3, 5, 10, 11, 23, 97)
-
-
-class Numbers(Dataset[int]):
-    """A dataset whose samples are their indices."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> int:
-        return int(index)
-
-
-def through_json(state: dict[str, object]) -> dict[str, object]:
-    text = json.dumps(state)
-    assert len(text) < 1024
-    loaded: dict[str, object] = json.loads(text)
-    return loaded
 
 
 def test_a_default_sampler_draws_the_indices_of_mmengine() -> None:
@@ -165,7 +146,7 @@ def test_ranks_of_a_process_group_draw_one_order_though_no_seed_was_given(tmp_pa
     assert sorted(first["uneven"] + second["uneven"]) == list(range(11))
     assert [len(first["uneven"]), len(second["uneven"])] == [6, 5]
     assert [first["given"], second["given"]] == [
-        list(DistributedSampler(Numbers(11), 2, rank, seed=6)) for rank in range(2)
+        list(DistributedSampler(Indices(11), 2, rank, seed=6)) for rank in range(2)
     ]
     assert first["folds"] == first["given"]
     stream = list(islice(mmengines_stream(11, 6, True), 80))

@@ -1,6 +1,5 @@
 """The samplers of SCEPTER that draw indices: their arguments, and none of their faults."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +7,8 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from tests.indices import Indices, through_json
+from torch.utils.data import DataLoader, DistributedSampler
 
 from treenail.adapters.data import Loader
 from treenail.adapters.sampling import (
@@ -29,27 +29,6 @@ from treenail.adapters.sampling.compat import (
 from treenail.contracts import BatchSampler, SamplerShard
 from treenail.kernel import Sampler, StateError
 
-
-class Numbers(Dataset[int]):
-    """A dataset whose samples are their indices."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> int:
-        return int(index)
-
-
-def through_json(state: dict[str, object]) -> dict[str, object]:
-    text = json.dumps(state)
-    assert len(text) < 1024
-    loaded: dict[str, object] = json.loads(text)
-    return loaded
-
-
 # Several folds
 
 
@@ -68,7 +47,7 @@ def test_one_fold_is_torchs_distributed_sampler() -> None:
     for size in (1, 3, 10, 23):
         for world in (1, 2, 4):
             for rank in range(world):
-                theirs: DistributedSampler[int] = DistributedSampler(Numbers(size), world, rank, seed=3)
+                theirs: DistributedSampler[int] = DistributedSampler(Indices(size), world, rank, seed=3)
                 ours = MultiFoldDistributedSampler(range(size), 1, world, rank, seed=3)
                 for epoch in range(3):
                     theirs.set_epoch(epoch)
@@ -245,7 +224,7 @@ def test_a_world_that_changes_too_often_is_refused_and_the_state_stays_small() -
 
 def test_an_evaluation_goes_through_loaders() -> None:
     for workers in (0, 2):
-        loader = DataLoader(Numbers(10), 2, sampler=EvalDistributedSampler(range(10), 4, 1), num_workers=workers)
+        loader = DataLoader(Indices(10), 2, sampler=EvalDistributedSampler(range(10), 4, 1), num_workers=workers)
         assert [batch.tolist() for batch in loader] == [[3, 4], [5]]
     ours = Loader(range(10), EvalDistributedSampler(range(10), 4, 3, True), batch_size=2)
     ours.advance()

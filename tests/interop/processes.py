@@ -10,28 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
-from torch.utils.data import Dataset
-
 P = ParamSpec("P")
 
 SECONDS = 120  # after which processes are taken for stuck
-
-
-class Indices(Dataset[int]):
-    """n samples, each of which is its own index: a batch shows what was drawn.
-
-    Args:
-        size: n.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> int:
-        return int(index)
 
 
 def launch(

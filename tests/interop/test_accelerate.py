@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from tests.interop.processes import Indices, launch
+from tests.indices import Indices
+from tests.interop.processes import launch
 from treenail.adapters.sampling import BatchSampler, BucketBatchSampler, EpochSampler, RandomSampler, Shard
 
 EPOCHS = 3

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from tests.interop.processes import Indices, launch
+from tests.indices import Indices
+from tests.interop.processes import launch
 from treenail.adapters.interop.lightning import SamplerCallback
 from treenail.adapters.sampling import BucketBatchSampler, RandomSampler, Shard
 from treenail.kernel import StateError

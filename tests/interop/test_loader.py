@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.interop.processes import Indices, launch
+from tests.indices import Indices
+from tests.interop.processes import launch
 from treenail.adapters.data import Loader
 from treenail.adapters.sampling import BucketBatchSampler, RandomSampler, Shard
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from tests.interop.processes import Indices, launch
+from tests.indices import Indices
+from tests.interop.processes import launch
 from treenail.adapters.sampling import (
     BucketBatchSampler,
     IndexSampler,

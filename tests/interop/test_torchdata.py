@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from tests.interop.processes import Indices
+from tests.indices import Indices
 from treenail.adapters.sampling import BatchSampler, BucketBatchSampler, EpochSampler, RandomSampler, Shard
 
 SIZE = 103

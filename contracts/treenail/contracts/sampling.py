@@ -51,7 +51,7 @@ class BatchSampler(Stateful, Protocol):
 
     @abstractmethod
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches from the cursor to the end of the epoch; the cursor stays where it is."""
+        """Yield the batches from the cursor to the end of this epoch, whatever happens meanwhile; the cursor stays."""
         ...
 
     @abstractmethod
@@ -78,7 +78,9 @@ class SamplerShard(Stateful, Protocol[T_co]):
     """What one rank draws of an order: indices, or batches of them.
 
     All ranks have the same state, and it holds no world size: it says how many items of the epoch were consumed by all
-    ranks together, so that a run may go on with more ranks or fewer and still see every remaining item once.
+    ranks together, so that a run may go on with more ranks or fewer and still see every remaining item once. Where the items
+    do not divide by the ranks, some may come again to give each rank as many (marked by a true attribute ``padding`` of such
+    an index, where indices are marked), the last may be left out, or some ranks have one less.
     """
 
     @property
@@ -100,7 +102,7 @@ class SamplerShard(Stateful, Protocol[T_co]):
 
     @abstractmethod
     def __iter__(self) -> Iterator[T_co]:
-        """Yield the `remaining` items of this rank; nothing moves."""
+        """Yield the `remaining` items of this rank in this epoch, whatever happens meanwhile; nothing moves."""
         ...
 
     @abstractmethod

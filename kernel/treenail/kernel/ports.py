@@ -80,7 +80,7 @@ class Sampler(Stateful, Protocol):
 
     @abstractmethod
     def __iter__(self) -> Iterator[int]:
-        """Yield the indices from the cursor to the end of the epoch; the cursor stays where it is."""
+        """Yield the indices from the cursor to the end of this epoch, whatever happens meanwhile; the cursor stays."""
         ...
 
     @abstractmethod

@@ -73,7 +73,8 @@ class Drawing(chain[T]):
     def state_dict(self) -> dict[str, object]:
         """Return the epoch and the position, of all ranks together, that the next item stands at."""
         ahead = self._block.__length_hint__()  # type: ignore[attr-defined]  # a list's iterator has it: what it still holds
-        return {"epoch": self.epoch, "cursor": self._next - self._rank - ahead * self._stride}
+        cursor = self._next - self._rank - ahead * self._stride
+        return {"epoch": self.epoch, "cursor": min(cursor, self._stop)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Go to where a state stands.

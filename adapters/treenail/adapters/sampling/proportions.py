@@ -165,9 +165,11 @@ def _check(lengths: Sequence[int], weights: Sequence[float], num_samples: int | 
     for number, (length, weight) in enumerate(zip(lengths, weights, strict=True)):
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weights[{number}] is {weight}, must be a finite number, 0 or more")
-        if length < 0 or (length == 0 and weight > 0):
+        if length < 0 or (length == 0 and weight > 0 and any(lengths)):
             raise ValueError(f"source {number} has the weight {weight}, but {length} samples; give it the weight 0")
-    if not any(weights):
+    if num_samples and not any(lengths):
+        raise ValueError(f"num_samples is {num_samples}, but all sources are empty")
+    if not any(weights) and any(lengths):
         raise ValueError("all weights are 0; there is nothing to draw from")
     if num_samples is not None and (exhausted != "restart" or num_samples < 0):
         raise ValueError(f"num_samples is {num_samples}; it is for exhausted='restart' and must not be negative")
@@ -185,7 +187,9 @@ def _apportion(total: int, shares: Sequence[Fraction] | Sequence[int]) -> list[i
 
 def _until_one_is_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> int:
     """Return how many positions there are in proportion until a source has no more."""
-    total = min(int(length * sum(shares) / share) for length, share in zip(lengths, shares, strict=True) if share)
+    whole = sum(shares)
+    lasting = (int(length * whole / share) for length, share in zip(lengths, shares, strict=True) if share)
+    total = min(lasting, default=0)
     while any(count > length for count, length in zip(_apportion(total, shares), lengths, strict=True)):
         total -= 1  # rounding up gave a source one too many
     return total
@@ -203,4 +207,4 @@ def _until_all_are_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> 
         start += sum(counts)
         left = [count - drawn for count, drawn in zip(left, counts, strict=True)]
         before = [count + drawn for count, drawn in zip(before, counts, strict=True)]
-    return stretches
+    return stretches or [_Stretch(0, 0, left, before)]

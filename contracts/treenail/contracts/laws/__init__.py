@@ -19,9 +19,9 @@ try:
     from treenail.contracts.laws.exporter import ExporterLaws
     from treenail.contracts.laws.files import FileBackendLaws
     from treenail.contracts.laws.hooks import HookDispatchLaws
-    from treenail.contracts.laws.sampler import SamplerLaws
+    from treenail.contracts.laws.sampling import BatchSamplerLaws, SamplerLaws, ShardLaws
 except ModuleNotFoundError:
     require("hypothesis", extra="laws", purpose="a suite of laws")
     raise
 
-__all__ = ["ExporterLaws", "FileBackendLaws", "HookDispatchLaws", "SamplerLaws"]
+__all__ = ["BatchSamplerLaws", "ExporterLaws", "FileBackendLaws", "HookDispatchLaws", "SamplerLaws", "ShardLaws"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,7 +17,11 @@ _HARMLESS = (HealthCheck.differing_executors, HealthCheck.function_scoped_fixtur
 
 
 def examples(count: int) -> settings:
-    """Return Hypothesis settings for a law that looks at `count` examples; everything else is the profile's."""
+    """Return Hypothesis settings for a law that looks at `count` examples, or at more where TREENAIL_LAW_EXAMPLES says so.
+
+    Everything else is the profile's.
+    """
+    count = max(count, int(os.environ.get("TREENAIL_LAW_EXAMPLES", "0")))
     return settings(max_examples=count, deadline=None, report_multiple_bugs=False, suppress_health_check=_HARMLESS)
 
 
