@@ -17,10 +17,8 @@ from treenail.kernel import Sampler
 
 
 def mixture(size: int, seed: int, weights: list[float], exhausted: Exhausted) -> Sampler:
-    """Return a mixture of two parts; it refuses to draw from an empty part, and from nothing at all."""
+    """Return a mixture of two parts; it refuses to draw from an empty part."""
     sizes = [size // 2, size - size // 2]
-    if not size:
-        return ChainSampler(size, sizes, seed=seed)
     drawable = [weight if size else 0 for weight, size in zip(weights, sizes, strict=True)]
     return MixtureSampler(size, drawable, sizes=sizes, exhausted=exhausted, seed=seed)
 
