@@ -1,14 +1,19 @@
 """What each sampler promises beyond the laws, by example."""
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
+from torch.utils.data import RandomSampler as TorchSampler
 
 from treenail.adapters.sampling import (
     AspectRatioBatchSampler,
@@ -24,6 +29,8 @@ from treenail.adapters.sampling import (
     TokenBatchSampler,
     WeightedSampler,
 )
+from treenail.adapters.sampling.drawing import Drawing
+from treenail.kernel import StateError
 
 LENGTHS = [1 + number * 37 % 211 for number in range(1000)]
 
@@ -206,6 +213,17 @@ def test_ranks_draw_whole_batches_in_turn() -> None:
     assert together[len(everything) :] == everything[: len(together) - len(everything)]
 
 
+def test_large_budgets_and_weights_are_harmless() -> None:
+    assert len(list(TokenBatchSampler(1000, [1] * 1000, max_tokens=10**12))) == 32
+    assert len(list(BucketBatchSampler(10, list(range(10)), 10**9))) == 1
+    assert set(WeightedSampler(4, [1e308] * 4, num_samples=200)) == {0, 1, 2, 3}
+    assert list(WeightedSampler(4, [0, 1e-320, 0, 1.0], replacement=False)) == [3, 1]
+
+
+def test_small_datasets_have_fewer_buckets() -> None:
+    assert [len(batch) for batch in BucketBatchSampler(1258, LENGTHS + LENGTHS[:258], 64)].count(64) >= 15
+
+
 # Devices
 
 MAKERS: dict[str, Callable[[], EpochSampler[int] | EpochSampler[list[int]]]] = {
@@ -235,6 +253,132 @@ def test_torchs_default_device_does_not_matter(name: str) -> None:
         assert drawn() == expected
 
 
+# Numbers of other kinds
+
+
+def test_numpys_and_torchs_whole_numbers_are_numbers() -> None:
+    sampler = RandomSampler(np.int64(10), seed=np.uint32(3))  # type: ignore[arg-type]  # numpy's integers are no ints to mypy
+    sampler.set_epoch(np.int8(2))  # type: ignore[arg-type]
+    sampler.advance(torch.tensor(4))  # type: ignore[arg-type]
+    plain = RandomSampler(10, seed=3)
+    plain.load_state_dict(json.loads(json.dumps(sampler.state_dict())))
+    assert list(plain) == list(sampler)
+    assert (plain.epoch, plain.cursor) == (2, 4)
+    mixed = MixtureSampler(np.int64(5), np.array([1, 3]), sizes=np.array([2, 3]), seed=np.int64(1))  # type: ignore[arg-type]
+    assert (
+        json.loads(json.dumps(mixed.state_dict())) == MixtureSampler(5, [1.0, 3.0], sizes=[2, 3], seed=1).state_dict()
+    )
+
+
+@pytest.mark.parametrize("number", [1.0, True, None, "1", torch.tensor([1, 2]), np.float64(1)])
+def test_what_is_no_whole_number_is_refused(number: object) -> None:
+    sampler = RandomSampler(10)
+    for refused in (
+        lambda: RandomSampler(10, seed=number),  # type: ignore[arg-type]  # that is the mistake
+        lambda: sampler.set_epoch(number),  # type: ignore[arg-type]
+        lambda: sampler.advance(number),  # type: ignore[arg-type]
+        lambda: Shard(sampler, 0, 2).advance(number),  # type: ignore[arg-type]
+        lambda: BucketBatchSampler(3, [1, 2, 3], number),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            refused()
+    assert (sampler.epoch, sampler.cursor) == (0, 0)
+
+
+def test_columns_of_pandas_kind_are_taken_by_their_values() -> None:
+    class Column:
+        """A filtered column: its labels are not 0 … n-1."""
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return np.array([0.0, 1.0, 0.0])
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, label: int) -> float:
+            raise KeyError(label)
+
+    assert list(WeightedSampler(3, Column())) == [1, 1, 1]  # type: ignore[arg-type]  # no Sequence to mypy
+
+
+# States that do not fit
+
+
+def test_states_of_other_orders_are_refused() -> None:
+    lengths = [4, 3, 2, 1, 8, 7, 6, 5]
+    families: list[list[EpochSampler[int] | EpochSampler[list[int]]]] = [
+        [RandomSampler(8), RandomSampler(8, shuffle="torch"), RandomSampler(4, repeats=2), RandomSampler(8, seed=1)],
+        [SubsetSampler(9, [1, 2]), SubsetSampler(9, [2, 1]), SubsetSampler(9, [1, 2], shuffle=False)],
+        [
+            WeightedSampler(8, lengths),
+            WeightedSampler(8, lengths[::-1]),
+            WeightedSampler(8, lengths, replacement=False),
+        ],
+        [
+            BucketBatchSampler(8, lengths, 2, num_buckets=2),
+            BucketBatchSampler(8, lengths, 2, boundaries=[4.5]),
+            BucketBatchSampler(8, lengths, 2, num_buckets=2, shuffle=False),
+            BucketBatchSampler(8, lengths[::-1], 2, num_buckets=2),
+        ],
+        [
+            MixtureSampler(8, [1, 2], sizes=[4, 4]),
+            MixtureSampler(8, [2, 1], sizes=[4, 4]),
+            MixtureSampler(8, [1, 2], sizes=[3, 5]),
+            MixtureSampler(8, [1, 2], sizes=[4, 4], shuffle=False),
+        ],
+        [ChainSampler(8, [4, 4]), ChainSampler(8, [3, 5]), ChainSampler(8, [4, 4], shuffle=False)],
+    ]
+    for family in families:
+        for one in family:
+            for other in family:
+                if one is not other:
+                    with pytest.raises(StateError):
+                        one.load_state_dict(other.state_dict())
+
+
+def test_the_iterator_of_another_world_is_refused_and_brings_the_sampler_along() -> None:
+    drawing = iter(Shard(RandomSampler(20), 1, 3))
+    for _ in range(4):
+        next(drawing)
+    assert isinstance(drawing, Drawing)
+    state = drawing.state_dict()
+    shard = Shard(RandomSampler(20), 1, 3)
+    again = iter(shard)
+    assert isinstance(again, Drawing)
+    again.load_state_dict(state)
+    assert shard.cursor == 12
+    assert list(again) == list(drawing)
+    elsewhere = iter(Shard(RandomSampler(20), 1, 4))
+    assert isinstance(elsewhere, Drawing)
+    with pytest.raises(StateError, match="in a world of 3, here it is 4"):
+        elsewhere.load_state_dict(state)
+
+
+# Threads
+
+
+@pytest.mark.parametrize("name", ["random", "mixture", "balanced", "bucket", "without replacement"])
+def test_threads_draw_different_epochs_of_one_sampler(name: str) -> None:
+    sampler = MAKERS[name]()
+    positions = torch.arange(len(sampler)).split(40)  # type: ignore[no-untyped-call]  # torch does not type it
+    expected = [[sampler.draw(epoch, each) for each in positions] for epoch in (0, 1)]
+
+    def draws(epoch: int) -> bool:
+        return all(
+            sampler.draw(epoch, each) == drawn
+            for _ in range(5)
+            for each, drawn in zip(positions, expected[epoch], strict=True)
+        )
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert all(threads.map(draws, [0, 1]))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 # What samplers know of the samples
 
 
@@ -242,6 +386,7 @@ class Corpus:
     def __init__(self) -> None:
         self.lengths = [3, 1, 2]
 
+    @property
     def weights(self) -> list[float]:
         return [0.0, 1.0, 0.0]
 
@@ -249,7 +394,7 @@ class Corpus:
         return 3
 
 
-def test_an_attribute_or_a_method_of_the_dataset_gives_the_numbers() -> None:
+def test_an_attribute_of_the_dataset_gives_the_numbers() -> None:
     assert list(WeightedSampler(Corpus(), "weights")) == [1, 1, 1]
     assert list(BucketBatchSampler(Corpus(), "lengths", 1, shuffle=False)) == [[1], [2], [0]]
 
@@ -258,12 +403,23 @@ MISUSE: dict[str, tuple[Callable[[], object], str]] = {
     "negative size": (lambda: RandomSampler(-1), "the size is -1"),
     "unknown shuffle": (lambda: RandomSampler(3, shuffle="fisher"), "must be 'hashed' or 'torch'"),  # type: ignore[arg-type]  # that is the mistake
     "no pass": (lambda: RandomSampler(3, repeats=0), "repeats is 0"),
+    "a mask as indices": (lambda: SubsetSampler(3, [True, False, True]), "for a mask, write its indices"),
+    "half an index": (lambda: SubsetSampler(3, [0.5]), "which is not a whole number"),  # type: ignore[list-item]  # that is the mistake
+    "too large": (lambda: RandomSampler(2**61), "must be 0 … 2**60"),
+    "nothing fills a batch": (
+        lambda: BucketBatchSampler(10, list(range(10)), 64, drop_last=True),
+        "drop_last leaves nothing of 10 samples",
+    ),
+    "a share of a share": (lambda: Shard(Shard(RandomSampler(3))), "is one rank's share already"),  # type: ignore[call-overload]  # that is the mistake
+    "torch's sampler": (lambda: Shard(TorchSampler(range(3))), "no sampler of Treenail's"),  # type: ignore[call-overload]  # that is the mistake
+    "a private attribute": (lambda: WeightedSampler(Corpus(), "__sizeof__"), "no such attribute"),
+    "a method": (lambda: WeightedSampler([1, 2], "clear"), "which is a method of list"),
     "index outside": (lambda: SubsetSampler(3, [0, 3]), "the subset has index 3; the dataset has 0 … 2"),
-    "nested subset": (lambda: SubsetSampler(3, [[0]]), "must be a flat list"),  # type: ignore[list-item]  # that is the mistake
-    "too few weights": (lambda: WeightedSampler(3, [1, 2]), "weights has the shape [2], must be [3]"),
+    "nested subset": (lambda: SubsetSampler(3, [[0]]), "must be a list of whole numbers"),  # type: ignore[list-item]  # that is the mistake
+    "too few weights": (lambda: WeightedSampler(3, [1, 2]), "weights has 2 numbers, must have 3"),
     "negative weight": (lambda: WeightedSampler(3, [1, -2, 3]), "weights[1] is -2"),
     "weight that is no number": (lambda: WeightedSampler(3, [1, float("nan"), 3]), "weights[1] is nan"),
-    "texts as weights": (lambda: WeightedSampler(2, ["a", "b"]), "weights must hold a number for each sample"),  # type: ignore[list-item]  # that is the mistake
+    "texts as weights": (lambda: WeightedSampler(2, ["a", "b"]), "weights must be a list of finite numbers"),  # type: ignore[list-item]  # that is the mistake
     "no weight at all": (lambda: WeightedSampler(2, [0, 0]), "0 have a weight"),
     "more than there are": (lambda: WeightedSampler(2, [1, 0], 2, replacement=False), "1 have a weight"),
     "misspelt attribute": (lambda: WeightedSampler(Corpus(), "weihgts"), "did you mean 'weights'"),
@@ -285,7 +441,7 @@ MISUSE: dict[str, tuple[Callable[[], object], str]] = {
     "no bucket": (lambda: BucketBatchSampler(2, [5, 9], 1, num_buckets=0), "num_buckets is 0"),
     "boundaries out of order": (
         lambda: BucketBatchSampler(2, [5, 9], 1, boundaries=[3, 1]),
-        "each above the one before",
+        "each must be above the one before",
     ),
     "a sample beyond the budget": (
         lambda: TokenBatchSampler(2, [5, 9], 8),

@@ -15,10 +15,10 @@ from treenail.adapters.evaluation import Accuracy
 from treenail.adapters.hooks import BoundSchedule, ScheduleHook, Schedules
 from treenail.adapters.loops import EpochLoop, EvalLoop
 from treenail.adapters.optim import SupervisedStep
-from treenail.adapters.sampling import RandomSampler, SequentialSampler
+from treenail.adapters.sampling import ClassBalancedSampler, RandomSampler, SequentialSampler, WeightedSampler
 from treenail.adapters.seeding import seed_process
 from treenail.contracts import StepOutput, TrainWork
-from treenail.kernel import Engine, Hook, StateError, TrainingError
+from treenail.kernel import Engine, Hook, Sampler, StateError, TrainingError
 
 
 def batches(count: int = 4, size: int = 3) -> list[tuple[Tensor, Tensor]]:
@@ -29,6 +29,16 @@ def batches(count: int = 4, size: int = 3) -> list[tuple[Tensor, Tensor]]:
 def model() -> nn.Module:
     seed_process(0)
     return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+
+
+class Noise:
+    """Samples that are random numbers."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> float:
+        return random.random()
 
 
 class Journal(Hook):
@@ -210,6 +220,27 @@ def test_samples_depend_on_seed_epoch_and_index_alone(workers: int) -> None:
     assert all(torch.equal(plain[index], shuffled[index]) for index in plain)
     other = drawn(SequentialSampler(23), 0, 3)
     assert not any(torch.equal(plain[index], other[index]) for index in plain)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        RandomSampler(10, repeats=3),
+        ClassBalancedSampler(10, [0] * 9 + [1], num_samples=30),
+        WeightedSampler(10, [1.0] * 10),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_comes_again_is_no_copy(sampler: Sampler, workers: int) -> None:
+    def drawn() -> list[float]:
+        loader = Loader(Noise(), sampler, batch_size=4, num_workers=workers)
+        noise = [value for batch in loader if isinstance(batch, Tensor) for value in batch.tolist()]
+        loader.close()
+        return noise
+
+    noise = drawn()
+    assert len(set(noise)) == len(sampler)
+    assert drawn() == noise
 
 
 @settings(deadline=None)  # makes loaders, which takes long on a busy machine

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from tests.indices import Indices
 from tests.interop.processes import launch
-from treenail.adapters.sampling import BatchSampler, BucketBatchSampler, EpochSampler, RandomSampler, Shard
+from treenail.adapters.sampling import BucketBatchSampler, EpochSampler, IndexBatchSampler, RandomSampler, Shard
 
 EPOCHS = 3
 Batches = list[tuple[int, list[int]]]
@@ -35,7 +35,7 @@ def train(
         loader = DataLoader(Indices(size), batch_size=8, sampler=indices, num_workers=workers)
         shard, consumed = Shard(indices), 8
     else:
-        batches: BatchSampler
+        batches: IndexBatchSampler
         batches = sampler = buckets(size)
         loader = DataLoader(Indices(size), batch_sampler=batches, num_workers=workers)
         shard, consumed = Shard(batches), 1

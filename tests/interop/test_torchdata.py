@@ -9,7 +9,7 @@ import pytest
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.indices import Indices
-from treenail.adapters.sampling import BatchSampler, BucketBatchSampler, EpochSampler, RandomSampler, Shard
+from treenail.adapters.sampling import BucketBatchSampler, EpochSampler, IndexBatchSampler, RandomSampler, Shard
 
 SIZE = 103
 Kind = Literal["indices", "shard", "batches", "batch_shard"]
@@ -36,7 +36,7 @@ class Given:
                 persistent_workers=persistent,
             )
         else:
-            batches: BatchSampler
+            batches: IndexBatchSampler
             batches = self.sampler = BucketBatchSampler(SIZE, [n % 17 for n in range(SIZE)], 4, num_buckets=5, seed=6)
             self.loader = StatefulDataLoader(
                 Indices(SIZE),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling import BatchSampler as EpochBatchSampler
+from treenail.adapters.sampling import IndexBatchSampler as EpochBatchSampler
 from treenail.adapters.sampling import RandomSampler
 from treenail.contracts import BatchSampler
 from treenail.contracts.laws import BatchSamplerLaws, SamplerLaws

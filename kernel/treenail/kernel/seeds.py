@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from operator import index
+
 
 def mix(*parts: int | str) -> int:
     """Hash the parts into one seed.
 
     Args:
-        *parts: Integers of any size and strings, for example ``mix(seed, epoch, "sampler")``.
+        *parts: Integers of any size and strings, for example ``mix(seed, epoch, "sampler")``. What stands for an integer
+            (numpy's, a tensor of one) is that integer.
 
     Returns:
         An integer in [0, 2**63), which torch, random and (modulo 2**32) numpy accept as a seed.
@@ -16,5 +19,5 @@ def mix(*parts: int | str) -> int:
     """
     from hashlib import blake2b  # brings OpenSSL in, which most imports of the kernel do not need
 
-    text = "\x1f".join(f"{type(part).__name__[0]}{part}" for part in parts)
+    text = "\x1f".join(f"s{part}" if isinstance(part, str) else f"i{index(part)}" for part in parts)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

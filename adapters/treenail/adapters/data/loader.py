@@ -8,7 +8,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import TypeVar
 
 import torch
@@ -28,7 +28,8 @@ class Loader:
 
     Every sample is drawn under generators seeded by (seed, epoch, index), so that a transform that uses torch's, random's
     or numpy's global generator gives the same sample in any worker, in any order, and after a resume; the process's own
-    generators are left as they were.
+    generators are left as they were. Where a sampler repeats samples within an epoch, the position counts, too, so that
+    the repeated ones are not copies.
 
     Args:
         dataset: Samples by index.
@@ -58,14 +59,14 @@ class Loader:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
-        whole = isinstance(sampler.sampler if isinstance(sampler, Shard) else sampler, BatchSampler)
-        if whole != (batch_size is None):
-            raise ValueError(
-                f"{type(sampler).__name__} gives whole batches: leave batch_size out"
-                if whole
-                else f"{type(sampler).__name__} gives single indices: a batch_size is needed"
-            )
-        if whole and drop_last:
+        order = sampler.sampler if isinstance(sampler, Shard) else sampler
+        if not isinstance(sampler, Sampler | BatchSampler | SamplerShard):
+            raise ValueError(f"{type(sampler).__name__} is no sampler of Treenail's, which could be resumed")
+        if isinstance(order, BatchSampler) and batch_size is not None:
+            raise ValueError(f"{type(order).__name__} gives whole batches: leave batch_size out")
+        if isinstance(order, Sampler) and batch_size is None:
+            raise ValueError(f"{type(order).__name__} gives single indices: a batch_size is needed")
+        if batch_size is None and drop_last:
             raise ValueError("drop_last is the batch sampler's to know; give it there")
         self.sampler = sampler
         self.batch_size = batch_size
@@ -109,7 +110,8 @@ class Loader:
                 worker.kill()
 
     def __del__(self) -> None:
-        atexit.unregister(self._at_exit)
+        if at_exit := getattr(self, "_at_exit", None):  # it may have been refused when it was made
+            atexit.unregister(at_exit)
 
     @property
     def consumed(self) -> int:
@@ -139,8 +141,12 @@ def _leave_signals_to_parent(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+_Key = tuple[int, int, int | None]
+"""(epoch, index, position or None): what decides a sample and its randomness. Samplers of records give those as index."""
+
+
 class _Keys:
-    """The batches of an epoch, from the cursor on, as lists of (epoch, index)."""
+    """The batches of an epoch, from where a rank stands, as lists of keys."""
 
     def __init__(
         self, shard: SamplerShard[int] | SamplerShard[list[int]], batch_size: int | None, *, drop_last: bool
@@ -149,14 +155,30 @@ class _Keys:
         self._batch_size = batch_size
         self._drop_last = drop_last
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, items, size = self._shard.epoch, iter(self._shard), self._batch_size
-        for batch in items if size is None else iter(lambda: list(islice(items, size)), []):
-            assert isinstance(batch, list)  # `Loader` has made sure of it: batches, or indices and a batch_size
-            if self._drop_last and len(batch) < (size or 0):
+    def __iter__(self) -> Iterator[list[_Key]]:
+        shard, size = self._shard, self._batch_size
+        epoch, items = shard.epoch, islice(shard, shard.remaining)  # an order without end has epochs, too
+        positions: Iterator[int | None] = repeat(None)
+        if isinstance(shard, Shard) and getattr(shard.sampler, "repeats_items", False):
+            positions = count(shard.cursor + shard.rank, shard.world_size)
+        if size is None:
+            for batch in items:
+                if not isinstance(batch, list):
+                    raise TypeError("the sampler gives no whole batches: give the Loader a batch_size")
+                position = next(positions)
+                yield [_key(epoch, index, position) for index in batch]
+            return
+        while batch := list(islice(items, size)):
+            if self._drop_last and len(batch) < size:
                 return
-            # A marked index knows its epoch better where passes follow each other without end.
-            yield [(index.epoch if isinstance(index, SampleIndex) else epoch, index) for index in batch]
+            yield [_key(epoch, index, next(positions)) for index in batch]  # type: ignore[arg-type]  # `_key` looks
+
+
+def _key(epoch: int, index: int | list[int], position: int | None) -> _Key:
+    if isinstance(index, list):
+        raise TypeError("the sampler gives whole batches: leave the Loader's batch_size out")
+    # A marked index knows its epoch better where passes follow each other without end.
+    return (index.epoch if isinstance(index, SampleIndex) else epoch, index, position)
 
 
 class _SeededBatches(TorchDataset[object]):
@@ -168,12 +190,12 @@ class _SeededBatches(TorchDataset[object]):
         self._collate = collate
         self._shield = shield
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> object:
+    def __getitems__(self, keys: list[_Key]) -> object:
         # A worker process has no generators to protect.
         with shielded_rng() if self._shield else nullcontext():
             samples = []
-            for epoch, index in keys:
-                seed_sample(self._seed, epoch, index)
+            for epoch, index, position in keys:
+                seed_sample(self._seed if position is None else mix(self._seed, position), epoch, index)
                 samples.append(self._dataset[index])
             return self._collate(samples)
 

@@ -1,7 +1,7 @@
 """Resumable orders of the indices of a dataset."""
 
 from treenail.adapters.sampling.buckets import AspectRatioBatchSampler, BucketBatchSampler, TokenBatchSampler
-from treenail.adapters.sampling.epochs import BatchSampler, EpochSampler, IndexSampler
+from treenail.adapters.sampling.epochs import EpochSampler, IndexBatchSampler, IndexSampler
 from treenail.adapters.sampling.mixture import ChainSampler, ClassBalancedSampler, MixtureSampler
 from treenail.adapters.sampling.permutation import Permutation
 from treenail.adapters.sampling.proportions import Exhausted, Proportions
@@ -11,12 +11,12 @@ from treenail.adapters.sampling.weighted import WeightedSampler
 
 __all__ = [
     "AspectRatioBatchSampler",
-    "BatchSampler",
     "BucketBatchSampler",
     "ChainSampler",
     "ClassBalancedSampler",
     "EpochSampler",
     "Exhausted",
+    "IndexBatchSampler",
     "IndexSampler",
     "MixtureSampler",
     "Padding",

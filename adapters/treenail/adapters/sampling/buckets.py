@@ -15,21 +15,21 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from treenail.adapters.sampling.columns import column
-from treenail.adapters.sampling.epochs import BatchSampler
+from treenail.adapters.sampling.columns import column, numbers
+from treenail.adapters.sampling.epochs import IndexBatchSampler, whole
 from treenail.adapters.sampling.permutation import fingerprint
 from treenail.adapters.sampling.samplers import Orders
 from treenail.kernel import mix
 
 
-class BucketedBatches(BatchSampler):
+class BucketedBatches(IndexBatchSampler):
     """Batches of samples of one bucket each; the samplers below say what the buckets are.
 
     Args:
         kind: Name of the sampler, for states.
         buckets: The samples of each bucket; int64[…] each.
         batch_sizes: Samples of a batch, for each bucket.
-        values: What the buckets were made by; float64[n].
+        size: Samples of the dataset.
         drop_last: Leave out each bucket's incomplete last batch.
         shuffle: Shuffle buckets and batches by (seed, epoch), else both keep their order.
         seed: Seed of all orders.
@@ -40,14 +40,16 @@ class BucketedBatches(BatchSampler):
         kind: str,
         buckets: Sequence[Tensor],
         batch_sizes: Sequence[int],
-        values: Tensor,
+        size: int,
         *,
         drop_last: bool,
         shuffle: bool,
         seed: int,
     ) -> None:
-        self.seed = seed
+        self.seed = seed = whole(seed, "seed")
         self._buckets = buckets
+        if not drop_last:  # what lies beyond a bucket's samples would only take memory
+            batch_sizes = [min(most, len(bucket)) for bucket, most in zip(buckets, batch_sizes, strict=True)]
         self._batch_sizes = batch_sizes
         counts = [
             len(bucket) // size if drop_last else -(-len(bucket) // size)
@@ -61,19 +63,20 @@ class BucketedBatches(BatchSampler):
             if shuffle
             else None
         )
-        shape = torch.tensor(
-            [(len(bucket), size) for bucket, size in zip(buckets, batch_sizes, strict=True)], device="cpu"
-        )
+        if size and not length:
+            raise ValueError(
+                f"drop_last leaves nothing of {size} samples in {len(buckets)} buckets: none fills a batch; "
+                "make batches smaller or buckets fewer"
+            )
+        shape = torch.tensor([len(buckets), *map(len, buckets), *batch_sizes], device="cpu")
         super().__init__(
             length,
             {
                 "kind": kind,
-                "size": len(values),
-                "values": fingerprint(values),
-                "buckets": fingerprint(shape.flatten().long()),
+                "size": size,
+                "buckets": fingerprint(torch.cat([shape, *buckets])),
                 "drop_last": drop_last,
-                "shuffle": shuffle,
-                "seed": seed,
+                **({"seed": seed} if shuffle else {"shuffle": False}),
             },
         )
 
@@ -107,7 +110,8 @@ class BucketBatchSampler(BucketedBatches):
         dataset: The dataset, or how many samples it has.
         lengths: The length of each sample; or the name of the dataset's attribute that holds them.
         batch_size: Samples of a batch; a run gives its own.
-        num_buckets: Buckets of equally many samples; more of them make batches more alike and less random.
+        num_buckets: Buckets of equally many samples, fewer where one would not fill a batch; more of them make batches
+            more alike and less random.
         boundaries: Lengths at which a new bucket begins, ascending, in the place of num_buckets.
         drop_last: Leave out each bucket's incomplete last batch.
         shuffle: Shuffle buckets and batches by (seed, epoch), else both keep their order, the shortest first.
@@ -127,10 +131,14 @@ class BucketBatchSampler(BucketedBatches):
         seed: int = 0,
     ) -> None:
         size = _at_least_one(batch_size, "batch_size")
-        numbers = column(dataset, lengths, "lengths")
-        buckets = _quantiles(numbers, num_buckets) if boundaries is None else _between(numbers, boundaries)
+        values = column(dataset, lengths, "lengths")
+        full = max(1, len(values) // size)
+        if boundaries is None:
+            buckets = _quantiles(values, min(_at_least_one(num_buckets, "num_buckets"), full))
+        else:
+            buckets = _between(values, boundaries)
         super().__init__(
-            "bucket", buckets, [size] * len(buckets), numbers, drop_last=drop_last, shuffle=shuffle, seed=seed
+            "bucket", buckets, [size] * len(buckets), len(values), drop_last=drop_last, shuffle=shuffle, seed=seed
         )
 
 
@@ -162,19 +170,19 @@ class TokenBatchSampler(BucketedBatches):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        numbers = column(dataset, lengths, "lengths")
+        values = column(dataset, lengths, "lengths")
         budget = _at_least_one(max_tokens, "max_tokens")
-        if len(numbers) and float(numbers.max()) > budget:
-            longest = int(numbers.argmax())
+        if len(values) and float(values.max()) > budget:
+            longest = int(values.argmax())
             raise ValueError(
-                f"sample {longest} has {numbers[longest].item():g} tokens, more than max_tokens={budget}; "
+                f"sample {longest} has {values[longest].item():g} tokens, more than max_tokens={budget}; "
                 "leave such samples out of the dataset, or allow more tokens"
             )
-        buckets = _quantiles(numbers, num_buckets) if boundaries is None else _between(numbers, boundaries)
-        most = [int(budget // max(float(numbers[bucket].max()), 1.0)) for bucket in buckets]
+        buckets = _quantiles(values, num_buckets) if boundaries is None else _between(values, boundaries)
+        most = [int(budget // max(float(values[bucket].max()), 1.0)) for bucket in buckets]
         if batch_size is not None:
             most = [min(size, _at_least_one(batch_size, "batch_size")) for size in most]
-        super().__init__("token", buckets, most, numbers, drop_last=drop_last, shuffle=shuffle, seed=seed)
+        super().__init__("token", buckets, most, len(values), drop_last=drop_last, shuffle=shuffle, seed=seed)
 
 
 class AspectRatioBatchSampler(BucketedBatches):
@@ -202,29 +210,29 @@ class AspectRatioBatchSampler(BucketedBatches):
         seed: int = 0,
     ) -> None:
         size = _at_least_one(batch_size, "batch_size")
-        numbers = column(dataset, ratios, "ratios")
-        buckets = _between(numbers, boundaries)
+        values = column(dataset, ratios, "ratios")
+        buckets = _between(values, boundaries)
         super().__init__(
-            "aspect-ratio", buckets, [size] * len(buckets), numbers, drop_last=drop_last, shuffle=shuffle, seed=seed
+            "aspect-ratio", buckets, [size] * len(buckets), len(values), drop_last=drop_last, shuffle=shuffle, seed=seed
         )
 
 
 def _at_least_one(number: int | None, name: str) -> int:
-    if number is None or number < 1:
+    if number is None or whole(number, name) < 1:
         raise ValueError(f"{name} is {number}, must be at least 1")
-    return number
+    return whole(number, name)
 
 
 def _quantiles(values: Tensor, count: int) -> list[Tensor]:
-    """Return buckets of equally many samples, those with the smallest values first; int64[…] each, none is empty."""
+    """Return buckets of equally many samples, the smallest values first; int64[…] each, none is empty."""
     parts = min(_at_least_one(count, "num_buckets"), len(values))
     return list(torch.tensor_split(values.argsort(stable=True), parts)) if parts else []
 
 
 def _between(values: Tensor, boundaries: Sequence[float]) -> list[Tensor]:
     """Return the samples below the first boundary, from there to below the second …; int64[…] each, without empty ones."""
-    edges = torch.as_tensor(boundaries, dtype=torch.float64, device="cpu")
-    if edges.ndim != 1 or not torch.isfinite(edges).all() or (edges.diff() <= 0).any():
-        raise ValueError(f"boundaries is {list(boundaries)}, must be finite numbers, each above the one before")
+    edges = numbers(boundaries, "boundaries")
+    if (edges.diff() <= 0).any():
+        raise ValueError(f"boundaries is {edges.tolist()}, each must be above the one before")
     buckets = torch.searchsorted(edges, values, right=True)
     return [(buckets == number).nonzero().squeeze(1) for number in torch.unique(buckets).tolist()]

@@ -31,6 +31,7 @@ class Drawing(chain[T]):
     _next: int  # position of the first item after the block under way
     _stop: int
     _block: Iterator[T]
+    _moved: Callable[[int, int], int] | None
 
     @classmethod
     def of(
@@ -42,6 +43,7 @@ class Drawing(chain[T]):
         rank: int = 0,
         stride: int = 1,
         block: int = BLOCK,
+        moved: Callable[[int, int], int] | None = None,
     ) -> Drawing[T]:
         """Return the items at positions start + rank, start + rank + stride, … below stop.
 
@@ -53,6 +55,7 @@ class Drawing(chain[T]):
             rank: Which of `stride` ranks this is.
             stride: Distance of the positions.
             block: The most items drawn at once.
+            moved: Is told the (epoch, position) that a state brings this to, and returns the new `stop`.
         """
         drawing: Drawing[T]
 
@@ -67,23 +70,32 @@ class Drawing(chain[T]):
 
         drawing = cls.from_iterable(blocks())  # type: ignore[assignment]  # typeshed says chain; it is one of `cls`
         drawing.epoch, drawing._rank, drawing._stride = epoch, rank, stride
-        drawing._next, drawing._stop, drawing._block = start + rank, stop, iter(())
+        drawing._next, drawing._stop, drawing._block, drawing._moved = start + rank, stop, iter(()), moved
         return drawing
 
     def state_dict(self) -> dict[str, object]:
         """Return the epoch and the position, of all ranks together, that the next item stands at."""
         ahead = self._block.__length_hint__()  # type: ignore[attr-defined]  # a list's iterator has it: what it still holds
-        cursor = self._next - self._rank - ahead * self._stride
-        return {"epoch": self.epoch, "cursor": min(cursor, self._stop)}
+        cursor = min(self._next - self._rank - ahead * self._stride, self._stop)
+        return {"epoch": self.epoch, "cursor": cursor, "world_size": self._stride}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Go to where a state stands.
 
         Raises:
-            StateError: It is no position.
+            StateError: It is no position, or of another world size.
         """
-        epoch, cursor = state_dict.get("epoch"), state_dict.get("cursor")
-        if not isinstance(epoch, int) or not isinstance(cursor, int) or epoch < 0 or cursor < 0:
-            raise StateError(f"no position epoch {epoch!r}, cursor {cursor!r}", where="the iterator of a sampler")
+        where = "the iterator of a sampler"
+        epoch, cursor, world_size = (state_dict.get(name) for name in ("epoch", "cursor", "world_size"))
+        if world_size != self._stride:
+            raise StateError(
+                f"the state is of a loader in a world of {world_size!r}, here it is {self._stride}",
+                where=where,
+                mend="keep the sampler's own state_dict, which fits any world size",
+            )
+        if type(epoch) is not int or type(cursor) is not int or min(epoch, cursor) < 0:
+            raise StateError(f"no position epoch {epoch!r}, cursor {cursor!r}", where=where)
         deque(self._block, maxlen=0)  # drop what the block under way still holds
         self.epoch, self._next = epoch, cursor + self._rank
+        if self._moved is not None:
+            self._stop = self._moved(epoch, cursor)

@@ -4,27 +4,89 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
+from functools import partial
+from operator import index
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from treenail.adapters.sampling.drawing import BLOCK, Drawing
-from treenail.kernel import StateError
+from treenail.adapters.sampling.permutation import LIMIT
+from treenail.contracts import BatchSampler
+from treenail.kernel import Sampler, StateError
 
 T = TypeVar("T")
+
+
+MOST_EPOCHS = 2**62
+
+
+def whole(value: object, name: str) -> int:
+    """Return a whole number as an int; numpy's and torch's are whole numbers, too.
+
+    Args:
+        value: The number.
+        name: What it is, for messages: ``"seed"``.
+
+    Raises:
+        ValueError: It is none; neither is a bool.
+    """
+    try:
+        if not isinstance(value, bool):
+            return index(value)  # type: ignore[arg-type]  # that is what is tried
+    except (TypeError, ValueError, RuntimeError):  # the last two are numpy's and torch's, of more than one number
+        pass
+    raise ValueError(f"{name} is {value!r}, must be a whole number")
 
 
 def length_of(dataset: int | Sized) -> int:
     """Return the number of samples of a dataset, or the number that was given in its place.
 
     Raises:
-        ValueError: It is negative.
+        ValueError: It is negative, or too large.
     """
-    size = dataset if isinstance(dataset, int) else len(dataset)
-    if size < 0:
-        raise ValueError(f"the size is {size}; a dataset has at least 0 samples")
+    sized = (
+        hasattr(dataset, "__len__") and getattr(dataset, "shape", None) != ()
+    )  # a tensor of no dimensions is a number
+    size = len(dataset) if sized else whole(dataset, "the size")  # type: ignore[arg-type]  # it has a length
+    return checked_length(size)
+
+
+def checked_length(size: int) -> int:
+    """Return a number of samples.
+
+    Raises:
+        ValueError: It is negative, or too large.
+    """
+    if not 0 <= size <= LIMIT:
+        raise ValueError(f"the size is {size}, must be 0 … 2**60")
     return size
+
+
+def checked_epoch(epoch: object) -> int:
+    """Return the number of an epoch.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = whole(epoch, "epoch")
+    if not 0 <= number < MOST_EPOCHS:
+        raise ValueError(f"epoch is {number}; epochs are counted from 0")
+    return number
+
+
+def seek(sampler: Sampler | BatchSampler | EpochSampler[T], epoch: int, cursor: int) -> int:
+    """Go to a position, or to the end of the epoch where it lies behind it; return the length of the epoch."""
+    sampler.set_epoch(epoch + 1)  # to another epoch and back: to the start
+    sampler.set_epoch(epoch)
+    sampler.advance(min(cursor, len(sampler)))
+    return len(sampler)
+
+
+def is_position(epoch: object, cursor: object, length: int) -> bool:
+    """Return whether a state's epoch and cursor are a position in epochs of a length."""
+    return type(epoch) is int and type(cursor) is int and 0 <= epoch < MOST_EPOCHS and 0 <= cursor <= length
 
 
 class EpochSampler(ABC, Generic[T]):
@@ -36,25 +98,33 @@ class EpochSampler(ABC, Generic[T]):
 
     Attributes:
         block: The most items that an iteration draws at once.
+        repeats_items: Whether an item may come several times in an epoch: randomness of a sample then depends on the
+            position, too.
     """
 
     block = BLOCK
+    repeats_items = False
 
     def __init__(self, length: int, identity: dict[str, object]) -> None:
         self.epoch = 0
         self.cursor = 0
-        self._length = length
+        self._length = checked_length(length)
         self._identity = identity
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a state must have in common with this sampler to fit."""
+        return dict(self._identity)
 
     @abstractmethod
     def draw(self, epoch: int, positions: Tensor) -> list[T]:
-        """Return the items at positions int64[n] of an epoch, each 0 … len(self)-1."""
+        """Return the items at ascending positions int64[n] of an epoch, each 0 … len(self)-1."""
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[T]:
-        return Drawing.of(self.draw, self.epoch, self.cursor, self._length, block=self.block)
+        return Drawing.of(self.draw, self.epoch, self.cursor, self._length, block=self.block, moved=partial(seek, self))
 
     def positions(self, cursor: int, count: int) -> Tensor:
         """Return the positions cursor … cursor+count-1 as far as the epoch goes; int64[min(count, len(self) - cursor)].
@@ -62,6 +132,7 @@ class EpochSampler(ABC, Generic[T]):
         Raises:
             ValueError: cursor is not in 0 … len(self), or count is negative.
         """
+        cursor, count = whole(cursor, "cursor"), whole(count, "count")
         if not 0 <= cursor <= self._length or count < 0:
             raise ValueError(f"nothing to draw: {count} from cursor {cursor} on; the epoch has 0 … {self._length}")
         return torch.arange(cursor, min(cursor + count, self._length), device="cpu")
@@ -72,6 +143,7 @@ class EpochSampler(ABC, Generic[T]):
         Raises:
             ValueError: count is negative or goes past the end of the epoch.
         """
+        count = whole(count, "count")
         if not 0 <= count <= self._length - self.cursor:
             raise ValueError(f"cannot advance by {count} at cursor {self.cursor} of {self._length}")
         self.cursor += count
@@ -82,8 +154,7 @@ class EpochSampler(ABC, Generic[T]):
         Raises:
             ValueError: epoch is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; epochs are counted from 0")
+        epoch = checked_epoch(epoch)
         if epoch != self.epoch:
             self.epoch, self.cursor = epoch, 0
 
@@ -105,12 +176,12 @@ class EpochSampler(ABC, Generic[T]):
                     mend="resume with the dataset, sampler and seed that the run was begun with",
                 )
         epoch, cursor = state_dict.get("epoch"), state_dict.get("cursor")
-        if type(epoch) is not int or type(cursor) is not int or epoch < 0 or not 0 <= cursor <= self._length:
+        if not is_position(epoch, cursor, self._length):
             raise StateError(
                 f"no position epoch {epoch!r}, cursor {cursor!r}; an epoch has 0 … {self._length}",
                 where=type(self).__name__,
             )
-        self.epoch, self.cursor = epoch, cursor
+        self.epoch, self.cursor = epoch, cursor  # type: ignore[assignment]  # they are ints: a position
 
 
 class IndexSampler(EpochSampler[int]):
@@ -118,7 +189,7 @@ class IndexSampler(EpochSampler[int]):
 
     @abstractmethod
     def at(self, epoch: int, positions: Tensor) -> Tensor:
-        """Return the indices at positions int64[n] of an epoch, each 0 … len(self)-1; int64[n], not aliased."""
+        """Return the indices at ascending positions int64[n] of an epoch, each 0 … len(self)-1; int64[n], not aliased."""
 
     def draw(self, epoch: int, positions: Tensor) -> list[int]:
         """Return the indices at positions as ints."""
@@ -140,7 +211,7 @@ class IndexSampler(EpochSampler[int]):
         return self.at(self.epoch, self.positions(cursor, count))
 
 
-class BatchSampler(EpochSampler[list[int]]):
+class IndexBatchSampler(EpochSampler[list[int]]):
     """A `treenail.contracts.BatchSampler`: batches of indices, over an order of batches that a subclass defines."""
 
     block = 64

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Annotated
 
 import torch
 from msgspec import Meta
 from torch import Tensor
 
-from treenail.adapters.sampling.columns import column
-from treenail.adapters.sampling.epochs import IndexSampler, length_of
-from treenail.adapters.sampling.permutation import EXACT, fingerprint, hashed
+from treenail.adapters.sampling.columns import column, numbers
+from treenail.adapters.sampling.epochs import IndexSampler, length_of, whole
+from treenail.adapters.sampling.permutation import EXACT, fingerprint, hashed, shuffled
 from treenail.adapters.sampling.proportions import Draws, Exhausted, Proportions
 from treenail.adapters.sampling.samplers import Orders
 from treenail.kernel import mix
@@ -45,11 +45,13 @@ class MixtureSampler(IndexSampler):
         seed: int = 0,
     ) -> None:
         sizes = part_sizes(dataset, sizes)
-        self.seed = seed
+        shares = numbers(weights, "weights")
+        self.seed = seed = whole(seed, "seed")
+        self.repeats_items = exhausted == "restart"
         self._parts = _Parts(sizes, seed, shuffle=shuffle)
-        self._proportions = Proportions(sizes, weights, seed=seed, num_samples=num_samples, exhausted=exhausted)
+        self._proportions = Proportions(sizes, shares.tolist(), seed=seed, num_samples=num_samples, exhausted=exhausted)
         length = self._proportions.length
-        arguments = torch.tensor([*map(float, sizes), *map(float, weights)], dtype=torch.float64, device="cpu")
+        arguments = torch.cat((numbers(sizes, "sizes", torch.int64), shares.view(torch.int64)))
         super().__init__(
             length,
             {
@@ -89,10 +91,11 @@ class ClassBalancedSampler(IndexSampler):
         balance: Annotated[float, Meta(ge=0, le=1)] = 1.0,
         seed: int = 0,
     ) -> None:
+        self.repeats_items = True
         if not 0 <= balance <= 1:
             raise ValueError(f"balance is {balance}, must be 0 … 1")
         classes = column(dataset, labels, "labels", torch.int64)
-        self.seed = seed
+        self.seed = seed = whole(seed, "seed")
         self._members = classes.argsort(stable=True)
         _, frequencies = torch.unique(classes, return_counts=True)  # ascending, as the members are
         sizes = frequencies.tolist()
@@ -134,7 +137,7 @@ class ChainSampler(IndexSampler):
         self, dataset: int | Sized, sizes: Sequence[int] | None = None, *, shuffle: bool = True, seed: int = 0
     ) -> None:
         sizes = part_sizes(dataset, sizes)
-        self.seed = seed
+        self.seed = seed = whole(seed, "seed")
         self._parts = _Parts(sizes, seed, shuffle=shuffle)
         self._edges = torch.tensor([0, *accumulate(sizes)], device="cpu")
         super().__init__(
@@ -143,8 +146,7 @@ class ChainSampler(IndexSampler):
                 "kind": "chain",
                 "size": sum(sizes),
                 "parts": fingerprint(torch.tensor(sizes, dtype=torch.int64, device="cpu")),
-                "shuffle": shuffle,
-                "seed": seed,
+                **({"seed": seed} if shuffle else {"shuffle": False}),
             },
         )
 
@@ -165,45 +167,43 @@ def part_sizes(dataset: int | Sized, sizes: Sequence[int] | None) -> list[int]:
         if edges is None:
             raise ValueError("sizes is needed: the dataset is no torch ConcatDataset, which would know its parts")
         sizes = [upper - lower for lower, upper in zip([0, *edges], edges, strict=False)]
-    if any(size < 0 for size in sizes) or sum(sizes) != length_of(dataset):
-        raise ValueError(f"sizes is {list(sizes)}, which sums to {sum(sizes)}; the dataset has {length_of(dataset)}")
-    return list(sizes)
+    given, size = [whole(each, "sizes") for each in sizes], length_of(dataset)
+    if any(each < 0 for each in given) or sum(given) != size:
+        raise ValueError(f"sizes is {given}, which sums to {sum(given)}; the dataset has {size} samples")
+    return given
 
 
 class _Parts:
     """The parts of a concatenated dataset, each shuffled anew in every pass."""
 
     def __init__(self, sizes: Sequence[int], seed: int, *, shuffle: bool) -> None:
-        self._sizes = sizes
-        self._starts = [0, *accumulate(sizes)]
+        self._sizes = torch.tensor(sizes, dtype=torch.int64, device="cpu")
+        self._starts = self._sizes.cumsum(0) - self._sizes
         self._seed = seed
         self._shuffle = shuffle
-        self._orders = [Orders(size, mix(seed, number, "part"), "hashed") for number, size in enumerate(sizes)]
+        self._orders = {
+            number: Orders(size, mix(seed, number, "part"), "hashed")
+            for number, size in enumerate(sizes)
+            if size > EXACT
+        }
 
     def at(self, draws: Draws) -> Tensor:
         """Return the indices, in the whole dataset, of what was drawn; int64[n]."""
-        indices = torch.empty_like(draws.offsets)
-        order = draws.sources.argsort(stable=True)
-        edges = [0, *draws.sources.bincount(minlength=len(self._sizes)).cumsum(0).tolist()]
-        for source, (start, stop) in enumerate(pairwise(edges)):
-            if start < stop:
-                here = order[start:stop]
-                indices[here] = self._part(source, draws.passes[here], draws.offsets[here]) + self._starts[source]
-        return indices
-
-    def _part(self, source: int, passes: Tensor, offsets: Tensor) -> Tensor:
-        """Return the indices, in one part, at offsets int64[n] of passes int64[n]; int64[n]."""
-        size = self._sizes[source]
         if not self._shuffle:
-            return offsets
-        rows, row_of = passes.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch does not type it
-        if size <= EXACT:  # a small part may be drawn through a thousand times in a block: all its orders at once
-            counters = rows.unsqueeze(1) * size + torch.arange(size, device="cpu")
-            orders = hashed(mix(self._seed, source, "part"), counters).argsort(1)
-            small: Tensor = orders[row_of, offsets]
-            return small
-        indices = torch.empty_like(offsets)
-        for number, each in enumerate(rows.tolist()):
-            here = row_of == number
-            indices[here] = self._orders[source].at(each, 0, offsets[here])
-        return indices
+            return draws.offsets + self._starts[draws.sources]
+        indices = torch.empty_like(draws.offsets)
+        short = self._sizes[draws.sources] <= EXACT
+        if short.any():
+            indices[short] = self._short(draws.sources[short], draws.passes[short], draws.offsets[short])
+        if not short.all():
+            for source in torch.unique(draws.sources[~short]).tolist():
+                here = draws.sources == source
+                indices[here] = self._orders[source].of(0, draws.passes[here], draws.offsets[here])
+        return indices + self._starts[draws.sources]
+
+    def _short(self, sources: Tensor, passes: Tensor, offsets: Tensor) -> Tensor:
+        """Return the indices, in their parts, at offsets of passes of short parts; int64[n] each."""
+        # There may be thousands of parts and of passes in a block: all their orders are drawn at once.
+        pairs, row_of = torch.unique(torch.stack((sources, passes)), dim=1, return_inverse=True)
+        keys = hashed(hashed(mix(self._seed, "parts"), pairs[0]), pairs[1])
+        return shuffled(keys, self._sizes[pairs[0]], row_of, offsets)

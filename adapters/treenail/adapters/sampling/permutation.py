@@ -31,11 +31,11 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 _Cut = tuple[Tensor | None, Tensor | None]  # how far a half is shifted, and its mask, to get a digit
 
 
-def hashed(key: int, counters: Tensor) -> Tensor:
+def hashed(key: int | Tensor, counters: Tensor) -> Tensor:
     """Hash counters to 64 random bits each; different counters never give the same (SplitMix64).
 
     Args:
-        key: Which of 2**63 hash functions, from `treenail.kernel.mix`.
+        key: Which of 2**63 hash functions, from `treenail.kernel.mix`; or one for each counter, int64[…].
         counters: int64[…]
 
     Returns:
@@ -63,6 +63,26 @@ def fingerprint(values: Tensor) -> int:
     bits = values.contiguous().view(torch.int64)
     places = hashed(0, torch.arange(len(bits), device="cpu"))
     return int(hashed(len(bits), bits ^ places).sum()) & (2**63 - 1)
+
+
+def shuffled(keys: Tensor, sizes: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    """Return the indices at places of many short orders at once, each as `Permutation` has it.
+
+    Args:
+        keys: The key of each order; int64[r].
+        sizes: Number of indices of each, up to `EXACT`; int64[r].
+        rows: The orders that are asked; int64[n], 0 … r-1.
+        places: And the places in them; int64[n].
+
+    Returns:
+        int64[n]
+    """
+    ends = sizes.cumsum(0)
+    row_of = torch.arange(len(sizes), device="cpu").repeat_interleave(sizes)
+    within = torch.arange(len(row_of), device="cpu") - (ends - sizes)[row_of]
+    order = hashed(keys[row_of], within).argsort()
+    order = order[row_of[order].argsort(stable=True)]  # by rows, and within each by hash
+    return within[order[(ends - sizes)[rows] + places]]
 
 
 class Permutation:

@@ -38,22 +38,21 @@ class Draws(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Positions of an epoch: the first and how many, the draws of each source among them, and before them."""
+    """Positions of an epoch: the first and how many, the draws of each source among them and before them; int64[s]."""
 
     start: int
     length: int
-    counts: list[int]
-    before: list[int]
+    counts: Tensor
+    before: Tensor
 
     def halves(self) -> tuple[_Stretch, _Stretch]:
-        """Divide it in two, and each source's draws in proportion, to within one."""
-        half = self.length // 2
-        early = _apportion(half, self.counts)
-        late = [count - drawn for count, drawn in zip(self.counts, early, strict=True)]
-        until = [before + drawn for before, drawn in zip(self.before, early, strict=True)]
+        """Divide it in two, and each source's draws to within one half."""
+        half, odd = self.length // 2, self.counts & 1
+        # Of the sources that have one draw too many, every second one gives it to the first half: it then has `half`.
+        early = (self.counts >> 1) + (odd & (odd.cumsum(0) + 1))
         return (
             _Stretch(self.start, half, early, self.before),
-            _Stretch(self.start + half, self.length - half, late, until),
+            _Stretch(self.start + half, self.length - half, self.counts - early, self.before + early),
         )
 
 
@@ -102,32 +101,47 @@ class Proportions:
         else:
             if num_samples is None:
                 num_samples = sum(drawn) if exhausted == "restart" else _until_one_is_empty(lengths, shares)
-            self._stretches = [_Stretch(0, num_samples, _apportion(num_samples, shares), [0] * len(shares))]
+            self._stretches = [_stretch(0, _apportion(num_samples, shares), [0] * len(shares))]
         self._starts = [stretch.start for stretch in self._stretches]
         last = self._stretches[-1]
         self.length = last.start + last.length
-        self._lengths = torch.tensor(lengths, device="cpu")
-        self._each = torch.tensor(
-            [before + count for before, count in zip(last.before, last.counts, strict=True)], device="cpu"
-        )
+        self._lengths = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        self._each: list[int] = (last.before + last.counts).tolist()
+        self._begun: tuple[int, Tensor, Tensor] | None = None
         self._path = self._stretches[:1]  # from a whole stretch to the short one used last
         self._last: _Round | None = None
 
     def at(self, epoch: int, positions: Tensor) -> Draws:
         """Return what ascending positions int64[n] of an epoch draw, each 0 … length-1."""
         draws = Draws(*(torch.empty_like(positions) for _ in range(3)))
+        passes, offsets = self._beginning(epoch)
         done = 0
         while done < len(positions):
             current = self._round(epoch, int(positions[done]))
             until = int(torch.searchsorted(positions, current.start + len(current.sources)))
             places = positions[done:until] - current.start
             sources = current.sources[places]
-            # Sources go on from epoch to epoch, so that none of their samples is drawn more often than the others.
-            drawn, lengths = current.drawn[places] + epoch * self._each[sources], self._lengths[sources]
-            draws.sources[done:until], draws.passes[done:until] = sources, drawn // lengths
+            drawn, lengths = current.drawn[places] + offsets[sources], self._lengths[sources]
+            draws.sources[done:until], draws.passes[done:until] = sources, passes[sources] + drawn // lengths
             draws.offsets[done:until] = drawn % lengths
             done = until
         return draws
+
+    def _beginning(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return (pass, offset in it) that each source begins an epoch at; int64[s] each.
+
+        Sources go on from epoch to epoch, so that none of their samples is drawn more often than the others.
+        """
+        begun = self._begun
+        if begun is None or begun[0] != epoch:
+            counts = [
+                divmod(epoch * each, max(length, 1))
+                for each, length in zip(self._each, self._lengths.tolist(), strict=True)
+            ]
+            passes = torch.tensor([number % 2**62 for number, _ in counts], dtype=torch.int64, device="cpu")
+            offsets = torch.tensor([offset for _, offset in counts], dtype=torch.int64, device="cpu")
+            self._begun = begun = epoch, passes, offsets
+        return begun[1], begun[2]
 
     def _round(self, epoch: int, position: int) -> _Round:
         """Return the round of an epoch that holds a position; the one used last stays at hand."""
@@ -136,25 +150,26 @@ class Proportions:
             short = self._short(position)
             key = mix(self._seed, epoch, "mixture")
             order = hashed(key, torch.arange(short.start, short.start + short.length, device="cpu")).argsort()
-            counts = torch.tensor(short.counts, device="cpu")
-            sources = torch.arange(len(counts), device="cpu").repeat_interleave(counts)[order]
+            sources = torch.arange(len(short.counts), device="cpu").repeat_interleave(short.counts)[order]
             in_order = sources.argsort(stable=True)
             drawn = torch.empty_like(sources)
             drawn[in_order] = torch.arange(short.length, device="cpu")
-            drawn += (torch.tensor(short.before, device="cpu") - counts.cumsum(0) + counts)[sources]
+            drawn += (short.before - short.counts.cumsum(0) + short.counts)[sources]
             self._last = last = _Round(epoch, short.start, sources, drawn)
         return last
 
     def _short(self, position: int) -> _Stretch:
         """Return the short stretch that holds a position, by halving from the last one on the way there that holds it."""
-        while self._path and not 0 <= position - self._path[-1].start < self._path[-1].length:
-            self._path.pop()
-        if not self._path:
-            self._path.append(self._stretches[bisect_right(self._starts, position) - 1])
-        while self._path[-1].length > _ROUND:
-            early, late = self._path[-1].halves()
-            self._path.append(early if position < late.start else late)
-        return self._path[-1]
+        path = list(self._path)  # a list of its own: another thread may draw, too
+        while path and not 0 <= position - path[-1].start < path[-1].length:
+            path.pop()
+        if not path:
+            path.append(self._stretches[bisect_right(self._starts, position) - 1])
+        while path[-1].length > _ROUND:
+            early, late = path[-1].halves()
+            path.append(early if position < late.start else late)
+        self._path = path
+        return path[-1]
 
 
 def _check(lengths: Sequence[int], weights: Sequence[float], num_samples: int | None, exhausted: str) -> None:
@@ -175,7 +190,12 @@ def _check(lengths: Sequence[int], weights: Sequence[float], num_samples: int | 
         raise ValueError(f"num_samples is {num_samples}; it is for exhausted='restart' and must not be negative")
 
 
-def _apportion(total: int, shares: Sequence[Fraction] | Sequence[int]) -> list[int]:
+def _stretch(start: int, counts: Sequence[int], before: Sequence[int]) -> _Stretch:
+    numbers = (torch.tensor(each, dtype=torch.int64, device="cpu") for each in (counts, before))
+    return _Stretch(start, sum(counts), *numbers)
+
+
+def _apportion(total: int, shares: Sequence[Fraction]) -> list[int]:
     """Return whole numbers that sum to total, each within one of its proportion: the largest remainders are rounded up."""
     whole = sum(shares)
     exact = [divmod(total * share, whole) if whole else (0, 0) for share in shares]
@@ -189,22 +209,17 @@ def _until_one_is_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> i
     """Return how many positions there are in proportion until a source has no more."""
     whole = sum(shares)
     lasting = (int(length * whole / share) for length, share in zip(lengths, shares, strict=True) if share)
-    total = min(lasting, default=0)
-    while any(count > length for count, length in zip(_apportion(total, shares), lengths, strict=True)):
-        total -= 1  # rounding up gave a source one too many
-    return total
+    return min(lasting, default=0)  # its proportion of so many is no more than a source has, rounded up or not
 
 
 def _until_all_are_empty(lengths: Sequence[int], shares: Sequence[Fraction]) -> list[_Stretch]:
     """Return the stretches of an epoch in which every source is drawn once, each in proportion while it lasts."""
-    left, before, start = list(lengths), [0] * len(lengths), 0
-    stretches = []
-    while any(left):
-        # The source that runs out first ends the stretch; the others have been drawn in proportion until then.
-        time = min(Fraction(count) / share for count, share in zip(left, shares, strict=True) if count)
-        counts = [min(count, round(time * share)) for count, share in zip(left, shares, strict=True)]
-        stretches.append(_Stretch(start, sum(counts), counts, before))
-        start += sum(counts)
-        left = [count - drawn for count, drawn in zip(left, counts, strict=True)]
-        before = [count + drawn for count, drawn in zip(before, counts, strict=True)]
-    return stretches or [_Stretch(0, 0, left, before)]
+    # A source with much of what is left lasts as long as its length by its share says, whatever happens to the others.
+    ends = sorted({Fraction(length) / share for length, share in zip(lengths, shares, strict=True) if length})
+    stretches, before, start = [], [0] * len(lengths), 0
+    for end in ends:
+        until = [min(length, round(end * share)) for length, share in zip(lengths, shares, strict=True)]
+        counts = [upto - drawn for upto, drawn in zip(until, before, strict=True)]
+        stretches.append(_stretch(start, counts, before))
+        start, before = start + sum(counts), until
+    return stretches or [_stretch(0, before, before)]

@@ -9,8 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from treenail.adapters.sampling.epochs import IndexSampler, length_of
-from treenail.adapters.sampling.permutation import Permutation, fingerprint
+from treenail.adapters.sampling.columns import numbers
+from treenail.adapters.sampling.epochs import IndexSampler, length_of, whole
+from treenail.adapters.sampling.permutation import EXACT, Permutation, fingerprint, shuffled
 from treenail.kernel import mix
 
 Shuffle = Literal["hashed", "torch"]
@@ -57,12 +58,11 @@ class RandomSampler(IndexSampler):
         shuffle: Shuffle = "hashed",
         repeats: Annotated[int, Meta(ge=1)] = 1,
     ) -> None:
-        if shuffle not in {"hashed", "torch"}:
-            raise ValueError(f"shuffle is {shuffle!r}, must be 'hashed' or 'torch'")
+        repeats, size = whole(repeats, "repeats"), length_of(dataset)
         if repeats < 1:
             raise ValueError(f"repeats is {repeats}, must be at least 1")
-        size = length_of(dataset)
-        self.seed = seed
+        self.seed = seed = whole(seed, "seed")
+        self.repeats_items = repeats > 1
         self._size = size
         self._orders = Orders(size, seed, shuffle)
         super().__init__(
@@ -75,10 +75,7 @@ class RandomSampler(IndexSampler):
             return self._orders.at(epoch, 0, positions)
         passes = positions // max(self._size, 1)
         indices = positions - passes * self._size
-        for number in range(int(passes.min()), int(passes.max()) + 1) if len(passes) else ():
-            here = passes == number
-            indices[here] = self._orders.at(epoch, number, indices[here])
-        return indices
+        return self._orders.of(epoch, passes, indices)
 
 
 class SubsetSampler(IndexSampler):
@@ -93,16 +90,15 @@ class SubsetSampler(IndexSampler):
 
     def __init__(self, dataset: int | Sized, indices: Sequence[int], *, shuffle: bool = True, seed: int = 0) -> None:
         size = length_of(dataset)
-        self._indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu").clone()
-        if self._indices.ndim != 1:
-            raise ValueError(f"indices has the shape {list(self._indices.shape)}, must be a flat list")
+        self._indices = numbers(indices, "indices", torch.int64)
         wrong = self._indices[(self._indices < 0) | (self._indices >= size)]
         if len(wrong):
             raise ValueError(f"the subset has index {int(wrong[0])}; the dataset has 0 … {size - 1}")
-        self.seed = seed
+        self.seed = seed = whole(seed, "seed")
+        self.repeats_items = len(self._indices.unique()) < len(self._indices)  # type: ignore[no-untyped-call]  # torch does not type it
         self._orders = Orders(len(self._indices), seed, "hashed") if shuffle else None
         identity = {"kind": "subset", "size": size, "indices": fingerprint(self._indices)}
-        super().__init__(len(self._indices), identity | ({"seed": seed} if shuffle else {}))
+        super().__init__(len(self._indices), identity | ({"seed": seed} if shuffle else {"shuffle": False}))
 
     def at(self, epoch: int, positions: Tensor) -> Tensor:
         """Return the indices at positions of an epoch."""
@@ -110,29 +106,52 @@ class SubsetSampler(IndexSampler):
 
 
 class Orders:
-    """The shuffled orders of a dataset, by epoch and number; the last one used stays at hand.
+    """The shuffled orders of a dataset, by epoch and pass; the last one used stays at hand.
 
     Args:
         size: Number of indices.
         seed: Seed of all orders.
         shuffle: How they are drawn.
+
+    Raises:
+        ValueError: There is no such way.
     """
 
     def __init__(self, size: int, seed: int, shuffle: Shuffle) -> None:
-        self._size = size
+        if shuffle not in {"hashed", "torch"}:
+            raise ValueError(f"shuffle is {shuffle!r}, must be 'hashed' or 'torch'")
+        self.size = size
         self._seed = seed
         self._shuffle = shuffle
         self._last: tuple[tuple[int, int], Permutation | Tensor] | None = None
 
     def at(self, epoch: int, number: int, positions: Tensor) -> Tensor:
-        """Return the indices at positions of the order that (epoch, number) names; positions int64[n], 0 … size-1."""
-        if self._last is None or self._last[0] != (epoch, number):
-            self._last = ((epoch, number), self._make(epoch, number))
-        order = self._last[1]
+        """Return the indices at positions of the order that (epoch, pass) names; positions int64[n], 0 … size-1."""
+        last = self._last  # read once: another thread may draw, too
+        if last is None or last[0] != (epoch, number):
+            self._last = last = ((epoch, number), self._make(epoch, number))
+        order = last[1]
         return order(positions) if isinstance(order, Permutation) else order[positions]
+
+    def of(self, epoch: int, passes: Tensor, positions: Tensor) -> Tensor:
+        """Return the indices at positions int64[n] of passes int64[n]."""
+        rows, row_of = torch.unique(passes, return_inverse=True)
+        if self.size <= EXACT and len(rows) > 1 and self._shuffle == "hashed":
+            # As the orders of `at` are, one by one, but a thousand at once: short orders are short of work.
+            keys = torch.tensor([self._key(epoch, number) for number in rows.tolist()], device="cpu")
+            return shuffled(keys, torch.full_like(rows, self.size), row_of, positions)
+        indices = torch.empty_like(positions)
+        for number, each in enumerate(rows.tolist()):
+            here = row_of == number
+            indices[here] = self.at(epoch, each, positions[here])
+        return indices
+
+    def _key(self, epoch: int, number: int) -> int:
+        return mix(self._seed, epoch, number, "order")
 
     def _make(self, epoch: int, number: int) -> Permutation | Tensor:
         if self._shuffle == "hashed":
-            return Permutation(self._size, mix(self._seed, epoch, number, "order"))
-        seed = self._seed + epoch if number == 0 else mix(self._seed, epoch, number)
-        return torch.randperm(self._size, generator=torch.Generator().manual_seed(seed), device="cpu")
+            return Permutation(self.size, self._key(epoch, number))
+        # As torch's samplers do; whatever a further pass needs, its first one is theirs.
+        seed = (self._seed + epoch) % 2**64 if number == 0 else mix(self._seed, epoch, number)
+        return torch.randperm(self.size, generator=torch.Generator().manual_seed(seed), device="cpu")

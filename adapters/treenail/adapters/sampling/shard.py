@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from treenail.adapters.sampling.drawing import BLOCK, Drawing
-from treenail.adapters.sampling.epochs import EpochSampler
-from treenail.contracts import BatchSampler
+from treenail.adapters.sampling.epochs import EpochSampler, seek, whole
+from treenail.contracts import BatchSampler, SamplerShard
 from treenail.kernel import Sampler
 
 T = TypeVar("T")
@@ -26,18 +26,21 @@ class SampleIndex(int):
     Attributes:
         epoch: The epoch it was drawn in, for `treenail.adapters.seeding.sample_rng`.
         padding: Whether it repeats a sample only to give every rank as many; metrics leave such a sample out.
+        position: Where in the epoch it was drawn, over all ranks; the batch's number for an index in a batch. It tells the
+            draws of one sample apart where a sampler repeats samples.
     """
 
     epoch: int
     padding: bool
+    position: int
 
-    def __new__(cls, index: int, epoch: int, padding: bool = False) -> SampleIndex:  # noqa: D102
+    def __new__(cls, index: int, epoch: int, padding: bool = False, position: int = 0) -> SampleIndex:  # noqa: D102
         self = super().__new__(cls, index)
-        self.epoch, self.padding = epoch, padding
+        self.epoch, self.padding, self.position = epoch, padding, position
         return self
 
-    def __reduce__(self) -> tuple[type[SampleIndex], tuple[int, int, bool]]:
-        return SampleIndex, (int(self), self.epoch, self.padding)
+    def __reduce__(self) -> tuple[type[SampleIndex], tuple[int, int, bool, int]]:
+        return SampleIndex, (int(self), self.epoch, self.padding, self.position)
 
 
 def process_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -51,6 +54,7 @@ def process_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
         world_size = torch.distributed.get_world_size() if distributed else 1
     if rank is None:
         rank = torch.distributed.get_rank() if distributed else 0
+    rank, world_size = whole(rank, "rank"), whole(world_size, "world_size")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank}, must be 0 … {world_size - 1} in a world of {world_size}")
     return rank, world_size
@@ -72,7 +76,7 @@ class Shard(Generic[T]):
         marked: Yield `SampleIndex`, which tells repeated samples and knows the epoch, in place of plain ints.
 
     Raises:
-        ValueError: There is no such rank, or no such padding.
+        ValueError: There is no such rank, or no such padding; or it is no sampler, or one rank's share already.
     """
 
     @overload
@@ -114,6 +118,10 @@ class Shard(Generic[T]):
         padding: Padding = "repeat",
         marked: bool = False,
     ) -> None:
+        if isinstance(sampler, SamplerShard):
+            raise ValueError(f"{type(sampler).__name__} is one rank's share already; a share of it would lose samples")
+        if not isinstance(sampler, Sampler | BatchSampler | EpochSampler):
+            raise ValueError(f"{type(sampler).__name__} is no sampler of Treenail's, which could be resumed")
         if padding not in {"repeat", "drop", "none"}:
             raise ValueError(f"padding is {padding!r}, must be 'repeat', 'drop' or 'none'")
         self.rank, self.world_size = process_rank(rank, world_size)
@@ -121,7 +129,6 @@ class Shard(Generic[T]):
         self.padding = padding
         self.marked = marked
         self._block = sampler.block if isinstance(sampler, EpochSampler) else BLOCK
-        self._read: Callable[[int, Tensor], list[T]] = _reader(sampler)
 
     @property
     def epoch(self) -> int:
@@ -142,9 +149,9 @@ class Shard(Generic[T]):
         return self._share(len(self.sampler) - self.cursor)
 
     def _share(self, left: int) -> int:
-        return len(range(self.rank, self._stop(left), self.world_size))
+        return len(range(self.rank, self.stop(left), self.world_size))
 
-    def _stop(self, left: int) -> int:
+    def stop(self, left: int) -> int:
         """Return how many of the items that are left all ranks draw together, repeated ones included."""
         if self.padding == "none":
             return left
@@ -152,8 +159,13 @@ class Shard(Generic[T]):
         return rounds * self.world_size
 
     def __iter__(self) -> Iterator[T]:
-        stop = self.cursor + self._stop(len(self.sampler) - self.cursor)
-        return Drawing.of(self.draw, self.epoch, self.cursor, stop, self.rank, self.world_size, self._block)
+        stop = self.cursor + self.stop(len(self.sampler) - self.cursor)
+        return Drawing.of(self.draw, self.epoch, self.cursor, stop, self.rank, self.world_size, self._block, self._seek)
+
+    def _seek(self, epoch: int, cursor: int) -> int:
+        """Go to a position, and return where the epoch then ends for all ranks together."""
+        left = max(0, seek(self.sampler, epoch, cursor) - cursor)
+        return cursor + self.stop(left)
 
     def draw(self, epoch: int, positions: Tensor) -> list[T]:
         """Return the items at ascending positions of an epoch, as all ranks together count them; int64[n], n > 0.
@@ -163,10 +175,36 @@ class Shard(Generic[T]):
         length = len(self.sampler)
         repeated = max(0, (int(positions[-1]) - length) // self.world_size + 1)
         once, again = positions[: len(positions) - repeated], positions[len(positions) - repeated :] % length
-        items = [self._read(epoch, once) if len(once) else [], self._read(epoch, again) if repeated else []]
+        items = [self.read(epoch, once) if len(once) else [], self.read(epoch, again) if repeated else []]
         if self.marked:
-            items = [[_marked(item, epoch, padding=bool(late)) for item in part] for late, part in enumerate(items)]
+            places = positions.tolist()
+            return [
+                _marked(item, epoch, place >= length, place)
+                for item, place in zip(items[0] + items[1], places, strict=True)
+            ]
         return items[0] + items[1] if repeated else items[0]
+
+    def read(self, epoch: int, positions: Tensor) -> list[T]:
+        """Return the items of the shared order at ascending positions of an epoch; int64[n], n > 0, none is repeated."""
+        sampler = self.sampler
+        if isinstance(sampler, EpochSampler):
+            return sampler.draw(epoch, positions)
+        if (now := sampler.epoch) != epoch:
+            state = sampler.state_dict()
+            sampler.set_epoch(epoch)
+            try:
+                return self.read(epoch, positions)
+            finally:
+                sampler.set_epoch(now)
+                sampler.load_state_dict(state)
+        first, last = int(positions[0]), int(positions[-1])
+        items: list[int] | list[list[int]]
+        if isinstance(sampler, Sampler):
+            items = sampler.indices(first, last - first + 1)[positions - first].tolist()
+        else:
+            block = sampler.batches(first, last - first + 1)
+            items = [block[place] for place in (positions - first).tolist()]
+        return items  # type: ignore[return-value]  # T is what this sampler's items are
 
     def advance(self, count: int) -> None:
         """Record that every rank consumed `count` further items, or what it had left where that was less.
@@ -174,8 +212,8 @@ class Shard(Generic[T]):
         Raises:
             ValueError: count is negative, or no rank has anything left in this epoch.
         """
-        left = len(self.sampler) - self.cursor
-        most = -(-self._stop(left) // self.world_size)
+        count, left = whole(count, "count"), len(self.sampler) - self.cursor
+        most = -(-self.stop(left) // self.world_size)
         if count < 0 or (count > 0 and not most):
             raise ValueError(f"cannot advance by {count}: {most} are left for a rank in this epoch")
         self.sampler.advance(min(min(count, most) * self.world_size, left))
@@ -201,35 +239,9 @@ class Shard(Generic[T]):
         self.sampler.load_state_dict(state_dict)
 
 
-def _marked(item: T, epoch: int, *, padding: bool) -> T:
+def _marked(item: T, epoch: int, padding: bool, position: int) -> T:
     if isinstance(item, list):
-        return [SampleIndex(index, epoch, padding) for index in item]  # type: ignore[return-value]  # list[int] is T
+        return [SampleIndex(index, epoch, padding, position) for index in item]  # type: ignore[return-value]  # T is list[int]
     if isinstance(item, int):
-        return SampleIndex(item, epoch, padding)  # type: ignore[return-value]  # int is T
+        return SampleIndex(item, epoch, padding, position)  # type: ignore[return-value]  # T is int
     raise TypeError(f"only indices can be marked, not {type(item).__name__}")
-
-
-def _reader(sampler: Sampler | BatchSampler | EpochSampler[T]) -> Callable[[int, Tensor], list[T]]:
-    """Return what reads a sampler at ascending positions of any epoch."""
-    if isinstance(sampler, EpochSampler):
-        return sampler.draw
-
-    def read(epoch: int, positions: Tensor) -> list[T]:
-        first, last = int(positions[0]), int(positions[-1])
-        if (now := sampler.epoch) != epoch:
-            state = sampler.state_dict()
-            sampler.set_epoch(epoch)
-            try:
-                return read(epoch, positions)
-            finally:
-                sampler.set_epoch(now)
-                sampler.load_state_dict(state)
-        items: list[int] | list[list[int]]
-        if isinstance(sampler, Sampler):
-            items = sampler.indices(first, last - first + 1)[positions - first].tolist()
-        else:
-            block = sampler.batches(first, last - first + 1)
-            items = [block[place] for place in (positions - first).tolist()]
-        return items  # type: ignore[return-value]  # T is what this sampler's items are
-
-    return read

@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.sampling.columns import column
-from treenail.adapters.sampling.epochs import IndexSampler
+from treenail.adapters.sampling.epochs import IndexSampler, whole
 from treenail.adapters.sampling.permutation import fingerprint, uniform
 from treenail.kernel import mix
 
@@ -46,17 +46,21 @@ class WeightedSampler(IndexSampler):
         if (self._weights < 0).any():
             wrong = int((self._weights < 0).nonzero()[0])
             raise ValueError(f"weights[{wrong}] is {float(self._weights[wrong])}, must not be negative")
-        drawable = int(self._weights.count_nonzero())
-        if num_samples is None:
+        if len(self._weights):  # so that no sum is infinite
+            self._weights /= self._weights.max().clamp(min=torch.finfo(torch.float64).tiny)
+        self._drawable = self._weights.nonzero().squeeze(1)
+        drawable = len(self._drawable)
+        self.seed = seed = whole(seed, "seed")
+        self.repeats_items = self.replacement = bool(replacement)
+        if num_samples is not None:
+            num_samples = whole(num_samples, "num_samples")
+        else:
             num_samples = len(self._weights) if replacement else drawable
         if num_samples < 0 or (num_samples and not drawable):
             raise ValueError(f"cannot draw {num_samples} samples: {drawable} have a weight")
         if not replacement and num_samples > drawable:
             raise ValueError(f"cannot draw {num_samples} different samples: {drawable} have a weight")
-        self.seed = seed
-        self.replacement = replacement
         self._cumulated = self._weights.cumsum(0)
-        self._last_drawable = int(self._weights.nonzero().max()) if drawable else 0
         self._order: tuple[int, Tensor] | None = None
         identity = {"size": len(self._weights), "weights": fingerprint(self._weights), "replacement": replacement}
         super().__init__(num_samples, {"kind": "weighted", "length": num_samples, "seed": seed, **identity})
@@ -64,16 +68,18 @@ class WeightedSampler(IndexSampler):
     def at(self, epoch: int, positions: Tensor) -> Tensor:
         """Return the indices at positions of an epoch."""
         if self.replacement:
+            if not len(positions):
+                return positions.clone()
             drawn = uniform(mix(self.seed, epoch, "weighted"), positions).mul_(self._cumulated[-1:].sum())
             # Rounding may reach the total; the last sample that has a weight is what lies below it.
-            return torch.searchsorted(self._cumulated, drawn, right=True).clamp_(max=self._last_drawable)
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, self._without_replacement(epoch))
-        return self._order[1][positions]
+            return torch.searchsorted(self._cumulated, drawn, right=True).clamp_(max=int(self._drawable[-1]))
+        order = self._order  # read once: another thread may draw, too
+        if order is None or order[0] != epoch:
+            self._order = order = (epoch, self._without_replacement(epoch))
+        return order[1][positions]
 
     def _without_replacement(self, epoch: int) -> Tensor:
         """Return the samples in the order in which their clocks ring: at exponential times of rate weight."""
-        drawn = uniform(mix(self.seed, epoch, "weighted"), torch.arange(len(self._weights), device="cpu"))
-        times = drawn.neg_().log1p_().neg_().div_(self._weights)
-        times[self._weights == 0] = torch.inf
-        return times.argsort(stable=True)[: len(self)]
+        drawn = uniform(mix(self.seed, epoch, "weighted"), self._drawable)
+        times = drawn.neg_().log1p_().neg_().div_(self._weights[self._drawable])
+        return self._drawable[times.argsort(stable=True)[: len(self)]]
