@@ -406,10 +406,6 @@ MISUSE: dict[str, tuple[Callable[[], object], str]] = {
     "a mask as indices": (lambda: SubsetSampler(3, [True, False, True]), "for a mask, write its indices"),
     "half an index": (lambda: SubsetSampler(3, [0.5]), "which is not a whole number"),  # type: ignore[list-item]  # that is the mistake
     "too large": (lambda: RandomSampler(2**61), "must be 0 … 2**60"),
-    "nothing fills a batch": (
-        lambda: BucketBatchSampler(10, list(range(10)), 64, drop_last=True),
-        "drop_last leaves nothing of 10 samples",
-    ),
     "a share of a share": (lambda: Shard(Shard(RandomSampler(3))), "is one rank's share already"),  # type: ignore[call-overload]  # that is the mistake
     "torch's sampler": (lambda: Shard(TorchSampler(range(3))), "no sampler of Treenail's"),  # type: ignore[call-overload]  # that is the mistake
     "a private attribute": (lambda: WeightedSampler(Corpus(), "__sizeof__"), "no such attribute"),

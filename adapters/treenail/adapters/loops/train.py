@@ -41,7 +41,7 @@ class EpochLoop:
         if len(batches) == 0:
             raise TrainingError(
                 "there is no batch to train on",
-                mend="is the dataset empty, or smaller than a batch with drop_last?",
+                mend="is the dataset empty, or, with drop_last, smaller than a batch (or is each bucket of a batch sampler)?",
             )
         engine.total_steps = self.max_epochs * len(batches)
         if fire := engine.points.before_train:

@@ -63,11 +63,6 @@ class BucketedBatches(IndexBatchSampler):
             if shuffle
             else None
         )
-        if size and not length:
-            raise ValueError(
-                f"drop_last leaves nothing of {size} samples in {len(buckets)} buckets: none fills a batch; "
-                "make batches smaller or buckets fewer"
-            )
         shape = torch.tensor([len(buckets), *map(len, buckets), *batch_sizes], device="cpu")
         super().__init__(
             length,
