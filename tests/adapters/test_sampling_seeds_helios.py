@@ -1,9 +1,13 @@
 """The samplers of helios: their indices, their arguments, and none of their faults."""
 
+import copy
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.indices import Indices, through_json
@@ -22,6 +26,18 @@ from treenail.adapters.sampling.compat import (
     create_sampler,
 )
 from treenail.kernel import BuildError, Sampler, SpecError, StateError
+
+
+class Backwards(ResumableSampler):
+    """A sampler of a user, by the contract of the base."""
+
+    def __init__(self, size: int, batch_size: int) -> None:
+        super().__init__(batch_size)
+        self.size = size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.size - 1 - self.start_iter * self.batch_size, -1, -1))
+
 
 Resumable = ResumableRandomSampler | ResumableSequentialSampler | ResumableDistributedSampler
 SIZES = (0, 1, 2, 3, 5, 10, 11, 23, 97)
@@ -228,6 +244,90 @@ def test_fault_helios_start_iter_is_cleared_by_the_next_epoch() -> None:
     assert (sampler.start_iter, len(list(sampler))) == (0, 10)
 
 
+@pytest.mark.parametrize("start_first", [False, True])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_start_iter_may_be_assigned_before_the_epoch_or_after(epoch: int, start_first: bool) -> None:
+    for make in samplers(3, False, 1, 2) + samplers(3, False, 0, 1) + [lambda: Backwards(23, 3)]:
+        whole = make()
+        whole.set_epoch(epoch)
+        expected = list(whole)
+        sampler = make()
+        if start_first:  # as the Trainer of helios resumes
+            sampler.start_iter = 2
+            sampler.set_epoch(epoch)
+        else:
+            sampler.set_epoch(epoch)
+            sampler.start_iter = 2
+        assert (sampler.epoch, sampler.start_iter) == (epoch, 2)
+        assert list(sampler) == expected[6:]
+        sampler.set_epoch(epoch + 1)
+        assert (sampler.start_iter, len(list(sampler))) == (0, len(expected))
+
+
+@pytest.mark.parametrize("settle", ["set_epoch", "draw", "advance", "load"])
+def test_an_assigned_start_iter_is_good_for_one_epoch_only(settle: str) -> None:
+    for make in samplers(3, False, 1, 2) + samplers(3, False, 0, 1):
+        sampler = make()
+        sampler.start_iter = 1
+        if settle == "set_epoch":
+            sampler.set_epoch(2)
+        elif settle == "draw":
+            next(iter(sampler))
+        elif settle == "advance":
+            sampler.advance(3)
+        else:
+            sampler.load_state_dict(through_json(sampler.state_dict()))
+        assert sampler.start_iter == (2 if settle == "advance" else 1)
+        sampler.set_epoch(3)
+        assert (sampler.start_iter, sampler.remaining) == (0, len(sampler))
+
+
+def test_an_assignment_that_is_refused_leaves_the_one_before() -> None:
+    sampler = ResumableRandomSampler(range(10), batch_size=2)
+    sampler.start_iter = 3
+    for refuses in (sampler.set_epoch, sampler.advance):
+        with pytest.raises(ValueError, match="-1"):
+            refuses(-1)
+    sampler.set_epoch(5)
+    assert (sampler.epoch, sampler.start_iter) == (5, 3)
+
+
+def test_samplers_can_be_pickled_and_copied() -> None:
+    for make in samplers(3, False, 1, 2) + samplers(3, False, 0, 1):
+        sampler = make()
+        sampler.set_epoch(1)
+        sampler.start_iter = 2
+        for copied in (pickle.loads(pickle.dumps(sampler)), copy.deepcopy(sampler)):
+            assert list(copied) == list(sampler)
+            assert copied.state_dict() == sampler.state_dict()
+
+
+def test_numbers_of_numpy_are_numbers_and_others_are_refused() -> None:
+    number: Any = np.int64  # Any: numpy's are no int for mypy, which is the point of the test
+    sampler = ResumableDistributedSampler(number(23), number(2), number(1), seed=number(5), batch_size=number(3))
+    plain = ResumableDistributedSampler(23, 2, 1, seed=5, batch_size=3)
+    sampler.set_epoch(number(2))
+    sampler.start_iter = number(1)
+    plain.set_epoch(2)
+    plain.start_iter = 1
+    assert through_json(sampler.state_dict()) == plain.state_dict()
+    assert list(sampler) == list(plain)
+    own = Backwards(7, number(2))
+    own.set_epoch(number(1))
+    own.start_iter = number(2)
+    assert through_json(own.state_dict()) == {"epoch": 1, "start_iter": 2, "batch_size": 2}
+    wrong: Any  # Any: as above
+    for wrong in (1.0, True, "1", None):
+        with pytest.raises(ValueError, match="seed is"):
+            ResumableRandomSampler(5, wrong)
+        for each in (plain, own):
+            with pytest.raises(ValueError, match="epoch is"):
+                each.set_epoch(wrong)
+    for shuffle in (False, True):
+        with pytest.raises(ValueError, match="seed is"):
+            ResumableDistributedSampler(5, shuffle=shuffle, seed=wrong)
+
+
 def test_fault_helios_a_batch_that_does_not_exist_is_refused() -> None:
     sampler = ResumableDistributedSampler(range(10), 4, 2, batch_size=2)  # 3 samples a rank
     for wrong in (-1, 3, True, 1.0, None, "1"):
@@ -312,7 +412,11 @@ def test_the_registry_has_the_three_samplers_and_makes_them_by_name() -> None:
     sampler = create_sampler("ResumableRandomSampler", range(5), seed=3, batch_size=2)
     assert isinstance(sampler, ResumableSamplerType)
     assert isinstance(sampler, ResumableSampler)
+    assert isinstance(sampler, torch.utils.data.Sampler)
     assert isinstance(sampler, Sampler)
+    assert isinstance(create_sampler("ResumableSequentialSampler", range(5)), ResumableSampler)
+    assert isinstance(Backwards(5, 2), ResumableSamplerType)
+    assert not isinstance(sampler, Backwards | DistributedSampler)
     assert list(sampler) == list(ResumableRandomSampler(range(5), 3))
     distributed = create_sampler("ResumableDistributedSampler", range(5), 2, 1)
     assert isinstance(distributed, ResumableSamplerType)
@@ -325,17 +429,6 @@ def test_the_registry_has_the_three_samplers_and_makes_them_by_name() -> None:
         create_sampler("ResumableRandomSampler", range(5), batch_size=0)
     with pytest.raises(RegisteredTwiceError):
         SAMPLER_REGISTRY.register(ResumableRandomSampler)
-
-
-class Backwards(ResumableSampler):
-    """A sampler of a user, by the contract of the base."""
-
-    def __init__(self, size: int, batch_size: int) -> None:
-        super().__init__(batch_size)
-        self.size = size
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.size - 1 - self.start_iter * self.batch_size, -1, -1))
 
 
 def test_a_sampler_of_ones_own_resumes_through_the_base() -> None:

@@ -6,7 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
 from treenail.adapters.data import Loader
@@ -301,8 +304,14 @@ def test_fault_scepter_what_is_missing_or_malformed_is_said_with_its_file(tmp_pa
 def test_arguments_are_checked(index: str) -> None:
     for options, message in (
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"rank": -1}, "rank -1"),
-        ({"cached_files": 0}, "cached_files 0"),
+        ({"rank": -1}, "rank is -1"),
+        ({"cached_files": 0}, "cached_files is 0"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"batch_size": 2.0}, "batch_size is 2"),
+        ({"seed": "1"}, "seed is '1'"),
+        ({"rank": 0.0}, "rank is 0"),
+        ({"image_size": (64, 0)}, "image_size is 0"),
+        ({"image_size": (64.5, 64)}, "image_size is 64"),
         ({"mode": "random"}, "mode is 'random'"),
         ({"fields": []}, "fields is"),
         ({"fields": "prompt"}, "fields is 'prompt'"),
@@ -327,6 +336,77 @@ def test_a_state_of_other_records_is_refused(index: str, tmp_path: Path) -> None
     ):
         with pytest.raises(StateError, match="resume with the dataset, sampler and seed"):
             sampler.load_state_dict(state)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_state_is_refused_after_a_record_moved_from_a_part_to_another(index: str, mode: DrawMode) -> None:
+    state = MultiLevelBatchSampler(index, 4, mode=mode).state_dict()
+    parsed = json.loads(Path(index).read_text())
+    first, second = (Path(index).parent / entry for entry in parsed["list"][:2])
+    *kept, moved = first.read_text().splitlines()
+    first.write_text("\n".join(kept))
+    second.write_text(second.read_text() + moved + "\n")
+    parsed["counts"][:2] = [9, 11]
+    Path(index).write_text(json.dumps(parsed))
+    with pytest.raises(StateError, match="the state's counts is"):
+        MultiLevelBatchSampler(index, 4, mode=mode).load_state_dict(state)
+
+
+@pytest.mark.parametrize("mode", ["weighted", "epoch"])
+def test_a_record_that_moved_is_seen_without_counts_in_the_index(index: str, mode: DrawMode) -> None:
+    parsed = json.loads(Path(index).read_text())
+    del parsed["counts"]
+    Path(index).write_text(json.dumps(parsed))
+    state = MultiLevelBatchSampler(index, 4, mode=mode).state_dict()
+    MultiLevelBatchSampler(index, 4, mode=mode).load_state_dict(through_json(state))
+    first, second = (Path(index).parent / entry for entry in parsed["list"][:2])
+    *kept, moved = first.read_text().splitlines()
+    first.write_text("\n".join(kept))
+    second.write_text(second.read_text() + moved + "\n")
+    with pytest.raises(StateError, match="the state's counts is"):
+        MultiLevelBatchSampler(index, 4, mode=mode).load_state_dict(state)
+
+
+def test_numbers_of_numpy_are_numbers(index: str) -> None:
+    for mode in MODES:
+        sampler = MultiLevelBatchSampler(index, np.int64(4), np.int64(0), np.int64(3), mode=mode)  # type: ignore[arg-type]  # the point of the test
+        plain = MultiLevelBatchSampler(index, 4, 0, 3, mode=mode)
+        assert through_json(sampler.state_dict()) == plain.state_dict()
+        assert list(islice(sampler, 5)) == list(islice(plain, 5))
+
+
+# Ranks
+
+
+def draw_in_a_group(rank: int, world: int, folder: str, index: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    drawn: dict[str, object] = {}
+    states = []
+    for mode in MODES:
+        sampler = MultiLevelBatchSampler(index, 8, mode=mode)
+        drawn[mode] = [numbers(batch) for batch in islice(sampler, 20)]
+        states.append(sampler.state_dict())
+    mixture: MixtureOfSamplers[int] = MixtureOfSamplers([RandomSampler(30), RandomSampler(40)], [0.5, 0.5])
+    drawn["mixture"] = list(mixture)
+    states.append(mixture.state_dict())
+    Path(folder, f"{rank}.json").write_text(json.dumps([drawn, states]))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_are_those_of_the_process_group(index: str, tmp_path: Path) -> None:
+    spawn(draw_in_a_group, (2, str(tmp_path), index), nprocs=2)  # type: ignore[no-untyped-call]  # torch's
+    (first, states), (second, others) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert states == others
+    for rank, drawn in enumerate((first, second)):
+        for mode in MODES:
+            given = MultiLevelBatchSampler(index, 8, rank, mode=mode, num_replicas=2)
+            assert drawn[mode] == [numbers(batch) for batch in islice(given, 20)]
+        mixture: MixtureOfSamplers[int] = MixtureOfSamplers([RandomSampler(30), RandomSampler(40)], [0.5, 0.5], rank)
+        assert drawn["mixture"] == list(mixture)
+    # 13 batches of 103 records: seven for each rank, of which one is repeated.
+    assert {number for drawn in (first, second) for batch in drawn["epoch"] for number in batch} == set(range(103))
+    assert [len(first["epoch"]), len(second["epoch"])] == [7, 7]
+    assert all(first[name] != second[name] for name in (*MODES, "mixture"))
 
 
 # In loaders and mixtures

@@ -1,15 +1,18 @@
 """The samplers of SCEPTER that draw indices: their arguments, and none of their faults."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.indices import Indices, through_json
 from torch.utils.data import DataLoader, DistributedSampler
 
+from treenail.adapters import ADAPTERS
 from treenail.adapters.data import Loader
 from treenail.adapters.sampling import (
     BucketBatchSampler,
@@ -27,7 +30,7 @@ from treenail.adapters.sampling.compat import (
     ResumableDistributedSampler,
 )
 from treenail.contracts import BatchSampler, SamplerShard
-from treenail.kernel import Sampler, StateError
+from treenail.kernel import Adapter, Sampler, StateError
 
 # Several folds
 
@@ -384,6 +387,101 @@ def test_fault_scepter_a_mixture_can_be_listed_again_and_moves_none_of_its_sampl
     assert (source.epoch, source.cursor) == (0, 0)
     source.advance(3)  # nor does it matter to the mixture
     assert list(mixture) == list(MixtureOfSamplers([RandomSampler(5), RandomSampler(6)], [0.5, 0.5]))
+
+
+def test_long_samplers_have_an_end() -> None:
+    long = [RandomSampler(2**45, 1), SequentialSampler(2**45)]
+    mixture: MixtureOfSamplers[int] = MixtureOfSamplers(long, [0.5, 0.5])
+    assert len(mixture) == 2**46
+    mixture.set_epoch(1)
+    assert mixture.epoch == 1
+    once: MixtureOfSamplers[int] = MixtureOfSamplers(long, [0.5, 0.5], exhausted="renormalize")
+    assert len(once) == 2**46
+    short: MixtureOfSamplers[int] = MixtureOfSamplers(
+        [MixtureOfSamplers([InfiniteSampler(30, seed=1)], [1.0]), RandomSampler(7)], [0.5, 0.5]
+    )
+    assert len(short) == 7  # a mixture without an end is a sampler without one
+
+
+def test_a_share_of_an_endless_sampler_has_no_end_in_any_world() -> None:
+    for world in (1, 3, 10**6):
+        shares = [InfiniteSampler(30, seed=1, num_replicas=world, rank=world - 1)]
+        mixture: MixtureOfSamplers[int] = MixtureOfSamplers(shares, [1.0])
+        assert list(islice(mixture, 200)) == list(islice(shares[0], 200))
+        mixture.set_epoch(3)
+        assert mixture.epoch == 0
+
+
+def test_the_padding_of_a_share_is_the_mixtures() -> None:
+    def mixture(drop_last: bool, world: int = 3, rank: int = 2) -> MixtureOfSamplers[int]:
+        share = ResumableDistributedSampler(10, world, rank, drop_last=drop_last)
+        shares: list[Sampler | Shard[int]] = [share, RandomSampler(6)]
+        return MixtureOfSamplers(shares, [0.5, 0.5], rank, num_samples=20)
+
+    state = mixture(False).state_dict()
+    for other in (mixture(True), mixture(False, 4)):
+        with pytest.raises(StateError, match="the state's samplers is"):
+            other.load_state_dict(state)
+    assert mixture(False, rank=0).state_dict() == state  # all ranks have the same state
+
+
+def test_where_its_samplers_stand_does_not_matter_to_a_mixture() -> None:
+    def mixture(consumed: int) -> MixtureOfSamplers[int]:
+        block = EvalDistributedSampler(10, 2, 1)
+        if consumed:  # some of it in another world
+            block.load_state_dict({**block.identity, "epoch": 0, "stages": [[3, 1]]})
+        sources: list[Sampler | Shard[int]] = [block, ResumableDistributedSampler(9, 2, 1), RandomSampler(5)]
+        for source in sources if consumed else ():
+            source.advance(consumed)
+        return MixtureOfSamplers(sources, [0.4, 0.3, 0.3], num_samples=40)
+
+    expected = list(mixture(0))
+    assert list(mixture(2)) == expected
+    assert {5, 6, 7, 8, 9} <= set(expected)  # the block
+    resumed = mixture(2)
+    stopped = mixture(0)
+    stopped.advance(11)
+    resumed.load_state_dict(through_json(stopped.state_dict()))
+    assert list(resumed) == expected[11:]
+    with pytest.raises(StateError, match="the state's samplers is"):
+        MixtureOfSamplers([EvalDistributedSampler(11, 2, 1)], [1.0]).load_state_dict(
+            MixtureOfSamplers([EvalDistributedSampler(10, 2, 1)], [1.0]).state_dict()
+        )
+
+
+def test_numbers_of_numpy_are_numbers_and_others_are_refused() -> None:
+    number: Any = np.int64(3)  # Any: numpy's are no int for mypy, which is the point of the test
+    make: Callable[[Any], object]  # Any: as above
+    wrong: Any
+    sampler = MultiFoldDistributedSampler(10, number, number, number - 2, seed=number)
+    assert through_json(sampler.state_dict()) == MultiFoldDistributedSampler(10, 3, 3, 1, seed=3).state_dict()
+    mixture: MixtureOfSamplers[int] = MixtureOfSamplers([RandomSampler(5)], [1.0], number, number, num_samples=number)
+    plain: MixtureOfSamplers[int] = MixtureOfSamplers([RandomSampler(5)], [1.0], 3, 3, num_samples=3)
+    assert through_json(mixture.state_dict()) == plain.state_dict()
+    block = EvalDistributedSampler(number + 7, number, number - 2)
+    block.set_epoch(number)
+    block.advance(number - 1)
+    assert through_json(block.state_dict()) == {"epoch": 3, "kind": "blocks", "size": 10, "stages": [[3, 2]]}
+    for wrong in (1.0, True, "1"):
+        for make in (
+            lambda value: MultiFoldDistributedSampler(10, value),
+            lambda value: MultiFoldDistributedSampler(10, seed=value),
+            lambda value: MultiFoldDistributedSampler(10, shuffle=False, seed=value),
+            lambda value: MixtureOfSamplers([RandomSampler(5)], [1.0], value),
+            lambda value: MixtureOfSamplers([RandomSampler(5)], [1.0], seed=value),
+            lambda value: MixtureOfSamplers([RandomSampler(5)], [1.0], num_samples=value),
+            block.advance,
+            block.set_epoch,
+            lambda value: block.indices(value, 1),
+        ):
+            with pytest.raises(ValueError, match="must be a whole number"):
+                make(wrong)
+
+
+def test_configs_name_none_of_the_samplers_that_take_no_dataset() -> None:
+    names = {adapter.name for adapter in ADAPTERS if isinstance(adapter, Adapter)}
+    assert names.isdisjoint({"MixtureOfSamplers", "MultiLevelBatchSampler"})
+    assert {"DefaultSampler", "InfiniteSampler", "EvalDistributedSampler"} <= names
 
 
 def test_a_state_of_other_samplers_is_refused() -> None:

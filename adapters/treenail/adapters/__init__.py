@@ -85,14 +85,7 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
             ("ResumableDistributedSampler", "helios': one rank's share, counted in batches"),
             ("MultiFoldDistributedSampler", "SCEPTER's: one rank's share of several passes an epoch"),
             ("EvalDistributedSampler", "SCEPTER's: one rank's contiguous block"),
-            ("MixtureOfSamplers", "SCEPTER's: several samplers in proportions; in Python, as it takes no dataset"),
         )
-    ),
-    Adapter(
-        port="batch_sampler",
-        name="MultiLevelBatchSampler",
-        target=f"{_A}.sampling.compat:MultiLevelBatchSampler",
-        summary="SCEPTER's: batches of records from indexed files; in Python, as it takes no dataset",
     ),
     Adapter(
         port="loop",

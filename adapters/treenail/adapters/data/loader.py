@@ -66,6 +66,8 @@ class Loader:
             raise ValueError(f"{type(order).__name__} gives whole batches: leave batch_size out")
         if isinstance(order, Sampler) and batch_size is None:
             raise ValueError(f"{type(order).__name__} gives single indices: a batch_size is needed")
+        if drop_last and getattr(order, "endless", False):
+            raise ValueError(f"passes of {type(sampler).__name__} follow each other: there is no last batch to drop")
         if batch_size is None and drop_last:
             raise ValueError("drop_last is the batch sampler's to know; give it there")
         self.sampler = sampler
@@ -120,7 +122,12 @@ class Loader:
 
     def advance(self) -> None:
         """Record that one further batch was consumed, by each rank."""
-        self._shard.advance(self.batch_size or 1)
+        count = self.batch_size or 1
+        if isinstance(self._shard, Shard) and getattr(self._shard.sampler, "endless", False):
+            count = min(
+                count, self._shard.remaining
+            )  # a pass's last batch is short, and nothing else says where it ends
+        self._shard.advance(count)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is the current one."""

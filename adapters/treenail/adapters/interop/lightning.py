@@ -130,11 +130,7 @@ class SamplerCallback(Callback):
         assert self._shard is not None  # since on_train_start
         self._under_way = False
         self._return()
-        count = self._batch_size
-        while count > 0:  # a batch of an order without end may reach into the next pass, where remaining is never 0
-            left = self._shard.remaining
-            self._shard.advance(count)
-            count = count - left if self._shard.remaining else 0
+        self._shard.advance(self._batch_size)
         if trainer.is_last_batch or not self._batches_left():
             # An iteration under way, and what workers read ahead, stay in their epoch.
             self._sampler.set_epoch(self._epoch + 1)

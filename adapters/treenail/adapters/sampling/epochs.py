@@ -78,9 +78,13 @@ def checked_epoch(epoch: object) -> int:
 
 def seek(sampler: Sampler | BatchSampler | EpochSampler[T], epoch: int, cursor: int) -> int:
     """Go to a position, or to the end of the epoch where it lies behind it; return the length of the epoch."""
-    sampler.set_epoch(epoch + 1)  # to another epoch and back: to the start
-    sampler.set_epoch(epoch)
-    sampler.advance(min(cursor, len(sampler)))
+    place = min(cursor, len(sampler))
+    if isinstance(sampler, EpochSampler):
+        sampler.epoch, sampler.cursor = epoch, place
+    else:
+        sampler.set_epoch(epoch + 1)  # to another epoch and back: to the start
+        sampler.set_epoch(epoch)
+        sampler.advance(place)
     return len(sampler)
 
 
@@ -98,11 +102,13 @@ class EpochSampler(ABC, Generic[T]):
 
     Attributes:
         block: The most items that an iteration draws at once.
+        endless: Whether its one epoch is longer than any run, so that a shard of it may begin new passes.
         repeats_items: Whether an item may come several times in an epoch: randomness of a sample then depends on the
             position, too.
     """
 
     block = BLOCK
+    endless = False
     repeats_items = False
 
     def __init__(self, length: int, identity: dict[str, object]) -> None:

@@ -1,7 +1,11 @@
 """The samplers of helios, mmengine and SCEPTER, under their names and with their arguments, resumable and elastic.
 
-Their indices are those of the originals wherever the originals keep their own promises. ``order="hashed"`` takes constant
-memory instead, and hashes seed and epoch together.
+Those of helios and mmengine, and SCEPTER's `EvalDistributedSampler` and a first fold of `MultiFoldDistributedSampler`, draw the
+indices of the originals wherever those keep their own promises; ``order="hashed"`` takes constant memory instead, and hashes
+seed and epoch together. `MixtureOfSamplers` and `MultiLevelBatchSampler` have the arguments of the originals and draw by their
+rules, but in orders of their own: the originals' generators cannot be resumed without drawing everything again.
+
+These two take no dataset and are built in Python; configs take the others by name.
 """
 
 from treenail.adapters.sampling.compat.evaluation import EvalDistributedSampler

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from treenail.adapters.sampling.drawing import Drawing
-from treenail.adapters.sampling.epochs import length_of
+from treenail.adapters.sampling.epochs import checked_epoch, is_position, length_of, whole
 from treenail.adapters.sampling.shard import SampleIndex, process_rank
 from treenail.kernel import StateError
 
@@ -54,13 +54,13 @@ class EvalDistributedSampler:
         self.rank, self.world_size = process_rank(rank, num_replicas)
         self.padding = padding
         self.epoch = 0
-        self._size = length_of(dataset)
+        self.size = length_of(dataset)
         self._begin([])
 
     def _begin(self, earlier: list[_Stage], consumed: int = 0) -> None:
         """Split what the earlier stages left."""
         self._earlier = earlier
-        self._stretches = _left_by(earlier, self._size)
+        self._stretches = _left_by(earlier, self.size)
         self._total = sum(map(len, self._stretches))
         self._consumed = consumed  # of each rank's block, or as many as it has
 
@@ -101,12 +101,15 @@ class EvalDistributedSampler:
         Raises:
             ValueError: cursor or count is out of range.
         """
+        cursor, count = whole(cursor, "cursor"), whole(count, "count")
         if not 0 <= cursor <= len(self) or count < 0:
             raise ValueError(f"nothing to draw: {count} from cursor {cursor} on; the block has 0 … {len(self)}")
-        places = torch.arange(cursor, min(cursor + count, len(self)), device="cpu") + self.rank * self._block
-        return torch.tensor(
-            self._read(self.epoch, places, self._stretches, self._total), dtype=torch.int64, device="cpu"
-        )
+        positions = torch.arange(cursor, min(cursor + count, len(self)), device="cpu")
+        return torch.tensor(self.draw(self.epoch, positions), dtype=torch.int64, device="cpu")
+
+    def draw(self, epoch: int, positions: Tensor) -> list[int]:
+        """Return the items at positions int64[n] of this rank's block, each 0 … len(self)-1."""
+        return self._read(epoch, positions + self.rank * self._block, self._stretches, self._total)
 
     def _read(self, epoch: int, places: Tensor, stretches: list[range], total: int) -> list[int]:
         """Return the indices at places of the stretches; beyond their end they begin again."""
@@ -129,7 +132,7 @@ class EvalDistributedSampler:
         Raises:
             ValueError: count is negative, or no rank has anything left in this epoch.
         """
-        left = self._block - self._consumed
+        count, left = whole(count, "count"), self._block - self._consumed
         if count < 0 or (count > 0 and not left):
             raise ValueError(f"cannot advance by {count}: {left} are left for a rank in this epoch")
         self._consumed += min(count, left)
@@ -140,19 +143,22 @@ class EvalDistributedSampler:
         Raises:
             ValueError: epoch is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; epochs are counted from 0")
+        epoch = checked_epoch(epoch)
         if epoch != self.epoch:
             self.epoch = epoch
             self._begin([])
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a state must have in common with this sampler to fit."""
+        return {"kind": "blocks", "size": self.size}
 
     def state_dict(self) -> dict[str, object]:
         """Return the epoch, and [world size, consumed by each rank] of its stages; equal on all ranks, less than 1 KB."""
         stages = [*self._earlier, _Stage(self.world_size, self._consumed)]
         return {
             "epoch": self.epoch,
-            "kind": "blocks",
-            "size": self._size,
+            **self.identity,
             "stages": [list(stage) for stage in stages if stage.consumed],
         }
 
@@ -163,15 +169,15 @@ class EvalDistributedSampler:
             StateError: It is of another dataset or no position, or the world size changed too often within the epoch.
         """
         where = type(self).__name__
-        for name, value in (("kind", "blocks"), ("size", self._size)):
+        for name, value in self.identity.items():
             if state_dict.get(name) != value:
                 raise StateError(
                     f"the state's {name} is {state_dict.get(name)!r}, this sampler's is {value!r}",
                     where=where,
                     mend="resume with the dataset and the sampler that the evaluation was begun with",
                 )
-        epoch, stages = state_dict.get("epoch"), _stages_of(state_dict.get("stages"), self._size)
-        if type(epoch) is not int or epoch < 0 or stages is None:
+        epoch, stages = state_dict.get("epoch"), _stages_of(state_dict.get("stages"), self.size)
+        if not is_position(epoch, 0, 0) or stages is None:
             raise StateError(f"no position epoch {epoch!r}, stages {state_dict.get('stages')!r}", where=where)
         goes_on = bool(stages) and stages[-1].world_size == self.world_size
         earlier = stages[:-1] if goes_on else stages
@@ -181,7 +187,7 @@ class EvalDistributedSampler:
                 where=where,
                 mend=f"go on with {stages[-1].world_size} ranks, or begin the evaluation again",
             )
-        self.epoch = epoch
+        self.epoch = whole(epoch, "epoch")
         self._begin(earlier, stages[-1].consumed if goes_on else 0)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import functools
+from abc import ABC
+from collections.abc import Callable, Iterator, Sized
 from typing import Annotated, TypeAlias
 
 import torch.utils.data
 from msgspec import Meta
 
 from treenail.adapters.registries import helios
-from treenail.adapters.sampling.compat.ranks import RankSampler, shuffled_or_not
-from treenail.adapters.sampling.epochs import IndexSampler
+from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, at_least, shuffled_or_not
+from treenail.adapters.sampling.epochs import IndexSampler, checked_epoch, is_position, length_of, whole
 from treenail.adapters.sampling.samplers import SequentialSampler, Shuffle
 from treenail.adapters.sampling.shard import Padding
 from treenail.kernel import StateError
@@ -19,10 +21,13 @@ SAMPLER_REGISTRY: helios.Registry[ResumableSamplerType] = helios.Registry("sampl
 """The samplers that `create_sampler` makes; register your own with ``@SAMPLER_REGISTRY.register``."""
 
 
-class ResumableSampler(torch.utils.data.Sampler[int]):
-    """Base of samplers that go on after a given batch of an epoch.
+class ResumableSampler(torch.utils.data.Sampler[int], ABC):
+    """Base of samplers of one's own that go on after a given batch of an epoch.
 
     A subclass defines ``__iter__``: the indices of epoch `epoch`, without those of the first `start_iter` batches.
+
+    An assigned `start_iter` stays through the next `set_epoch` if nothing was drawn in between, so that a trainer may
+    assign it before the epoch or after; the epoch after that one begins at its start.
 
     Args:
         batch_size: Samples of a batch.
@@ -32,9 +37,16 @@ class ResumableSampler(torch.utils.data.Sampler[int]):
     """
 
     def __init__(self, batch_size: Annotated[int, Meta(ge=1)]) -> None:
-        self.batch_size = _positive(batch_size)
+        self.batch_size = at_least(1, batch_size, "batch_size")
         self._epoch = 0
         self._start_iter = 0
+        self._assigned = False  # whether start_iter was, and nothing was drawn since
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # The base has to know when a subclass draws, and helios' contract is that subclasses define __iter__.
+        if "__iter__" in vars(cls):
+            cls.__iter__ = _settling(cls.__iter__)  # type: ignore[method-assign, assignment]  # torch's Sampler has it, too
 
     @property
     def epoch(self) -> int:
@@ -48,18 +60,18 @@ class ResumableSampler(torch.utils.data.Sampler[int]):
 
     @start_iter.setter
     def start_iter(self, batches: int) -> None:
-        self._start_iter = _count(batches)
+        self._start_iter, self._assigned = at_least(0, batches, "start_iter"), True
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, unless this is the current one: a resumed epoch goes on at `start_iter`.
+        """Go to the start of an epoch, or to the `start_iter` that was assigned for it; the current epoch goes on.
 
         Raises:
             ValueError: epoch is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; epochs are counted from 0")
-        if epoch != self._epoch:
-            self._epoch, self._start_iter = epoch, 0
+        epoch = checked_epoch(epoch)
+        if epoch != self._epoch and not self._assigned:
+            self._start_iter = 0
+        self._epoch, self._assigned = epoch, False
 
     def state_dict(self) -> dict[str, object]:
         """Return epoch, batches consumed, and their size."""
@@ -79,13 +91,27 @@ class ResumableSampler(torch.utils.data.Sampler[int]):
                 where=where,
                 mend="resume with the batch size that the run was begun with",
             )
-        if type(epoch) is not int or type(batches) is not int or epoch < 0 or batches < 0:
+        if not is_position(epoch, batches, ENDLESS):
             raise StateError(f"no position epoch {epoch!r}, start_iter {batches!r}", where=where)
-        self._epoch, self._start_iter = epoch, batches
+        self._epoch, self._start_iter, self._assigned = whole(epoch, "epoch"), whole(batches, "start_iter"), False
 
 
-class _BatchCounting(RankSampler):
-    """What one rank draws, its position counted in batches."""
+def _settling(draw: Callable[[ResumableSampler], Iterator[int]]) -> Callable[[ResumableSampler], Iterator[int]]:
+    """Return what draws, and takes an assigned `start_iter` for used up."""
+
+    @functools.wraps(draw)
+    def settle_and_draw(self: ResumableSampler) -> Iterator[int]:
+        self._assigned = False
+        return draw(self)
+
+    return settle_and_draw
+
+
+class _BatchCounting(RankSampler, torch.utils.data.Sampler[int]):
+    """What one rank draws, its position counted in batches.
+
+    An assigned `start_iter` stays through the next `set_epoch` if nothing was drawn or advanced in between.
+    """
 
     def __init__(
         self,
@@ -97,30 +123,70 @@ class _BatchCounting(RankSampler):
         padding: Padding = "none",
         marked: bool = False,
     ) -> None:
-        self.batch_size = _positive(batch_size)
+        self.batch_size = at_least(1, batch_size, "batch_size")
         super().__init__(sampler, rank, world_size, padding=padding, marked=marked)
         self._order = sampler
+        self._assigned: int | None = None  # start_iter, while nothing was drawn since it was assigned
 
     @property
     def start_iter(self) -> int:
         """How many batches of the epoch were consumed, by each rank: the next one's number.
 
-        It is 0 again in another epoch. Assigning it goes to the start of that batch.
+        Assigning it goes to the start of that batch: of the current epoch, and of the one that `set_epoch` goes to next if
+        nothing was drawn or advanced before. In every further epoch it begins at 0 again.
         """
         return -(-len(self) // self.batch_size) - -(-self.remaining // self.batch_size)
 
     @start_iter.setter
     def start_iter(self, batches: int) -> None:
-        most = -(-len(self) // self.batch_size)
-        if _count(batches) > most:
+        batches, most = at_least(0, batches, "start_iter"), -(-len(self) // self.batch_size)
+        if batches > most:
             raise ValueError(f"start_iter is {batches}; the epoch has {most} batches of {self.batch_size} for a rank")
+        self._go_to(batches)
+        self._assigned = batches
+
+    def _go_to(self, batches: int) -> None:
         self._order.cursor = 0
         if batches:
-            self.advance(batches * self.batch_size)
+            super().advance(batches * self.batch_size)
+
+    def __iter__(self) -> Iterator[int]:
+        self._assigned = None
+        return super().__iter__()
+
+    def advance(self, count: int) -> None:
+        """Record that every rank consumed `count` further items, or what it had left where that was less.
+
+        Raises:
+            ValueError: count is negative, or no rank has anything left in this epoch.
+        """
+        super().advance(count)
+        self._assigned = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, or to the `start_iter` that was assigned for it; the current epoch goes on.
+
+        Raises:
+            ValueError: epoch is negative.
+        """
+        super().set_epoch(epoch)
+        if self._assigned is not None:
+            self._go_to(self._assigned)
+            self._assigned = None
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands, whatever the world size it was saved with.
+
+        Raises:
+            StateError: The state does not fit the sampler.
+        """
+        super().load_state_dict(state_dict)
+        self._assigned = None
 
 
 @SAMPLER_REGISTRY.register
-class ResumableRandomSampler(_BatchCounting, ResumableSampler):
+@ResumableSampler.register
+class ResumableRandomSampler(_BatchCounting):
     """Every index once an epoch, shuffled; for one process.
 
     Args:
@@ -143,7 +209,8 @@ class ResumableRandomSampler(_BatchCounting, ResumableSampler):
 
 
 @SAMPLER_REGISTRY.register
-class ResumableSequentialSampler(_BatchCounting, ResumableSampler):
+@ResumableSampler.register
+class ResumableSequentialSampler(_BatchCounting):
     """Every index once an epoch, in order; for one process.
 
     Args:
@@ -189,6 +256,7 @@ class ResumableDistributedSampler(_BatchCounting, torch.utils.data.DistributedSa
         order: Shuffle = "torch",
         marked: bool = False,
     ) -> None:
+        seed = whole(seed, "seed")
         super().__init__(
             shuffled_or_not(dataset, seed, order, shuffle=shuffle),
             batch_size,
@@ -198,13 +266,15 @@ class ResumableDistributedSampler(_BatchCounting, torch.utils.data.DistributedSa
             marked=marked,
         )
         # What torch's class holds, for those who read it; its own __init__ would assign `epoch`.
-        self.dataset = range(dataset) if isinstance(dataset, int) else dataset  # type: ignore[assignment]  # torch says Dataset, and needs a length only
+        self.dataset = dataset if isinstance(dataset, Sized) else range(length_of(dataset))  # type: ignore[assignment]  # torch says Dataset, and needs a length only
         self.num_replicas, self.shuffle, self.seed, self.drop_last = self.world_size, shuffle, seed, drop_last
         self.num_samples = len(self)
         self.total_size = self.num_samples * self.world_size
 
 
-ResumableSamplerType: TypeAlias = ResumableSampler | ResumableDistributedSampler
+ResumableSamplerType: TypeAlias = (
+    ResumableSampler | ResumableRandomSampler | ResumableSequentialSampler | ResumableDistributedSampler
+)
 
 
 def create_sampler(type_name: str, *args: object, **kwargs: object) -> ResumableSamplerType:
@@ -221,15 +291,3 @@ def create_sampler(type_name: str, *args: object, **kwargs: object) -> Resumable
         BuildError: The constructor raised; its own exception is the cause.
     """
     return SAMPLER_REGISTRY.create(type_name, *args, **kwargs)
-
-
-def _positive(batch_size: int) -> int:
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}, must be an int of at least 1")
-    return batch_size
-
-
-def _count(batches: int) -> int:
-    if type(batches) is not int or batches < 0:
-        raise ValueError(f"start_iter is {batches!r}, must be an int of at least 0")
-    return batches

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, shuffled_or_not
-from treenail.adapters.sampling.epochs import IndexSampler, length_of
+from treenail.adapters.sampling.epochs import IndexSampler, length_of, whole
 from treenail.adapters.sampling.permutation import Permutation
 from treenail.adapters.sampling.samplers import Shuffle
 from treenail.adapters.sampling.shard import Padding, SampleIndex
@@ -19,12 +20,19 @@ class _OfProcess(RankSampler):
     """What this process draws of an order whose seed may be left to chance: then a state brings its own seed along."""
 
     def __init__(
-        self, make: Callable[[int], IndexSampler], seed: int | None, *, padding: Padding, marked: bool
+        self,
+        make: Callable[[int], IndexSampler],
+        seed: int | None,
+        rank: int | None,
+        num_replicas: int | None,
+        *,
+        padding: Padding,
+        marked: bool,
     ) -> None:
-        self.seed = common_seed() if seed is None else seed
+        self.seed = common_seed() if seed is None else whole(seed, "seed")
         self._make = make
         self._takes_seed = seed is None
-        super().__init__(make(self.seed), padding=padding, marked=marked)
+        super().__init__(make(self.seed), rank, num_replicas, padding=padding, marked=marked)
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Go to where a state stands, whatever the world size it was saved with.
@@ -42,8 +50,7 @@ class _OfProcess(RankSampler):
             raise StateError(f"the state's seed is {seed!r}, which is no int", where=type(self).__name__)
         sampler = self._make(seed)
         sampler.load_state_dict(state_dict)
-        RankSampler.__init__(self, sampler, self.rank, self.world_size, padding=self.padding, marked=self.marked)
-        self.seed = seed
+        self.sampler, self.seed = sampler, seed
 
 
 class DefaultSampler(_OfProcess):
@@ -56,6 +63,8 @@ class DefaultSampler(_OfProcess):
             into the state, and a sampler constructed without a seed takes it from there.
         round_up: Give every rank equally many, by repeating as many of the first samples as are missing; otherwise the
             last ranks have one less.
+        num_replicas: Number of ranks; torch's process group knows when None, and without one it is 1.
+        rank: Which rank this is; as above, and without a process group it is 0.
         order: How it is shuffled: ``"torch"`` gives the indices of the original, ``"hashed"`` takes constant memory and
             hashes seed and epoch together.
         marked: Yield `SampleIndex`, which tells repeated samples, in place of plain ints.
@@ -68,12 +77,16 @@ class DefaultSampler(_OfProcess):
         seed: int | None = None,
         round_up: bool = True,
         *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
         order: Shuffle = "torch",
         marked: bool = False,
     ) -> None:
         super().__init__(
-            lambda seed: shuffled_or_not(dataset, seed, order, shuffle=shuffle),
+            partial(shuffled_or_not, length_of(dataset), order=order, shuffle=shuffle),
             seed,
+            rank,
+            num_replicas,
             padding="repeat" if round_up else "none",
             marked=marked,
         )
@@ -83,14 +96,17 @@ class DefaultSampler(_OfProcess):
 class InfiniteSampler(_OfProcess):
     """This rank's share of passes over the dataset that follow each other without end.
 
-    There are no epochs: `set_epoch` has no effect, and the cursor counts every sample that was ever consumed. What `len`
-    tells is so large that no run comes to its end; `size` is the length of a pass.
+    There are no epochs: `set_epoch` has no effect, the iterator has no end, and the cursor counts every sample that was ever
+    consumed. For those who plan in epochs, `len` is this rank's share of a pass, and `remaining` what is left of the current
+    one.
 
     Args:
         dataset: The dataset, or how many samples it has; at least 1.
         shuffle: Shuffle each pass anew, else draw it in order.
         seed: Seed of the order, equal on all ranks. None: drawn from torch's global generator, by rank 0 for all; it goes
             into the state, and a sampler constructed without a seed takes it from there.
+        num_replicas: Number of ranks; torch's process group knows when None, and without one it is 1.
+        rank: Which rank this is; as above, and without a process group it is 0.
         order: How it is shuffled: ``"torch"`` gives the indices of the original, whose passes are drawn one after another
             (a resumed sampler draws those before it again: 10 ms for each million samples of each); ``"hashed"`` takes
             constant memory and resumes at once.
@@ -106,24 +122,35 @@ class InfiniteSampler(_OfProcess):
         shuffle: bool = True,
         seed: int | None = None,
         *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
         order: Shuffle = "torch",
         marked: bool = False,
     ) -> None:
         self.dataset, self.shuffle, self.size = dataset, shuffle, length_of(dataset)
-        super().__init__(
-            lambda seed: Passes(self.size, seed, order if shuffle else None), seed, padding="none", marked=marked
-        )
+        make = partial(Passes, self.size, order=order if shuffle else None)
+        super().__init__(make, seed, rank, num_replicas, padding="none", marked=marked)
+
+    def __len__(self) -> int:
+        return (self.size + self.world_size - 1) // self.world_size
+
+    @property
+    def remaining(self) -> int:
+        """How many items this rank will still draw in this pass; ranks that share its last step go into the next one."""
+        return (self.size - self.cursor % self.size + self.world_size - 1) // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: passes follow each other by themselves."""
 
     def draw(self, epoch: int, positions: Tensor) -> list[int]:
         """Return the indices at ascending positions, as all ranks together count them."""
-        items = self._read(epoch, positions)
+        items = self.read(epoch, positions)
         if not self.marked:
             return items
-        passes = (positions // self.size).tolist()
-        return [SampleIndex(item, number) for item, number in zip(items, passes, strict=True)]
+        places = positions.tolist()
+        return [
+            SampleIndex(item, place // self.size, position=place) for item, place in zip(items, places, strict=True)
+        ]
 
 
 class Passes(IndexSampler):
@@ -134,6 +161,9 @@ class Passes(IndexSampler):
         seed: Seed of all passes.
         order: How each is shuffled; None: not at all.
     """
+
+    endless = True
+    repeats_items = True
 
     def __init__(self, size: int, seed: int, order: Shuffle | None) -> None:
         if size < 1:

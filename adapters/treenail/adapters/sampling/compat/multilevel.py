@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -14,10 +14,10 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.sampling.compat.ranks import ENDLESS
+from treenail.adapters.sampling.compat.ranks import ENDLESS, any_rank, at_least
 from treenail.adapters.sampling.compat.records import RecordIndex
-from treenail.adapters.sampling.epochs import EpochSampler
-from treenail.adapters.sampling.permutation import Permutation
+from treenail.adapters.sampling.epochs import EpochSampler, whole
+from treenail.adapters.sampling.permutation import Permutation, fingerprint
 from treenail.adapters.sampling.shard import Shard, process_rank
 from treenail.kernel import FileBackend, FileError, mix
 
@@ -56,7 +56,8 @@ class MultiLevelBatchSampler(Shard[list[Record]]):
     Args:
         index_file: The index, as `build_index` writes it: JSON, or a text file with a record in each line.
         batch_size: Records of a batch.
-        rank: Which rank draws; ``"uniform"`` and ``"weighted"`` draw other batches for each.
+        rank: Which rank draws; torch's process group knows when None, and without one it is 0. ``"uniform"`` and
+            ``"weighted"`` draw other batches for each.
         seed: Seed of the batches.
         fields: Names of a record's fields; the first is a path.
         delimiter: What stands between fields; the last field may contain it.
@@ -80,7 +81,7 @@ class MultiLevelBatchSampler(Shard[list[Record]]):
         self,
         index_file: str,
         batch_size: Annotated[int, Meta(ge=1)],
-        rank: Annotated[int, Meta(ge=0)] = 0,
+        rank: Annotated[int, Meta(ge=0)] | None = None,
         seed: int = 8888,
         *,
         fields: Sequence[str] = ("oss_key", "prompt"),
@@ -95,10 +96,9 @@ class MultiLevelBatchSampler(Shard[list[Record]]):
         cached_files: Annotated[int, Meta(ge=1)] = 64,
         files: FileBackend | None = None,
     ) -> None:
-        if batch_size < 1 or cached_files < 1 or rank < 0:
-            raise ValueError(
-                f"batch_size is {batch_size}, cached_files {cached_files}, rank {rank}; must be at least 1, 1 and 0"
-            )
+        batch_size, seed = at_least(1, batch_size, "batch_size"), whole(seed, "seed")
+        cached_files = at_least(1, cached_files, "cached_files")
+        height, width = (at_least(1, side, "image_size") for side in image_size)
         if isinstance(fields, str) or not fields or not delimiter:
             raise ValueError(f"fields is {fields!r} and delimiter {delimiter!r}; give a list of names, and a text")
         if mode not in get_args(DrawMode):
@@ -115,20 +115,17 @@ class MultiLevelBatchSampler(Shard[list[Record]]):
             delimiter,
             posixpath.join(oss_prefix, path_prefix),
             prompt_prefix,
-            (image_size[0], image_size[1]),
+            (height, width),
         )
         batches: _Batches
         if mode == "epoch":
             batches = _Epochs(index, form, batch_size, seed, drop_last=drop_last)
             rank, world_size = process_rank(rank, num_replicas)
         else:
-            batches = _Stream(index, form, batch_size, seed, rank, weighted=mode == "weighted")
+            batches = _Stream(index, form, batch_size, seed, any_rank(rank), weighted=mode == "weighted")
             rank, world_size = 0, 1  # the stream is this rank's own
         super().__init__(batches, rank, world_size, padding="drop" if drop_last else "repeat")
         self.batch_size, self.mode, self.seed = batch_size, mode, seed
-
-    def __iter__(self) -> Iterator[list[Record]]:
-        return super().__iter__()
 
 
 class _Form(NamedTuple):
@@ -159,13 +156,25 @@ class _Batches(EpochSampler[list[Record]]):
     block = 1  # a batch reads files
 
     def __init__(
-        self, index: RecordIndex, form: _Form, batch_size: int, length: int, identity: dict[str, object]
+        self,
+        index: RecordIndex,
+        form: _Form,
+        batch_size: int,
+        length: int,
+        counts: list[int] | None,
+        identity: dict[str, object],
     ) -> None:
         self._index = index
         self._form = form
         self._batch_size = batch_size
-        entries = mix(index.level, *index.entries)
-        super().__init__(length, {"kind": "records", "index": entries, "batch_size": batch_size, **identity})
+        described = {
+            "kind": "records",
+            "index": mix(index.level, *index.entries),
+            "batch_size": batch_size,
+            # What a batch draws depends on them; a record may move from one file to another with no entry changed.
+            "counts": None if counts is None else fingerprint(torch.tensor(counts, dtype=torch.int64, device="cpu")),
+        }
+        super().__init__(length, {**described, **identity})
 
     def batches(self, cursor: int, count: int) -> list[list[Record]]:
         """Return the batches number cursor … cursor+count-1 of the current epoch, fewer at its end.
@@ -186,6 +195,9 @@ class _Batches(EpochSampler[list[Record]]):
 class _Stream(_Batches):
     """Random batches of one rank, without end."""
 
+    endless = True
+    repeats_items = True
+
     def __init__(
         self, index: RecordIndex, form: _Form, batch_size: int, seed: int, rank: int, *, weighted: bool
     ) -> None:
@@ -196,9 +208,8 @@ class _Stream(_Batches):
         if weighted and index.level > 1:
             self._paths, self._counts = index.record_files()
             self._edges = [*accumulate(self._counts)]
-        super().__init__(
-            index, form, batch_size, ENDLESS, {"mode": "weighted" if weighted else "uniform", "seed": seed}
-        )
+        mode = "weighted" if weighted else "uniform"
+        super().__init__(index, form, batch_size, ENDLESS, self._counts or index.counts, {"mode": mode, "seed": seed})
 
     def draw(self, epoch: int, positions: Tensor) -> list[list[Record]]:
         """Return the batches at positions of an epoch."""
@@ -258,6 +269,7 @@ class _Epochs(_Batches):
             form,
             batch_size,
             length,
+            self._counts,
             {"mode": "epoch", "seed": seed, "total": self._total, "drop_last": drop_last},
         )
 

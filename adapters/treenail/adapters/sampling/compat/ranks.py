@@ -7,17 +7,38 @@ from collections.abc import Sized
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling.epochs import IndexSampler
+from treenail.adapters.sampling.epochs import IndexSampler, whole
 from treenail.adapters.sampling.samplers import RandomSampler, SequentialSampler, Shuffle
-from treenail.adapters.sampling.shard import Shard
+from treenail.adapters.sampling.shard import Shard, process_rank
 
 ENDLESS = 2**60
 """Length of an order without end: more than any run draws, and small enough for sums of it to be int64."""
 
 
-def is_endless(length: int) -> bool:
-    """Return whether a length is that of an order without end, or of one of a few thousand ranks' share in it."""
-    return length >= ENDLESS >> 16
+def is_endless(order: object) -> bool:
+    """Return whether an order has no end, which a true attribute ``endless`` says; however long others are, they have one."""
+    return getattr(order, "endless", False) is True
+
+
+def at_least(least: int, value: object, name: str) -> int:
+    """Return a whole number as an int.
+
+    Raises:
+        ValueError: It is none, or too small.
+    """
+    number = whole(value, name)
+    if number < least:
+        raise ValueError(f"{name} is {number}, must be at least {least}")
+    return number
+
+
+def any_rank(rank: int | None) -> int:
+    """Return a rank in a world whose size does not matter: the process group's when None is given, 0 without one.
+
+    Raises:
+        ValueError: It is negative.
+    """
+    return process_rank(None, None)[0] if rank is None else at_least(0, rank, "rank")
 
 
 class RankSampler(Shard[int]):
@@ -36,10 +57,10 @@ class RankSampler(Shard[int]):
         Raises:
             ValueError: cursor or count is out of range.
         """
-        length = len(self.sampler)
+        cursor, count, length = whole(cursor, "cursor"), whole(count, "count"), len(self.sampler)
         if not 0 <= cursor <= length or count < 0:
             raise ValueError(f"nothing to draw: {count} from cursor {cursor} on; the epoch has 0 … {length}")
-        start, stop = cursor + self.rank, cursor + self._stop(length - cursor)
+        start, stop = cursor + self.rank, cursor + self.stop(length - cursor)
         positions = torch.arange(
             start, max(start, min(start + count * self.world_size, stop)), self.world_size, device="cpu"
         )

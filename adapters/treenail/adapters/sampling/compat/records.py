@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from treenail.adapters.files import LocalFiles
+from treenail.adapters.sampling.compat.ranks import at_least
 from treenail.kernel import FileBackend, FileError
 
 _REBUILD = "build the index again"
@@ -31,6 +32,7 @@ class RecordIndex:
     Attributes:
         level: 1 where the index holds the records itself, 2 where it holds paths of their files, and so on.
         entries: Its list.
+        counts: How many records lie below each entry, where it tells.
 
     Raises:
         FileError: The index is missing, malformed or empty.
@@ -42,7 +44,7 @@ class RecordIndex:
         self._cached_files = cached_files
         self._cache: OrderedDict[str, list[str]] = OrderedDict()
         self.path = path
-        self.level, self.entries, self._counts = (
+        self.level, self.entries, self.counts = (
             self._parsed() if path.endswith(".json") else (1, self.lines(path), None)
         )
         if not self.entries:
@@ -128,8 +130,8 @@ class RecordIndex:
             FileError: One is missing or empty.
         """
         paths = self.record_paths()
-        if self.level == 2 and self._counts is not None:
-            return paths, self._counts
+        if self.level == 2 and self.counts is not None:
+            return paths, self.counts
         return paths, [len(self.lines(path)) for path in paths]
 
     def records(self, path: str, count: int | None = None) -> list[str]:
@@ -168,8 +170,7 @@ def build_index(list_file: str | os.PathLike[str], max_lines: int = 1024, index_
         ValueError: max_lines is not positive, or index_name is no name of a file.
         FileError: There is such an index already, or the file is missing or holds no record.
     """
-    if max_lines < 1:
-        raise ValueError(f"max_lines is {max_lines}, must be at least 1")
+    max_lines = at_least(1, max_lines, "max_lines")
     if not index_name or index_name in {".", ".."} or index_name != Path(index_name).name:
         raise ValueError(f"index_name is {index_name!r}, must be the name of a file")
     source = Path(list_file)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Annotated, Generic, TypeVar
 
 import torch
 from msgspec import Meta
 from torch import Tensor
 
-from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, is_endless
-from treenail.adapters.sampling.epochs import EpochSampler, IndexSampler, length_of
+from treenail.adapters.sampling.compat.evaluation import EvalDistributedSampler
+from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, any_rank, at_least, is_endless
+from treenail.adapters.sampling.epochs import EpochSampler, IndexSampler, length_of, whole
 from treenail.adapters.sampling.proportions import Exhausted, Proportions
 from treenail.adapters.sampling.samplers import RandomSampler, Shuffle
 from treenail.adapters.sampling.shard import Shard
@@ -53,8 +54,7 @@ class MultiFoldDistributedSampler(RankSampler):
         order: Shuffle = "torch",
         marked: bool = False,
     ) -> None:
-        if num_folds < 0:
-            raise ValueError(f"num_folds is {num_folds}, must be at least 0")
+        num_folds, seed = at_least(0, num_folds, "num_folds"), whole(seed, "seed")
         sampler: IndexSampler
         if shuffle and num_folds:
             sampler = RandomSampler(dataset, seed, shuffle=order, repeats=num_folds)
@@ -68,6 +68,7 @@ class _InOrder(IndexSampler):
 
     def __init__(self, size: int, folds: int) -> None:
         self._size = size
+        self.repeats_items = folds > 1
         super().__init__(size * folds, {"kind": "folds", "size": size, "folds": folds})
 
     def at(self, epoch: int, positions: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ class MixtureOfSamplers(EpochSampler[T]):
     Args:
         samplers: What to draw from: samplers or batch samplers, or what one rank draws of them.
         probabilities: Probability of each; they sum to 1.
-        rank: Which rank draws. Ranks choose the samplers in different orders.
+        rank: Which rank draws; torch's process group knows when None, and without one it is 0. Ranks choose the samplers in
+            different orders.
         seed: Seed of the choice.
         keep_order: Choose the samplers in the same order on all ranks, which keeps one kind of batch in a step.
         exhausted: What happens when a sampler has given all items of its epoch: ``"restart"`` begins its next one, and
@@ -102,15 +104,16 @@ class MixtureOfSamplers(EpochSampler[T]):
         self,
         samplers: Sequence[Sampler | BatchSampler | EpochSampler[T] | Shard[T]],
         probabilities: Sequence[float],
-        rank: Annotated[int, Meta(ge=0)] = 0,
+        rank: Annotated[int, Meta(ge=0)] | None = None,
         seed: int = 8888,
         *,
         keep_order: bool = False,
         exhausted: Exhausted = "restart",
         num_samples: Annotated[int, Meta(ge=0)] | None = None,
     ) -> None:
-        if rank < 0:
-            raise ValueError(f"rank is {rank}, must be at least 0")
+        rank, seed = any_rank(rank), whole(seed, "seed")
+        if num_samples is not None:
+            num_samples = at_least(0, num_samples, "num_samples")
         if len(samplers) != len(probabilities) or not samplers:
             raise ValueError(
                 f"there are {len(samplers)} samplers and {len(probabilities)} probabilities; give one each"
@@ -122,20 +125,20 @@ class MixtureOfSamplers(EpochSampler[T]):
             raise ValueError(f"probabilities is {list(probabilities)}, which sums to {sum(probabilities)}, must be 1")
         self._sources = [_Source[T](sampler) for sampler in samplers]
         lengths = [source.length for source in self._sources]
-        ends = [
-            length for length, share in zip(lengths, probabilities, strict=True) if share and not is_endless(length)
-        ]
-        if exhausted == "renormalize" and any(is_endless(length) for length in lengths):
+        drawn = [source for source, share in zip(self._sources, probabilities, strict=True) if share]
+        ends = [source.length for source in drawn if not source.endless]
+        if exhausted == "renormalize" and any(source.endless for source in self._sources):
             raise ValueError("exhausted='renormalize' draws every sampler to its end, and one of them has none")
+        self.endless = not ends and num_samples is None and exhausted != "renormalize"
+        self.repeats_items = True  # of several samplers, if not of one
         if exhausted == "restart" and num_samples is None:
             num_samples = sum(ends) if ends else ENDLESS
-        forever = exhausted == "stop" and not ends and num_samples is None
         self._proportions = Proportions(
             lengths,
             probabilities,
             seed=mix(seed, "samplers") if keep_order else mix(seed, rank, "samplers"),
-            num_samples=ENDLESS if forever else num_samples,
-            exhausted="restart" if forever else exhausted,
+            num_samples=ENDLESS if self.endless else num_samples,
+            exhausted="restart" if self.endless else exhausted,
         )
         described = [[source.identity for source in self._sources], [float(share) for share in probabilities]]
         super().__init__(
@@ -156,7 +159,7 @@ class MixtureOfSamplers(EpochSampler[T]):
         Raises:
             ValueError: epoch is negative.
         """
-        if not is_endless(len(self)):
+        if not self.endless:
             super().set_epoch(epoch)
 
     def draw(self, epoch: int, positions: Tensor) -> list[T]:
@@ -178,16 +181,33 @@ class _Source(Generic[T]):
 
     Args:
         sampler: The sampler.
+
+    Attributes:
+        length: Items of an epoch of it.
+        endless: Whether it has no end.
+        identity: What describes it, equal on all ranks.
     """
 
     def __init__(self, sampler: Sampler | BatchSampler | EpochSampler[T] | Shard[T]) -> None:
-        self._shard: Shard[T]
-        self._shard = sampler if isinstance(sampler, Shard) else Shard(sampler, 0, 1)  # type: ignore[assignment]  # T is int for a Sampler, list[int] for a BatchSampler
-        self.length = len(self._shard)
-        own = {name: value for name, value in sampler.state_dict().items() if name not in {"epoch", "cursor"}}
-        self.identity = {**own, "type": type(sampler).__name__, "world_size": self._shard.world_size}
+        self._draw: Callable[[int, Tensor], list[T]]
+        self._rank, self._world_size, self.endless = 0, 1, False
+        of_sampler: dict[str, object]
+        if isinstance(sampler, EvalDistributedSampler):
+            block = EvalDistributedSampler(sampler.size, sampler.world_size, sampler.rank, sampler.padding)
+            self.length, self._draw = len(block), block.draw  # type: ignore[assignment]  # T is int for it
+            of_sampler = {**block.identity, "padding": block.padding, "world_size": block.world_size}
+        else:
+            shard: Shard[T]
+            shard = sampler if isinstance(sampler, Shard) else Shard(sampler, 0, 1)  # type: ignore[assignment]  # T is int for a Sampler, list[int] for a BatchSampler
+            order = shard.sampler
+            self._draw, self._rank, self._world_size = shard.draw, shard.rank, shard.world_size
+            self.length = len(range(shard.rank, shard.stop(len(order)), shard.world_size))
+            self.endless = is_endless(order)
+            # A stranger's sampler tells no more of itself than its length.
+            of_order = order.identity if isinstance(order, EpochSampler) else {"length": len(order)}
+            of_sampler = {**of_order, "padding": shard.padding, "world_size": shard.world_size}
+        self.identity = {**of_sampler, "type": type(sampler).__name__}
 
     def read(self, epoch: int, positions: Tensor) -> list[T]:
         """Return the items at ascending positions int64[n] of an epoch, n > 0."""
-        shard = self._shard
-        return shard.draw(epoch, positions * shard.world_size + shard.rank)
+        return self._draw(epoch, positions * self._world_size + self._rank)
