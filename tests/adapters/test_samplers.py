@@ -433,7 +433,7 @@ MISUSE: dict[str, tuple[Callable[[], object], str]] = {
         lambda: MixtureSampler(3, [1], sizes=[3], exhausted="stop", num_samples=9),
         "it is for",
     ),
-    "no batch size": (lambda: BucketBatchSampler(2, [5, 9]), "batch_size is None, must be at least 1"),
+    "no batch size": (lambda: BucketBatchSampler(2, [5, 9]), "batch_size is None, must be a whole number"),
     "no bucket": (lambda: BucketBatchSampler(2, [5, 9], 1, num_buckets=0), "num_buckets is 0"),
     "boundaries out of order": (
         lambda: BucketBatchSampler(2, [5, 9], 1, boundaries=[3, 1]),

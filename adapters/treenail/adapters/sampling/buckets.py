@@ -16,7 +16,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.sampling.columns import column, numbers
-from treenail.adapters.sampling.epochs import IndexBatchSampler, whole
+from treenail.adapters.sampling.epochs import IndexBatchSampler, at_least, whole
 from treenail.adapters.sampling.permutation import fingerprint
 from treenail.adapters.sampling.samplers import Orders
 from treenail.kernel import mix
@@ -125,11 +125,11 @@ class BucketBatchSampler(BucketedBatches):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        size = _at_least_one(batch_size, "batch_size")
+        size = at_least(1, batch_size, "batch_size")
         values = column(dataset, lengths, "lengths")
         full = max(1, len(values) // size)
         if boundaries is None:
-            buckets = _quantiles(values, min(_at_least_one(num_buckets, "num_buckets"), full))
+            buckets = _quantiles(values, min(at_least(1, num_buckets, "num_buckets"), full))
         else:
             buckets = _between(values, boundaries)
         super().__init__(
@@ -166,7 +166,7 @@ class TokenBatchSampler(BucketedBatches):
         seed: int = 0,
     ) -> None:
         values = column(dataset, lengths, "lengths")
-        budget = _at_least_one(max_tokens, "max_tokens")
+        budget = at_least(1, max_tokens, "max_tokens")
         if len(values) and float(values.max()) > budget:
             longest = int(values.argmax())
             raise ValueError(
@@ -176,7 +176,7 @@ class TokenBatchSampler(BucketedBatches):
         buckets = _quantiles(values, num_buckets) if boundaries is None else _between(values, boundaries)
         most = [int(budget // max(float(values[bucket].max()), 1.0)) for bucket in buckets]
         if batch_size is not None:
-            most = [min(size, _at_least_one(batch_size, "batch_size")) for size in most]
+            most = [min(size, at_least(1, batch_size, "batch_size")) for size in most]
         super().__init__("token", buckets, most, len(values), drop_last=drop_last, shuffle=shuffle, seed=seed)
 
 
@@ -204,7 +204,7 @@ class AspectRatioBatchSampler(BucketedBatches):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        size = _at_least_one(batch_size, "batch_size")
+        size = at_least(1, batch_size, "batch_size")
         values = column(dataset, ratios, "ratios")
         buckets = _between(values, boundaries)
         super().__init__(
@@ -212,15 +212,9 @@ class AspectRatioBatchSampler(BucketedBatches):
         )
 
 
-def _at_least_one(number: int | None, name: str) -> int:
-    if number is None or whole(number, name) < 1:
-        raise ValueError(f"{name} is {number}, must be at least 1")
-    return whole(number, name)
-
-
 def _quantiles(values: Tensor, count: int) -> list[Tensor]:
     """Return buckets of equally many samples, the smallest values first; int64[…] each, none is empty."""
-    parts = min(_at_least_one(count, "num_buckets"), len(values))
+    parts = min(at_least(1, count, "num_buckets"), len(values))
     return list(torch.tensor_split(values.argsort(stable=True), parts)) if parts else []
 
 

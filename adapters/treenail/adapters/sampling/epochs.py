@@ -40,15 +40,26 @@ def whole(value: object, name: str) -> int:
     raise ValueError(f"{name} is {value!r}, must be a whole number")
 
 
+def at_least(least: int, value: object, name: str) -> int:
+    """Return a whole number as an int.
+
+    Raises:
+        ValueError: It is none, or too small.
+    """
+    number = whole(value, name)
+    if number < least:
+        raise ValueError(f"{name} is {number}, must be at least {least}")
+    return number
+
+
 def length_of(dataset: int | Sized) -> int:
     """Return the number of samples of a dataset, or the number that was given in its place.
 
     Raises:
         ValueError: It is negative, or too large.
     """
-    sized = (
-        hasattr(dataset, "__len__") and getattr(dataset, "shape", None) != ()
-    )  # a tensor of no dimensions is a number
+    # A tensor of no dimensions has __len__, and is a number.
+    sized = hasattr(dataset, "__len__") and getattr(dataset, "shape", None) != ()
     size = len(dataset) if sized else whole(dataset, "the size")  # type: ignore[arg-type]  # it has a length
     return checked_length(size)
 

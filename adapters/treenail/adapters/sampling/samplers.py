@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.sampling.columns import numbers
-from treenail.adapters.sampling.epochs import IndexSampler, length_of, whole
+from treenail.adapters.sampling.epochs import IndexSampler, at_least, length_of, whole
 from treenail.adapters.sampling.permutation import EXACT, Permutation, fingerprint, shuffled
 from treenail.kernel import mix
 
@@ -58,9 +58,7 @@ class RandomSampler(IndexSampler):
         shuffle: Shuffle = "hashed",
         repeats: Annotated[int, Meta(ge=1)] = 1,
     ) -> None:
-        repeats, size = whole(repeats, "repeats"), length_of(dataset)
-        if repeats < 1:
-            raise ValueError(f"repeats is {repeats}, must be at least 1")
+        repeats, size = at_least(1, repeats, "repeats"), length_of(dataset)
         self.seed = seed = whole(seed, "seed")
         self.repeats_items = repeats > 1
         self._size = size

@@ -32,7 +32,7 @@ def seed_sample(seed: int, epoch: int, index: int) -> None:
 
     Seeds torch's CPU generator, random, and numpy where it is imported.
     """
-    mixed = mix(seed, epoch, int(index))  # `mix` tells an int from a `SampleIndex`
+    mixed = mix(seed, epoch, index)
     torch.default_generator.manual_seed(mixed)
     random.seed(mixed)
     if numpy := sys.modules.get("numpy"):
@@ -78,7 +78,7 @@ def sample_rng(seed: int, epoch: int, index: int) -> SampleRng:
         epoch: The epoch, from 0; `treenail.adapters.sampling.SampleIndex` brings it to a dataset in a loader worker.
         index: The sample's index in its dataset.
     """
-    return SampleRng(mix(seed, epoch, int(index)))
+    return SampleRng(mix(seed, epoch, index))
 
 
 class WorkerInit:

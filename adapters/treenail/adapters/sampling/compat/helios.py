@@ -11,8 +11,8 @@ import torch.utils.data
 from msgspec import Meta
 
 from treenail.adapters.registries import helios
-from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, at_least, shuffled_or_not
-from treenail.adapters.sampling.epochs import IndexSampler, checked_epoch, is_position, length_of, whole
+from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, shuffled_or_not
+from treenail.adapters.sampling.epochs import IndexSampler, at_least, checked_epoch, is_position, length_of, whole
 from treenail.adapters.sampling.samplers import SequentialSampler, Shuffle
 from treenail.adapters.sampling.shard import Padding
 from treenail.kernel import StateError
@@ -277,17 +277,5 @@ ResumableSamplerType: TypeAlias = (
 )
 
 
-def create_sampler(type_name: str, *args: object, **kwargs: object) -> ResumableSamplerType:
-    """Make the sampler that a name of `SAMPLER_REGISTRY` stands for.
-
-    Args:
-        type_name: The registered name.
-        args: Positional arguments for it.
-        kwargs: Keyword arguments for it.
-
-    Raises:
-        UnregisteredError: Nothing is registered under the name.
-        SpecError: The signature does not take these arguments; nothing was called.
-        BuildError: The constructor raised; its own exception is the cause.
-    """
-    return SAMPLER_REGISTRY.create(type_name, *args, **kwargs)
+create_sampler = SAMPLER_REGISTRY.create
+"""Makes the sampler that a name of `SAMPLER_REGISTRY` stands for, of the arguments that follow the name."""

@@ -14,9 +14,9 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.sampling.compat.ranks import ENDLESS, any_rank, at_least
+from treenail.adapters.sampling.compat.ranks import ENDLESS, any_rank
 from treenail.adapters.sampling.compat.records import RecordIndex
-from treenail.adapters.sampling.epochs import EpochSampler, whole
+from treenail.adapters.sampling.epochs import EpochSampler, at_least, whole
 from treenail.adapters.sampling.permutation import Permutation, fingerprint
 from treenail.adapters.sampling.shard import Shard, process_rank
 from treenail.kernel import FileBackend, FileError, mix
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     image_size: tuple[int, int]
     prompt_prefix: str
 
-    def __int__(self) -> int:
+    def __index__(self) -> int:
         """Return a number of its own, which stands for it where randomness is seeded by (seed, epoch, index)."""
         return mix(*self.fields.values())
 

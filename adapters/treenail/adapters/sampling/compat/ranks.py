@@ -7,7 +7,7 @@ from collections.abc import Sized
 import torch
 from torch import Tensor
 
-from treenail.adapters.sampling.epochs import IndexSampler, whole
+from treenail.adapters.sampling.epochs import IndexSampler, at_least, whole
 from treenail.adapters.sampling.samplers import RandomSampler, SequentialSampler, Shuffle
 from treenail.adapters.sampling.shard import Shard, process_rank
 
@@ -18,18 +18,6 @@ ENDLESS = 2**60
 def is_endless(order: object) -> bool:
     """Return whether an order has no end, which a true attribute ``endless`` says; however long others are, they have one."""
     return getattr(order, "endless", False) is True
-
-
-def at_least(least: int, value: object, name: str) -> int:
-    """Return a whole number as an int.
-
-    Raises:
-        ValueError: It is none, or too small.
-    """
-    number = whole(value, name)
-    if number < least:
-        raise ValueError(f"{name} is {number}, must be at least {least}")
-    return number
 
 
 def any_rank(rank: int | None) -> int:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.sampling.compat.ranks import at_least
+from treenail.adapters.sampling.epochs import at_least
 from treenail.kernel import FileBackend, FileError
 
 _REBUILD = "build the index again"

@@ -11,8 +11,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from treenail.adapters.sampling.compat.evaluation import EvalDistributedSampler
-from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, any_rank, at_least, is_endless
-from treenail.adapters.sampling.epochs import EpochSampler, IndexSampler, length_of, whole
+from treenail.adapters.sampling.compat.ranks import ENDLESS, RankSampler, any_rank, is_endless
+from treenail.adapters.sampling.epochs import EpochSampler, IndexSampler, at_least, length_of, whole
 from treenail.adapters.sampling.proportions import Exhausted, Proportions
 from treenail.adapters.sampling.samplers import RandomSampler, Shuffle
 from treenail.adapters.sampling.shard import Shard
