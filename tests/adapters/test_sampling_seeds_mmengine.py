@@ -144,7 +144,7 @@ def test_a_stream_goes_on_in_worlds_of_any_size(
     def rank_of(world: int, rank: int) -> InfiniteSampler:
         return InfiniteSampler(size, shuffle, 4, num_replicas=world, rank=rank, order=order, marked=True)
 
-    stream = list(islice(rank_of(1, 0), 500))
+    stream = list(islice(rank_of(1, 0), 1200))
     state = rank_of(1, 0).state_dict()
     consumed = 0
     for world, counts in stages:
