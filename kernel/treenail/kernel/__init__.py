@@ -4,6 +4,7 @@ from treenail.kernel.engine import Engine, Points, Record
 from treenail.kernel.errors import (
     BuildError,
     CheckpointError,
+    CommunicationError,
     ConfigError,
     EngineError,
     ExportError,
@@ -49,6 +50,7 @@ __all__ = [
     "Capabilities",
     "CheckpointError",
     "Checkpointer",
+    "CommunicationError",
     "Communicator",
     "Component",
     "ConfigError",

@@ -76,6 +76,10 @@ class ExportError(TreenailError):
     """An artefact could not be made, or did not agree with its model; nothing was published."""
 
 
+class CommunicationError(TreenailError):
+    """Ranks called different collectives, one of them failed or is gone, or a message could not be sent."""
+
+
 class TrainingError(TreenailError):
     """The training itself went wrong, for example a loss that is not finite."""
 

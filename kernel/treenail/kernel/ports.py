@@ -7,7 +7,7 @@ it, never a method that each adapter repeats. The laws of a port are executable:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:  # the kernel imports no torch; only its types are named here
@@ -27,12 +27,10 @@ class Stateful(Protocol):
     @abstractmethod
     def state_dict(self) -> dict[str, object]:
         """Return the state: nested dicts, lists and tuples of tensors, numbers, strings, bytes, booleans and None."""
-        ...
 
     @abstractmethod
     def load_state_dict(self, state_dict: dict[str, object], /) -> object:
         """Take a state that `state_dict` returned, in this process or another one."""
-        ...
 
 
 @runtime_checkable
@@ -49,18 +47,15 @@ class Sampler(Stateful, Protocol):
     @abstractmethod
     def epoch(self) -> int:
         """The current epoch, from 0."""
-        ...
 
     @property
     @abstractmethod
     def cursor(self) -> int:
         """How many samples of the current epoch were consumed."""
-        ...
 
     @abstractmethod
     def __len__(self) -> int:
         """Return how many indices one whole epoch has, whatever the cursor."""
-        ...
 
     @abstractmethod
     def indices(self, cursor: int, count: int) -> Tensor:
@@ -76,12 +71,10 @@ class Sampler(Stateful, Protocol):
         Raises:
             ValueError: cursor or count is out of range.
         """
-        ...
 
     @abstractmethod
     def __iter__(self) -> Iterator[int]:
         """Yield the indices from the cursor to the end of this epoch, whatever happens meanwhile; the cursor stays."""
-        ...
 
     @abstractmethod
     def advance(self, count: int) -> None:
@@ -90,7 +83,6 @@ class Sampler(Stateful, Protocol):
         Raises:
             ValueError: count is negative or goes past the end of the epoch.
         """
-        ...
 
     @abstractmethod
     def set_epoch(self, epoch: int) -> None:
@@ -99,7 +91,6 @@ class Sampler(Stateful, Protocol):
         Raises:
             ValueError: epoch is negative.
         """
-        ...
 
 
 @runtime_checkable
@@ -109,7 +100,6 @@ class Loop(Stateful, Protocol):
     @abstractmethod
     def run(self, engine: Engine) -> None:
         """Do the work: fire the engine's hook points, commit each step, stop soon after `engine.stop_reason` is set."""
-        ...
 
 
 class Capabilities(NamedTuple):
@@ -148,13 +138,11 @@ class FileBackend(Protocol):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this backend can do beyond the primitives."""
-        ...
 
     @property
     @abstractmethod
     def uri(self) -> str:
         """Where the root lies, for people and messages: ``file:///data/run``, ``s3://bucket/run``."""
-        ...
 
     @abstractmethod
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -164,7 +152,6 @@ class FileBackend(Protocol):
             FileMissingError: There is no such file.
             FileError: start or length is negative, or the store failed.
         """
-        ...
 
     @abstractmethod
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
@@ -175,7 +162,6 @@ class FileBackend(Protocol):
         Raises:
             FileError: The store refused or failed.
         """
-        ...
 
     @abstractmethod
     def stat(self, path: str) -> FileStat:
@@ -184,7 +170,6 @@ class FileBackend(Protocol):
         Raises:
             FileMissingError: There is no such file.
         """
-        ...
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[str]:
@@ -192,7 +177,6 @@ class FileBackend(Protocol):
 
         A prefix with nothing below it yields nothing. Files that a `write` has not finished are not listed.
         """
-        ...
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -201,7 +185,6 @@ class FileBackend(Protocol):
         Raises:
             FileMissingError: There is no such file.
         """
-        ...
 
 
 @runtime_checkable
@@ -215,37 +198,30 @@ class VisBackend(Protocol):
     @abstractmethod
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Begin a run (attempt 1, step 0, commit 0) or resume one that stands at `step`, after `commit`."""
-        ...
 
     @abstractmethod
     def scalars(self, record: Record) -> None:
         """Add a point to the curve of each name, at the record's step."""
-        ...
 
     @abstractmethod
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Add a picture: float[channels, height, width] in [0, 1], 1 or 3 channels, RGB."""
-        ...
 
     @abstractmethod
     def graph(self, model: nn.Module, inputs: Tensor) -> None:
         """Add the model's graph, traced or listed on an example input of shape [batch, …]."""
-        ...
 
     @abstractmethod
     def config(self, config: str) -> None:
         """Add the run's config as text."""
-        ...
 
     @abstractmethod
     def text(self, name: str, text: str, *, step: int) -> None:
         """Add a text."""
-        ...
 
     @abstractmethod
     def close(self) -> None:
         """Flush and release everything; calling it twice is harmless."""
-        ...
 
 
 class ParityReport(NamedTuple):
@@ -282,66 +258,77 @@ class Exporter(Protocol):
         Raises:
             ExportError: The model cannot be exported, or the artefact disagrees with it; nothing was published.
         """
-        ...
 
 
 @runtime_checkable
 class Communicator(Protocol):
-    """Rank, world size and collectives, on tensors and on objects. Every rank calls the same collective in the same order."""
+    """Ranks that work together: collectives on tensors, messages between two ranks, and groups of ranks.
+
+    Every rank calls the same collectives in the same order. Where one does something else (another collective, dtype,
+    shape, operation or rank) or cannot take part, every rank gets a `CommunicationError` that says which rank did what, before
+    data moves; nobody waits longer than the communicator's timeout. Arguments are left as they are; results are new
+    tensors of the same dtype, on the device of this rank's argument (the CPU without one).
+    """
 
     @property
     @abstractmethod
     def rank(self) -> int:
         """This process's number, 0 <= rank < world_size."""
-        ...
 
     @property
     @abstractmethod
     def world_size(self) -> int:
-        """How many processes take part."""
-        ...
+        """How many ranks there are."""
 
     @abstractmethod
     def barrier(self) -> None:
         """Wait until every rank is here."""
-        ...
 
     @abstractmethod
     def all_reduce(self, tensor: Tensor, op: str = "sum") -> Tensor:
-        """Return the element-wise ``"sum"``, ``"mean"``, ``"max"`` or ``"min"`` over ranks, a new tensor on every rank.
+        """Return the element-wise sum, mean, product, min, max, band, bor or bxor over ranks; bit for bit equal on all.
 
-        Raises:
-            ValueError: The operation is unknown.
+        A mean is the sum divided by the number of ranks, of floating-point or complex tensors; the last three are bitwise.
         """
-        ...
 
     @abstractmethod
-    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
-        """Return rank `source`'s tensor, a new tensor on every rank.
-
-        Raises:
-            ValueError: There is no such rank.
-        """
-        ...
+    def broadcast(self, tensor: Tensor | None, source: int = 0) -> Tensor:
+        """Return the tensor of rank `source`; the others may give None, else a tensor of its shape and dtype."""
 
     @abstractmethod
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
-        """Return every rank's tensor in rank order, new tensors; first dimensions may differ."""
-        ...
+        """Return every rank's tensor in rank order; first dimensions may differ."""
 
     @abstractmethod
-    def broadcast_object(self, value: T, source: int = 0) -> T:
-        """Return rank `source`'s value on every rank.
+    def gather(self, tensor: Tensor, destination: int = 0) -> list[Tensor] | None:
+        """Return every rank's tensor in rank order on rank `destination`, None elsewhere; first dimensions may differ."""
 
-        Raises:
-            ValueError: There is no such rank.
+    @abstractmethod
+    def scatter(self, tensors: Sequence[Tensor] | None, source: int = 0) -> Tensor:
+        """Return this rank's one of the world_size tensors of rank `source`; the others give None."""
+
+    @abstractmethod
+    def all_to_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Send the i-th of world_size tensors to rank i; return what the ranks sent here, in rank order."""
+
+    @abstractmethod
+    def isend(self, tensor: Tensor, destination: int, tag: int = 0) -> Callable[[], None]:
+        """Begin to send to another rank; the returned function waits until the tensor may be changed."""
+
+    @abstractmethod
+    def irecv(self, source: int, tag: int = 0) -> Callable[[], Tensor]:
+        """Begin to receive from another rank; the returned function waits for the tensor and returns it."""
+
+    @abstractmethod
+    def group(self, ranks: Sequence[int]) -> Communicator | None:
+        """Return a communicator of some of the ranks, numbered in the given order; None where this rank is not one.
+
+        Every rank of this communicator calls it, with the same ranks.
         """
-        ...
 
     @abstractmethod
-    def all_gather_object(self, value: T) -> list[T]:
-        """Return every rank's value in rank order."""
-        ...
+    def abort(self, reason: str) -> None:
+        """Make every other rank's collectives raise a `CommunicationError` with the reason, those under way, too."""
 
 
 @runtime_checkable
@@ -351,12 +338,10 @@ class Metric(Protocol):
     @abstractmethod
     def reset(self) -> None:
         """Forget everything seen."""
-        ...
 
     @abstractmethod
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch: the model's outputs [batch, …] and the targets [batch, …]."""
-        ...
 
     @abstractmethod
     def compute(self) -> Mapping[str, float]:
@@ -365,7 +350,6 @@ class Metric(Protocol):
         Raises:
             TrainingError: Nothing was seen.
         """
-        ...
 
 
 @runtime_checkable
@@ -375,28 +359,23 @@ class BatchSource(Stateful, Protocol):
     @abstractmethod
     def __len__(self) -> int:
         """Return how many batches one whole epoch has."""
-        ...
 
     @abstractmethod
     def __iter__(self) -> Iterator[object]:
         """Yield the batches of the current epoch that have not been consumed."""
-        ...
 
     @property
     @abstractmethod
     def consumed(self) -> int:
         """How many batches of the current epoch have been consumed."""
-        ...
 
     @abstractmethod
     def advance(self) -> None:
         """Record that one further batch was consumed."""
-        ...
 
     @abstractmethod
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is the current one."""
-        ...
 
 
 @runtime_checkable
@@ -415,4 +394,3 @@ class Checkpointer(Protocol):
         Raises:
             CheckpointError: It could not be saved; earlier checkpoints are untouched.
         """
-        ...
