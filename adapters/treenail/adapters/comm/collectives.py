@@ -1,0 +1,478 @@
+"""A communicator over any transport: agreement first, small tensors within it, then the data of large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce as fold
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from treenail.adapters.comm.envelope import (
+    Call,
+    Envelope,
+    Form,
+    disagreement,
+    form_of,
+    pack,
+    require_agreement,
+)
+from treenail.adapters.comm.transport import TAGS, Transport
+from treenail.kernel import CommunicationError, did_you_mean
+
+_HEADER = 512
+"""Bytes that an envelope may need besides the tensors in it; more only makes it two messages."""
+
+_CHUNK = 2**22
+"""Elements that an operation other than a sum gathers from each rank at a time."""
+
+
+class _Operation(NamedTuple):
+    combine: Callable[[Tensor, Tensor], Tensor]
+    takes: Callable[[torch.dtype], bool]
+    taken: str
+
+
+def _any(dtype: torch.dtype) -> bool:
+    return True
+
+
+def _no_unsigned(dtype: torch.dtype) -> bool:
+    return dtype not in {torch.uint16, torch.uint32, torch.uint64}  # torch itself does not compute with them
+
+
+def _inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def _ordered(dtype: torch.dtype) -> bool:
+    return not dtype.is_complex and _no_unsigned(dtype)
+
+
+def _bits(dtype: torch.dtype) -> bool:
+    return not _inexact(dtype) and _no_unsigned(dtype)
+
+
+_OPERATIONS = {
+    "sum": _Operation(torch.add, _no_unsigned, "numbers and booleans"),
+    "mean": _Operation(torch.add, _inexact, "floating-point and complex numbers"),
+    "product": _Operation(torch.mul, _no_unsigned, "numbers and booleans"),
+    "min": _Operation(torch.minimum, _ordered, "real numbers and booleans"),
+    "max": _Operation(torch.maximum, _ordered, "real numbers and booleans"),
+    "band": _Operation(torch.bitwise_and, _bits, "integers and booleans"),
+    "bor": _Operation(torch.bitwise_or, _bits, "integers and booleans"),
+    "bxor": _Operation(torch.bitwise_xor, _bits, "integers and booleans"),
+}
+
+OPERATIONS = tuple(_OPERATIONS)
+"""Names of the operations of `all_reduce`."""
+
+
+class Collectives:
+    """A `Communicator`: every collective is first agreed upon in one small message of every rank to every rank.
+
+    The message says what the rank is about to do, with which shapes, or why it cannot; small tensors travel in it.
+
+    Args:
+        transport: What moves the data.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._number = 0
+        self._groups = 0
+
+    @property
+    def rank(self) -> int:
+        """This process's number, 0 <= rank < world_size."""
+        return self._transport.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        return self._transport.world_size
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self._agree("barrier")
+
+    def all_reduce(self, tensor: Tensor, op: str = "sum") -> Tensor:
+        """Return the element-wise sum, mean, product, min, max, band, bor or bxor over ranks; bit for bit equal on all.
+
+        Args:
+            tensor: Of the same shape and dtype on every rank.
+            op: The operation. A mean is the sum divided by the number of ranks; min and max keep NaN.
+
+        Raises:
+            CommunicationError: The ranks disagree, the operation does not exist for this dtype, or a rank is gone.
+        """
+        envelopes = self._agree("all_reduce", (op,), lambda: [_reducible(tensor, op)])
+        self._same(envelopes, "forms")
+        parts = [part for envelope in envelopes if (part := envelope.tensor()) is not None]
+        if len(parts) == self.world_size:
+            result = fold(_OPERATIONS[op].combine, parts).to(tensor.device)
+        else:
+            result = self._reduce_large(tensor, op, envelopes)
+        return result.div_(self.world_size) if op == "mean" else result
+
+    def _reduce_large(self, tensor: Tensor, op: str, envelopes: Sequence[Envelope]) -> Tensor:
+        device = self._route(envelopes, tensor.device)
+        mine = _plain(tensor, device)
+        if op in {"sum", "mean"}:
+            # A complex number is two real ones to a sum.
+            parts = torch.view_as_real(mine) if mine.is_complex() else mine
+            if self._transport.sums(parts):
+                result = mine.clone()
+                self._transport.all_reduce(torch.view_as_real(result) if mine.is_complex() else result)
+                return result.to(tensor.device)
+        # Other operations drop NaN or do not exist in one backend or another: every rank does them in the order of ranks.
+        flat, combine = mine.reshape(-1), _OPERATIONS[op].combine
+        result = torch.empty_like(flat)
+        for start in range(0, len(flat), _CHUNK):
+            chunk = flat[start : start + _CHUNK]
+            incoming = [chunk if rank == self.rank else torch.empty_like(chunk) for rank in range(self.world_size)]
+            others = [None if rank == self.rank else each for rank, each in enumerate(incoming)]
+            self._transport.transfer([None if each is None else chunk for each in others], others)
+            result[start : start + _CHUNK] = fold(combine, incoming)
+        return result.reshape(mine.shape).to(tensor.device)
+
+    def broadcast(self, tensor: Tensor | None, source: int = 0) -> Tensor:
+        """Return the tensor of rank `source` on every rank.
+
+        Args:
+            tensor: What to send; elsewhere None, or a tensor of the same shape and dtype.
+            source: Who sends.
+
+        Raises:
+            CommunicationError: The ranks disagree, there is no such rank, or a rank is gone.
+        """
+
+        def bring() -> list[Tensor]:
+            self._check_rank(source)
+            if tensor is None and self.rank == source:
+                raise CommunicationError("the rank that sends gave None, must give a tensor")
+            return [] if tensor is None else [tensor]
+
+        envelopes = self._agree("broadcast", (source,), bring, inline=self.rank == source)
+        sent = envelopes[source]
+        expected = sent.call.forms[0]
+        if any(
+            form.dtype != expected.dtype or form.shape != expected.shape
+            for each in envelopes
+            for form in each.call.forms
+        ):
+            raise self._disagreement(envelopes)
+        target = torch.device("cpu") if tensor is None else tensor.device
+        if (content := sent.tensor()) is not None:
+            return content.to(target)
+        device = self._route(envelopes, target)
+        memory = expected.new(device)
+        if tensor is not None and self.rank == source:
+            memory.copy_(tensor.detach())
+        self._transport.broadcast(memory, source)
+        return memory.to(target)
+
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return every rank's tensor in rank order; views of one tensor where they have a first dimension.
+
+        Args:
+            tensor: Of the same dtype and shape on every rank, but for the first dimension.
+
+        Raises:
+            CommunicationError: The ranks disagree, or a rank is gone.
+        """
+        envelopes = self._agree("all_gather", (), lambda: [tensor])
+        self._same(envelopes, "rows")
+        return self._collect(tensor, envelopes, range(self.world_size))
+
+    def gather(self, tensor: Tensor, destination: int = 0) -> list[Tensor] | None:
+        """Return every rank's tensor in rank order on rank `destination`, None elsewhere.
+
+        Args:
+            tensor: Of the same dtype and shape on every rank, but for the first dimension.
+            destination: Who receives; its tensors are views of one where they have a first dimension.
+
+        Raises:
+            CommunicationError: The ranks disagree, there is no such rank, or a rank is gone.
+        """
+
+        def bring() -> list[Tensor]:
+            self._check_rank(destination)
+            return [tensor]
+
+        envelopes = self._agree("gather", (destination,), bring)
+        self._same(envelopes, "rows")
+        parts = self._collect(tensor, envelopes, [destination])
+        return parts if self.rank == destination else None
+
+    def _collect(self, tensor: Tensor, envelopes: Sequence[Envelope], receivers: Sequence[int]) -> list[Tensor]:
+        """Move every rank's tensor to the receivers; returns them there."""
+        receives = self.rank in receivers
+        forms = [envelope.call.forms[0] for envelope in envelopes]
+        large = [not form.empty and not envelope.call.sizes for form, envelope in zip(forms, envelopes, strict=True)]
+        device = self._route(envelopes, tensor.device)
+        parts = _adjacent(forms, device) if receives else []
+        for rank, part in enumerate(parts):
+            if rank == self.rank:
+                part.copy_(tensor.detach())
+            elif not large[rank] and (content := envelopes[rank].tensor()) is not None:
+                part.copy_(content)
+        if any(large):
+            others = [rank for rank in range(self.world_size) if rank != self.rank]
+            mine = _plain(tensor, device) if large[self.rank] else None
+            outgoing = [mine if rank in others and rank in receivers else None for rank in range(self.world_size)]
+            incoming = [
+                parts[rank] if receives and rank in others and large[rank] else None for rank in range(self.world_size)
+            ]
+            self._transport.transfer(outgoing, incoming)
+        return [part.to(tensor.device) for part in parts]
+
+    def scatter(self, tensors: Sequence[Tensor] | None, source: int = 0) -> Tensor:
+        """Return this rank's one of the tensors of rank `source`.
+
+        Args:
+            tensors: One for each rank, of any shapes and dtypes, on one device; None where they are not sent.
+            source: Who sends.
+
+        Raises:
+            CommunicationError: The ranks disagree, there is no such rank, not one tensor for each rank, or a rank is gone.
+        """
+
+        def bring() -> list[Tensor]:
+            self._check_rank(source)
+            if self.rank == source:
+                return self._one_each(tensors)
+            if tensors is not None:
+                raise CommunicationError(f"scatter from rank {source} was given tensors here", mend="give None")
+            return []
+
+        envelopes = self._agree("scatter", (source,), bring)
+        sent = envelopes[source]
+        form = sent.call.forms[self.rank]
+        if (content := sent.tensor(self.rank)) is not None:
+            return content.to(tensors[self.rank].device) if tensors is not None else content
+        if tensors is not None:
+            sent_on = [
+                None if rank == self.rank or not each.numel() else _plain(each, "cpu")
+                for rank, each in enumerate(tensors)
+            ]
+            self._transport.transfer(sent_on, [None] * self.world_size)
+            return tensors[self.rank].detach().clone(memory_format=torch.contiguous_format)
+        memory = form.new()
+        self._transport.transfer(
+            [None] * self.world_size, [memory if rank == source else None for rank in range(self.world_size)]
+        )
+        return memory
+
+    def all_to_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Send the i-th tensor to rank i; return what the ranks sent here, in rank order.
+
+        Args:
+            tensors: One for each rank, of any shapes and dtypes, on one device.
+
+        Raises:
+            CommunicationError: Not one tensor for each rank, the ranks disagree, or a rank is gone.
+        """
+        envelopes = self._agree("all_to_all", (), lambda: self._one_each(tensors))
+        device = self._route(envelopes, tensors[0].device)
+        outgoing: list[Tensor | None] = [None] * self.world_size
+        incoming: list[Tensor | None] = [None] * self.world_size
+        received: list[Tensor] = []
+        for rank, envelope in enumerate(envelopes):
+            form = envelope.call.forms[self.rank]
+            if rank == self.rank:
+                received.append(tensors[rank].detach().clone(memory_format=torch.contiguous_format))
+                continue
+            if not envelopes[self.rank].call.sizes and tensors[rank].numel():
+                outgoing[rank] = _plain(tensors[rank], device)
+            if (content := envelope.tensor(self.rank)) is not None:
+                received.append(content)
+            else:
+                incoming[rank] = form.new(device)
+                received.append(incoming[rank])  # type: ignore[arg-type]  # it was made in the line above
+        if any(not form.empty and not envelope.call.sizes for envelope in envelopes for form in envelope.call.forms):
+            self._transport.transfer(outgoing, incoming)
+        return [part.to(tensors[0].device) for part in received]
+
+    def isend(self, tensor: Tensor, destination: int, tag: int = 0) -> Callable[[], None]:
+        """Begin to send to another rank, through the host's memory; the tensor may be changed at once.
+
+        Args:
+            tensor: What to send.
+            destination: To whom.
+            tag: 0 … 2^20-1; messages of one tag arrive in the order in which they were sent.
+
+        Returns:
+            Waits until the message is on its way.
+
+        Raises:
+            CommunicationError: There is no such rank or tag, or the tensor cannot be sent.
+        """
+        self._check_message(destination, tag)
+        form = form_of(tensor)
+        size = tensor.element_size() * tensor.numel()
+        content = pack(Call("send", 0, (), (form,), (size,)), [tensor.detach().cpu()])
+        return self._transport.start_send(content, destination, tag)
+
+    def irecv(self, source: int, tag: int = 0) -> Callable[[], Tensor]:
+        """Begin to receive from another rank.
+
+        Args:
+            source: From whom.
+            tag: What it sends with.
+
+        Returns:
+            Waits for the tensor and returns it, on the CPU.
+
+        Raises:
+            CommunicationError: There is no such rank or tag; or, when waiting, the rank is gone or sends nothing in time.
+        """
+        self._check_message(source, tag)
+        wait = self._transport.start_receive(source, tag)
+
+        def receive() -> Tensor:
+            content = Envelope(wait()).tensor()
+            if content is None:
+                raise AssertionError("a message carries its tensor")
+            return content
+
+        return receive
+
+    def group(self, ranks: Sequence[int]) -> Collectives | None:
+        """Return a communicator of some of the ranks, numbered in the given order; None where this rank is not one.
+
+        Args:
+            ranks: The same on every rank of this communicator, each of which calls this.
+
+        Raises:
+            CommunicationError: The ranks disagree, a rank does not exist or comes twice, or there is none.
+        """
+        members = tuple(ranks)
+
+        def bring() -> list[Tensor]:
+            for rank in members:
+                self._check_rank(rank)
+            if not members or len(set(members)) < len(members):
+                raise CommunicationError(
+                    f"no group has the ranks {list(members)}", mend="name each at most once, and one"
+                )
+            return []
+
+        self._agree("group", members, bring)
+        self._groups += 1
+        transport = self._transport.group(members, self._groups)
+        return None if transport is None else Collectives(transport)
+
+    def abort(self, reason: str) -> None:
+        """Make every other rank's collectives raise a `CommunicationError` with the reason, those under way, too."""
+        self._transport.abort(f"rank {self.rank}: {reason}")
+
+    # What all collectives begin with
+
+    def _agree(
+        self,
+        name: str,
+        agreed: tuple[str | int, ...] = (),
+        bring: Callable[[], list[Tensor]] = list,
+        *,
+        inline: bool = True,
+    ) -> list[Envelope]:
+        """Tell the others what this rank is about to do, and hear it from them.
+
+        Args:
+            name: The collective.
+            agreed: What must be equal on all ranks.
+            bring: Checks the arguments, and returns the tensors that this rank brings.
+            inline: Whether their contents may travel at once.
+
+        Raises:
+            CommunicationError: They do not do the same, one cannot, or one is gone.
+        """
+        number, self._number = self._number, self._number + 1
+        envelope = self._prepare(name, number, agreed, bring, inline=inline)
+        doing = f"collective {number} ({name})"
+        envelopes = [Envelope(each) for each in self._transport.exchange(envelope, doing)]
+        require_agreement([each.call for each in envelopes])
+        return envelopes
+
+    def _prepare(
+        self, name: str, number: int, agreed: tuple[str | int, ...], bring: Callable[[], list[Tensor]], *, inline: bool
+    ) -> bytearray:
+        try:
+            for value in agreed:
+                if not isinstance(value, str | int):
+                    raise CommunicationError(f"{value!r} is neither a name nor a number")  # noqa: TRY301  # told to all
+            tensors = bring()
+            forms = tuple(form_of(tensor) for tensor in tensors)
+            sizes = tuple(tensor.element_size() * tensor.numel() for tensor in tensors)
+            device = tensors[0].device.type if tensors else "cpu"
+            if not inline or sum(sizes) > self._transport.inline - _HEADER - 24 * len(sizes):
+                return pack(Call(name, number, agreed, forms, (), device))
+            return pack(Call(name, number, agreed, forms, sizes, device), [tensor.detach().cpu() for tensor in tensors])
+        except CommunicationError as error:  # the others wait for this rank's word
+            return pack(Call(name, number, refusal=str(error)))
+        except Exception as error:
+            return pack(Call(name, number, refusal=f"{type(error).__name__}: {error}"))
+
+    def _same(self, envelopes: Sequence[Envelope], what: str) -> None:
+        skip = 1 if what == "rows" else 0
+        forms = [envelope.call.forms[0] for envelope in envelopes]
+        if len({(form.dtype, len(form.shape), form.shape[skip:]) for form in forms}) > 1:
+            raise self._disagreement(envelopes)
+
+    @staticmethod
+    def _disagreement(envelopes: Sequence[Envelope]) -> CommunicationError:
+        calls = [envelope.call for envelope in envelopes]
+        return disagreement(calls, [str(call) for call in calls])
+
+    def _route(self, envelopes: Sequence[Envelope], own: torch.device) -> torch.device:
+        """Return the device from which tensors are moved: this rank's where all have one of its type, else the CPU."""
+        kinds = {envelope.call.device for envelope in envelopes}
+        return own if kinds == {own.type} and self._transport.native(own.type) else torch.device("cpu")
+
+    def _one_each(self, tensors: Sequence[Tensor] | None) -> list[Tensor]:
+        given = list(tensors) if tensors is not None else []
+        if len(given) != self.world_size:
+            raise CommunicationError(f"{len(given)} tensors for {self.world_size} ranks", mend="give one for each rank")
+        return given
+
+    def _check_rank(self, rank: object) -> None:
+        if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank < self.world_size:
+            raise CommunicationError(
+                f"there is no rank {rank!r} in a world of {self.world_size}",
+                mend=f"ranks are 0 … {self.world_size - 1}",
+            )
+
+    def _check_message(self, rank: int, tag: int) -> None:
+        self._check_rank(rank)
+        if not isinstance(tag, int) or not 0 <= tag < TAGS:
+            raise CommunicationError(f"the tag is {tag!r}", mend=f"tags are 0 … {TAGS - 1}")
+
+
+def _reducible(tensor: Tensor, op: str) -> Tensor:
+    operation = _OPERATIONS.get(op)
+    if operation is None:
+        mend = did_you_mean(op, OPERATIONS) or f"known are {', '.join(OPERATIONS)}"
+        raise CommunicationError(f"there is no operation {op!r}", mend=mend)
+    form_of(tensor)
+    if not operation.takes(tensor.dtype):
+        raise CommunicationError(
+            f"there is no {op} of {tensor.dtype}", mend=f"it takes {operation.taken}; convert the tensor first"
+        )
+    return tensor
+
+
+def _plain(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a contiguous tensor of the same values on a device, without a copy where it is one."""
+    return tensor.detach().resolve_conj().resolve_neg().to(device).contiguous()
+
+
+def _adjacent(forms: Sequence[Form], device: torch.device) -> list[Tensor]:
+    """Return memory for tensors that differ in their first dimension only, one behind the other in one tensor."""
+    if not forms[0].shape:
+        memory = Form(forms[0].dtype, (len(forms),)).new(device)
+        return list(memory.unbind())
+    rows = [form.shape[0] for form in forms]
+    memory = Form(forms[0].dtype, (sum(rows), *forms[0].shape[1:])).new(device)
+    return list(torch.split(memory, rows))

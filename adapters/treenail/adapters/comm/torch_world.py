@@ -1,0 +1,328 @@
+"""A world of processes: torch's process groups, with failures that say who failed, and where."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from time import monotonic, sleep
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
+
+from treenail.adapters.comm.collectives import Collectives
+from treenail.adapters.comm.envelope import flat_bytes, length_of
+from treenail.adapters.comm.threads import ThreadTransport
+from treenail.adapters.comm.transport import TAGS
+from treenail.kernel import CommunicationError
+
+_SLICE = 1.0
+"""Seconds between two looks at whether another rank has told of a failure; waiting itself costs nothing."""
+
+_GRACE = 4.0
+"""Seconds in which ranks that are alive report after a failure; all of them look every `_SLICE`."""
+
+_FIRST = 1024
+"""Bytes of a message that are sent before its length is known."""
+
+_SUMMED = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int8,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+)
+"""What gloo and NCCL add up."""
+
+
+class TorchCommunicator(Collectives):
+    """A `Communicator` over a process group of torch: gloo, NCCL, or any other backend.
+
+    Tensors are moved by the group where its backend can, else through the host. What ranks tell each other goes over the
+    host always, so that a group without a backend for the CPU gets a gloo group beside it.
+
+    Args:
+        group: The process group; torch's default group when None.
+        timeout: Seconds that a rank waits for another one.
+
+    Raises:
+        CommunicationError: There is no process group, or this process is not one of its ranks.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None, timeout: float = 1800.0) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise CommunicationError(
+                "torch.distributed has not been initialised in this process",
+                mend="start it by `treenail launch`, or call torch.distributed.init_process_group first",
+            )
+        group = group or dist.group.WORLD
+        if group is None or dist.get_rank(group) < 0:
+            raise CommunicationError(
+                "this process is no rank of the group", mend="make the communicator on its ranks only"
+            )
+        super().__init__(TorchTransport(group, range(dist.get_world_size(group)), timeout))
+
+
+class TorchTransport:
+    """The `Transport` between processes.
+
+    Args:
+        group: The process group.
+        order: Ranks in the group of ranks 0, 1, … here.
+        timeout: Seconds that a rank waits for another one.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, order: Sequence[int], timeout: float) -> None:
+        self._group = group
+        self._order = tuple(order)
+        self._globals = [dist.get_global_rank(group, each) for each in self._order]
+        self._timeout = timeout
+        self._devices = _devices(group)
+        self._host = group
+        if "cpu" not in self._devices:
+            whole = dist.get_world_size(group) == dist.get_world_size()
+            self._host = dist.new_group(self._globals, backend="gloo", use_local_synchronization=not whole)
+        self.rank = self._order.index(dist.get_rank(group))
+        self.world_size = len(self._order)
+        self.inline = 2048 if self.world_size <= 64 else 512
+        name = f"{dist.get_process_group_ranks(group)}{self._globals}"
+        self._name = f"treenail/{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        self._store: _Store = _get_default_store()
+        self._last = "none"
+        self._doing = "none"
+        self._broken: str | None = None
+        self._own = ThreadTransport.alone()  # a backend sends nothing from a rank to itself
+        self._sending: deque[tuple[dist.Work, object]] = deque()
+        self._receiving: defaultdict[tuple[int, int], deque[_Letter]] = defaultdict(deque)
+
+    # Collectives
+
+    def exchange(self, envelope: bytearray, doing: str) -> list[bytearray]:  # noqa: D102
+        self._last, self._doing = self._doing, doing
+        starts = self._all_gather(envelope[: self.inline], self.inline)
+        rest = max(map(length_of, starts)) - self.inline
+        if rest <= 0:
+            return starts
+        ends = self._all_gather(envelope[self.inline :], rest)
+        return [start + end for start, end in zip(starts, ends, strict=True)]
+
+    def _all_gather(self, content: bytearray, size: int) -> list[bytearray]:
+        received = [bytearray(size) for _ in range(self.world_size)]
+        memory: list[Tensor] = [torch.empty(0)] * self.world_size
+        for rank, each in zip(self._order, received, strict=True):
+            memory[rank] = torch.frombuffer(each, dtype=torch.uint8)
+        mine = torch.frombuffer(content.ljust(size, b"\0"), dtype=torch.uint8)
+        self._run(lambda: dist.all_gather(memory, mine, group=self._host, async_op=True))
+        return received
+
+    def sums(self, tensor: Tensor) -> bool:  # noqa: D102
+        return tensor.dtype in _SUMMED
+
+    def all_reduce(self, tensor: Tensor) -> None:  # noqa: D102
+        group = self._group_for(tensor)
+        self._run(lambda: dist.all_reduce(tensor, group=group, async_op=True))
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:  # noqa: D102
+        group, content = self._group_for(tensor), flat_bytes(tensor)
+        self._run(lambda: dist.broadcast(content, self._globals[source], group=group, async_op=True))
+
+    def transfer(self, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:  # noqa: D102
+        operations = []
+        for rank in range(self.world_size):
+            peer = self._globals[rank]
+            for function, tensor in ((dist.irecv, incoming[rank]), (dist.isend, outgoing[rank])):
+                if tensor is not None:
+                    group = self._group_for(tensor)
+                    operations.append(dist.P2POp(function, flat_bytes(tensor), peer, group, tag=2 * TAGS))
+        if operations:
+            works: list[dist.Work] = []
+            self._guard(lambda: works.extend(dist.batch_isend_irecv(operations)))
+            for work in works:
+                self._wait(work)
+
+    def native(self, device: str) -> bool:  # noqa: D102
+        return device in self._devices
+
+    def _group_for(self, tensor: Tensor) -> dist.ProcessGroup:
+        return self._group if tensor.device.type in self._devices else self._host
+
+    # Messages
+
+    def start_send(self, content: bytearray, destination: int, tag: int) -> Callable[[], None]:  # noqa: D102
+        if destination == self.rank:
+            return self._own.start_send(content, 0, tag)
+        while self._sending and self._sending[0][0].is_completed():
+            self._sending.popleft()
+        first = torch.frombuffer(content[:_FIRST].ljust(_FIRST, b"\0"), dtype=torch.uint8)
+        parts = [first, *([torch.frombuffer(content, dtype=torch.uint8)[_FIRST:]] if len(content) > _FIRST else [])]
+        works = [self._message(dist.isend, part, destination, 2 * tag + place) for place, part in enumerate(parts)]
+        self._sending.extend(zip(works, parts, strict=True))  # they must live until they are sent, waited for or not
+
+        def wait() -> None:
+            for work in works:
+                self._wait(work)
+
+        return wait
+
+    def start_receive(self, source: int, tag: int) -> Callable[[], bytearray]:  # noqa: D102
+        if source == self.rank:
+            return self._own.start_receive(0, tag)
+        first = bytearray(_FIRST)
+        work = self._message(dist.irecv, torch.frombuffer(first, dtype=torch.uint8), source, 2 * tag)
+        letters = self._receiving[source, tag]
+        letter = _Letter(first, work)
+        letters.append(letter)
+
+        def wait() -> bytearray:
+            while letter.content is None:  # what is left of earlier ones comes first
+                self._finish(letters.popleft(), source, tag)
+            return letter.content
+
+        return wait
+
+    def _finish(self, letter: _Letter, source: int, tag: int) -> None:
+        self._doing = f"receiving from rank {source} with tag {tag}"
+        self._wait(letter.work)
+        content = letter.first
+        size = length_of(content)
+        if size > _FIRST:
+            rest = bytearray(size - _FIRST)
+            self._wait(self._message(dist.irecv, torch.frombuffer(rest, dtype=torch.uint8), source, 2 * tag + 1))
+            content = content + rest
+        letter.content = content[:size]
+
+    def _message(self, function: Callable[..., dist.Work | None], part: Tensor, peer: int, tag: int) -> dist.Work:
+        works: list[dist.Work | None] = []
+        self._guard(lambda: works.append(function(part, self._globals[peer], group=self._host, tag=tag)))
+        if (work := works[0]) is None:
+            raise AssertionError("torch gives no handle to those outside of a group only")
+        return work
+
+    # Groups
+
+    def group(self, ranks: Sequence[int], number: int) -> TorchTransport | None:  # noqa: D102
+        members = [self._globals[rank] for rank in ranks]
+        whole = self.world_size == dist.get_world_size()
+        if not whole and self.rank not in ranks:
+            return None
+        # torch sorts the ranks of a group. Of the whole world every rank takes part in making one, else its members do.
+        made = dist.new_group(sorted(members), use_local_synchronization=not whole)
+        if self.rank not in ranks or made is None:
+            return None
+        order = [dist.get_group_rank(made, each) for each in members]
+        return TorchTransport(made, order, self._timeout)
+
+    # Waiting, and failures
+
+    def abort(self, reason: str) -> None:  # noqa: D102
+        with suppress(RuntimeError):  # who cannot be told has failed, too
+            self._store.set(_ABORT, reason)
+
+    def _run(self, start: Callable[[], dist.Work | None]) -> None:
+        works: list[dist.Work | None] = []
+        self._guard(lambda: works.append(start()))
+        if works[0] is not None:
+            self._wait(works[0])
+
+    def _guard(self, start: Callable[[], object]) -> None:
+        if self._broken is not None:
+            raise CommunicationError(f"these ranks cannot communicate any more: {self._broken}")
+        try:
+            start()
+        except RuntimeError as error:
+            raise self._failure(str(error)) from error
+
+    def _wait(self, work: dist.Work) -> None:
+        deadline = monotonic() + self._timeout
+        while True:
+            left = deadline - monotonic()
+            try:
+                work.wait(timedelta(seconds=max(0.001, min(_SLICE, left))))
+                return
+            except RuntimeError as error:
+                if "imed out" not in str(error):
+                    raise self._failure(str(error)) from error
+            if work.is_completed():  # between the end of that wait and now, or the backend's own timeout was shorter
+                self._guard(work.wait)
+                return
+            if left <= 0:
+                raise self._failure(f"not done within {self._timeout:g} s")
+            if self._told():
+                raise self._failure("another rank told of it")
+
+    def _told(self) -> bool:
+        try:
+            return self._store.check([_ABORT]) or self._store.check([f"{self._name}/trouble"])
+        except RuntimeError:
+            return True
+
+    def _failure(self, cause: str) -> CommunicationError:
+        """Find out together with the ranks that are alive who is not, and return the error."""
+        try:
+            explanation = self._diagnose(cause)
+        except RuntimeError as error:
+            explanation = (
+                f"{_short(cause)}; the store of the process group, often at rank 0, is gone: {_short(str(error))}"
+            )
+        self._broken = f"{self._doing} failed: {explanation}"
+        return CommunicationError(
+            self._broken, mend="look at the first error of that rank; the processes must be started again"
+        )
+
+    def _diagnose(self, cause: str) -> str:
+        store, name = self._store, self._name
+        if not store.check([_ABORT]):
+            store.set(f"{name}/trouble/{self.rank}", self._doing)
+            store.set(f"{name}/trouble", "")
+            deadline = monotonic() + _GRACE
+            while monotonic() < deadline and not store.check([_ABORT]) and self._silent():
+                sleep(0.02)
+        if store.check([_ABORT]):
+            return store.get(_ABORT).decode(errors="replace")
+        silent = self._silent()
+        if not silent:
+            return _short(cause)
+        who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent[:8]))}"
+        return f"{who} did not take part, is gone or does something else; done before: {self._last} ({_short(cause)})"
+
+    def _silent(self) -> list[int]:
+        keys = [f"{self._name}/trouble/{rank}" for rank in range(self.world_size)]
+        return [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+
+
+_ABORT = "treenail/abort"
+
+
+class _Store(Protocol):
+    """What is used of torch's stores, whose own methods are not typed."""
+
+    def set(self, key: str, value: str) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def check(self, keys: list[str]) -> bool: ...
+
+
+class _Letter:
+    """A message on its way here."""
+
+    def __init__(self, first: bytearray, work: dist.Work) -> None:
+        self.first = first
+        self.work = work
+        self.content: bytearray | None = None
+
+
+def _devices(group: dist.ProcessGroup) -> frozenset[str]:
+    """Return the types of devices whose tensors a group moves as they are; gloo takes those of a GPU through the host."""
+    backends = dict(each.split(":") for each in dist.get_backend_config(group).split(",") if ":" in each)
+    return frozenset(device for device, backend in backends.items() if device == "cpu" or backend != "gloo")
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:200]
