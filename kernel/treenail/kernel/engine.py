@@ -106,16 +106,22 @@ class Engine:
         parts: What a checkpoint holds besides the engine's own counters, by name. Anything with `state_dict` and
             `load_state_dict`: modules, optimizers, samplers, loops.
         checkpointer: Where requested checkpoints go; without one a request is an error.
+        agree: Takes the reason for which this process would stop, if any; returns the one for which all processes of the
+            run do, at the same call. Without it this process decides for itself.
 
     Attributes:
         total_steps: Steps of the whole run where the loop knows them, for progress.
-        stop_reason: Why a stop was requested; loops look at it after each commit.
+        stop_reason: Why the run stops; loops look at it after each commit.
         points: What loops fire.
         meters: Running means for the next log line.
     """
 
     def __init__(
-        self, parts: Mapping[str, Stateful] | None = None, *, checkpointer: Checkpointer | None = None
+        self,
+        parts: Mapping[str, Stateful] | None = None,
+        *,
+        checkpointer: Checkpointer | None = None,
+        agree: Callable[[str | None], str | None] | None = None,
     ) -> None:
         self.parts: dict[str, Stateful] = dict(parts or {})
         for reserved in ("engine", "hooks"):
@@ -127,6 +133,8 @@ class Engine:
         self._ran = False
         self.total_steps: int | None = None
         self.stop_reason: str | None = None
+        self._wish: str | None = None
+        self._agree = agree
         self.points = Points()
         self.meters = Meters()
         self._attached: list[Attached] = []
@@ -217,7 +225,7 @@ class Engine:
         """
         check_constraints(self._attached)
         if self._ran:  # the stop of an earlier run is over; one requested before this run holds
-            self.stop_reason = None
+            self.stop_reason = self._wish = None
         self._ran = True
         try:
             if fire := self.points.before_run:
@@ -238,8 +246,15 @@ class Engine:
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to stop at the next commit; safe in a signal handler. The first reason is kept."""
-        if self.stop_reason is None:
-            self.stop_reason = reason
+        self._wish = self._wish or reason
+        if self._agree is None:
+            self.stop_reason = self.stop_reason or reason
+
+    def check_stop(self) -> bool:
+        """Return whether the run stops. Loops call it between commits, too, as often in every process of the run."""
+        if self.stop_reason is None and self._agree is not None:
+            self.stop_reason = self._agree(self._wish)
+        return self.stop_reason is not None
 
     def request_checkpoint(self, reason: str, *pointers: str) -> None:
         """Ask for a checkpoint at the next commit; safe in a signal handler.
@@ -269,6 +284,7 @@ class Engine:
         self._commits += 1
         if self._records:
             self._deliver()
+        self.check_stop()
         if self._requests:
             self._save()
 

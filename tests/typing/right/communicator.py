@@ -1,14 +1,12 @@
 """Code over any communicator, and one of one's own that counts collectives."""
 
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from treenail.adapters.comm import SingleProcess
+from treenail.adapters.comm import SingleProcess, all_gather_object
 from treenail.kernel import Communicator
-
-T = TypeVar("T")
 
 
 class Counting:
@@ -32,7 +30,7 @@ class Counting:
         self.calls += 1
         return self._inner.all_reduce(tensor, op)
 
-    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+    def broadcast(self, tensor: Tensor | None, source: int = 0) -> Tensor:
         self.calls += 1
         return self._inner.broadcast(tensor, source)
 
@@ -40,17 +38,33 @@ class Counting:
         self.calls += 1
         return self._inner.all_gather(tensor)
 
-    def broadcast_object(self, value: T, source: int = 0) -> T:
+    def gather(self, tensor: Tensor, destination: int = 0) -> list[Tensor] | None:
         self.calls += 1
-        return self._inner.broadcast_object(value, source)
+        return self._inner.gather(tensor, destination)
 
-    def all_gather_object(self, value: T) -> list[T]:
+    def scatter(self, tensors: Sequence[Tensor] | None, source: int = 0) -> Tensor:
         self.calls += 1
-        return self._inner.all_gather_object(value)
+        return self._inner.scatter(tensors, source)
+
+    def all_to_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        self.calls += 1
+        return self._inner.all_to_all(tensors)
+
+    def isend(self, tensor: Tensor, destination: int, tag: int = 0) -> Callable[[], None]:
+        return self._inner.isend(tensor, destination, tag)
+
+    def irecv(self, source: int, tag: int = 0) -> Callable[[], Tensor]:
+        return self._inner.irecv(source, tag)
+
+    def group(self, ranks: Sequence[int]) -> Communicator | None:
+        return self._inner.group(ranks)
+
+    def abort(self, reason: str) -> None:
+        self._inner.abort(reason)
 
 
 def mean_loss(communicator: Communicator, loss: float, weight: int) -> float:
-    pairs = communicator.all_gather_object((loss, weight))
+    pairs = all_gather_object(communicator, (loss, weight))
     return sum(loss * weight for loss, weight in pairs) / sum(weight for _, weight in pairs)
 
 

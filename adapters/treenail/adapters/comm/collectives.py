@@ -17,6 +17,7 @@ from treenail.adapters.comm.envelope import (
     form_of,
     pack,
     require_agreement,
+    settled,
 )
 from treenail.adapters.comm.transport import TAGS, Transport
 from treenail.kernel import CommunicationError, did_you_mean
@@ -107,6 +108,7 @@ class Collectives:
         Raises:
             CommunicationError: The ranks disagree, the operation does not exist for this dtype, or a rank is gone.
         """
+        tensor = settled(tensor)
         envelopes = self._agree("all_reduce", (op,), lambda: [_reducible(tensor, op)])
         self._same(envelopes, "forms")
         parts = [part for envelope in envelopes if (part := envelope.tensor()) is not None]
@@ -147,6 +149,7 @@ class Collectives:
         Raises:
             CommunicationError: The ranks disagree, there is no such rank, or a rank is gone.
         """
+        tensor = settled(tensor)
 
         def bring() -> list[Tensor]:
             self._check_rank(source)
@@ -182,6 +185,7 @@ class Collectives:
         Raises:
             CommunicationError: The ranks disagree, or a rank is gone.
         """
+        tensor = settled(tensor)
         envelopes = self._agree("all_gather", (), lambda: [tensor])
         self._same(envelopes, "rows")
         return self._collect(tensor, envelopes, range(self.world_size))
@@ -196,6 +200,7 @@ class Collectives:
         Raises:
             CommunicationError: The ranks disagree, there is no such rank, or a rank is gone.
         """
+        tensor = settled(tensor)
 
         def bring() -> list[Tensor]:
             self._check_rank(destination)
@@ -310,6 +315,7 @@ class Collectives:
             CommunicationError: There is no such rank or tag, or the tensor cannot be sent.
         """
         self._check_message(destination, tag)
+        tensor = settled(tensor)
         form = form_of(tensor)
         size = tensor.element_size() * tensor.numel()
         content = pack(Call("send", 0, (), (form,), (size,)), [tensor.detach().cpu()])
@@ -432,7 +438,7 @@ class Collectives:
         return own if kinds == {own.type} and self._transport.native(own.type) else torch.device("cpu")
 
     def _one_each(self, tensors: Sequence[Tensor] | None) -> list[Tensor]:
-        given = list(tensors) if tensors is not None else []
+        given = [settled(tensor) for tensor in tensors or ()]
         if len(given) != self.world_size:
             raise CommunicationError(f"{len(given)} tensors for {self.world_size} ranks", mend="give one for each rank")
         return given

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from msgspec import Struct, msgpack
 from torch import Tensor
 
 from treenail.kernel import CommunicationError
+
+T = TypeVar("T")
 
 Shape = tuple[int, ...]
 
@@ -107,6 +110,14 @@ def form_of(tensor: object) -> Form:
             f"tensors of {tensor.dtype} cannot be sent", mend="send another dtype, or its bytes by view"
         )
     return Form(_NAMES[tensor.dtype], tuple(tensor.shape))
+
+
+def settled(tensor: T) -> T:
+    """Return a tensor whose content is there: the result of a collective of torch's may still be under way (DTensor's are)."""
+    if type(tensor).__name__ == "AsyncCollectiveTensor":
+        waited: T = tensor.wait()  # type: ignore[attr-defined]  # the class is torch's own, and not public
+        return waited
+    return tensor
 
 
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)

@@ -68,7 +68,19 @@ class TorchCommunicator(Collectives):
             raise CommunicationError(
                 "this process is no rank of the group", mend="make the communicator on its ranks only"
             )
-        super().__init__(TorchTransport(group, range(dist.get_world_size(group)), timeout))
+        transport = TorchTransport(group, range(dist.get_world_size(group)), timeout)
+        super().__init__(transport)
+        self._diagnose = transport.cause_of
+        self._group = group
+
+    @property
+    def process_group(self) -> dist.ProcessGroup:
+        """The process group of torch whose ranks these are."""
+        return self._group
+
+    def cause_of(self, error: BaseException) -> CommunicationError | None:
+        """Return which rank's failure an error comes from that torch's own collectives raised (DDP's); None for any other."""
+        return self._diagnose(error)
 
 
 class TorchTransport:
@@ -226,6 +238,14 @@ class TorchTransport:
         with suppress(RuntimeError):  # who cannot be told has failed, too
             self._store.set(_ABORT, reason)
 
+    def cause_of(self, error: BaseException) -> CommunicationError | None:
+        """Return which rank's failure an error of torch.distributed comes from; None for any other error."""
+        text = str(error)
+        if not isinstance(error, RuntimeError) or not any(word in text for word in _TORCHS):
+            return None
+        self._doing, self._last = "a collective of torch's own", self._doing
+        return self._failure(text)
+
     def _run(self, start: Callable[[], dist.Work | None]) -> None:
         works: list[dist.Work | None] = []
         self._guard(lambda: works.append(start()))
@@ -272,10 +292,14 @@ class TorchTransport:
             explanation = (
                 f"{_short(cause)}; the store of the process group, often at rank 0, is gone: {_short(str(error))}"
             )
-        self._broken = f"{self._doing} failed: {explanation}"
-        return CommunicationError(
+        first, _, frames = explanation.partition("\n")
+        self._broken = f"{self._doing} failed: {first}"
+        failure = CommunicationError(
             self._broken, mend="look at the first error of that rank; the processes must be started again"
         )
+        if frames:
+            failure.add_note(frames)
+        return failure
 
     def _diagnose(self, cause: str) -> str:
         store, name = self._store, self._name
@@ -289,6 +313,11 @@ class TorchTransport:
             return store.get(_ABORT).decode(errors="replace")
         silent = self._silent()
         if not silent:
+            doing = [store.get(f"{name}/trouble/{rank}").decode() for rank in range(self.world_size)]
+            if len(set(doing)) > 1:
+                return "the ranks did different things: " + "; ".join(
+                    f"rank {rank} was in {each}" for rank, each in enumerate(doing[:8])
+                )
             return _short(cause)
         who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent[:8]))}"
         return f"{who} did not take part, is gone or does something else; done before: {self._last} ({_short(cause)})"
@@ -299,6 +328,8 @@ class TorchTransport:
 
 
 _ABORT = "treenail/abort"
+_TORCHS = ("gloo", "NCCL", "ProcessGroup", "onnection", "imed out", "pair closure")
+"""What errors of torch's collectives have in common: a class of their own they have not."""
 
 
 class _Store(Protocol):
