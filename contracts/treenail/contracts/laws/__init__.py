@@ -16,6 +16,7 @@ Raises:
 from treenail.kernel import require
 
 try:
+    from treenail.contracts.laws.comm import CommunicatorLaws, GatherFunctions, GatherLaws
     from treenail.contracts.laws.exporter import ExporterLaws
     from treenail.contracts.laws.files import FileBackendLaws
     from treenail.contracts.laws.hooks import HookDispatchLaws
@@ -24,4 +25,14 @@ except ModuleNotFoundError:
     require("hypothesis", extra="laws", purpose="a suite of laws")
     raise
 
-__all__ = ["BatchSamplerLaws", "ExporterLaws", "FileBackendLaws", "HookDispatchLaws", "SamplerLaws", "ShardLaws"]
+__all__ = [
+    "BatchSamplerLaws",
+    "CommunicatorLaws",
+    "ExporterLaws",
+    "FileBackendLaws",
+    "GatherFunctions",
+    "GatherLaws",
+    "HookDispatchLaws",
+    "SamplerLaws",
+    "ShardLaws",
+]
