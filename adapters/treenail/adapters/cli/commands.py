@@ -2,69 +2,131 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
-from treenail.adapters.runtime import CHECKPOINTS, Summary, choose_work_dir, has_checkpoint, locked
+from treenail.adapters.launch import detect, process_group
+from treenail.adapters.runtime import (
+    CHECKPOINTS,
+    Launch,
+    Place,
+    Summary,
+    choose_place,
+    has_checkpoint,
+    locked,
+    on_rank_0,
+)
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
 from treenail.adapters.runtime import train as train_run
-from treenail.kernel import ConfigError, Exporter, Spec
+from treenail.contracts import Distributed
+from treenail.kernel import Communicator, ConfigError, Exporter, Spec
 
 
 def train(options: Namespace) -> int:
-    """Train, print a summary, and say how to go on after a stop."""
+    """Train, print a summary, and say how to go on after a stop; on the ranks that a launcher, or the config, started."""
     if options.checkpoint and not options.resume:
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
-    run, document = _load(options)
-    work_dir = choose_work_dir(options.config, options.work_dir, resume=options.resume)
-    print(f"work directory: {work_dir}", file=sys.stderr)
+    loaded = _load(options)
+    settings = loaded.run.distributed
+    if detect(settings.launcher) is None and settings.processes > 1 and settings.launcher != "none":
+        return _start(options, settings.processes)
+    with _ranks(settings) as ranks:
+        return _train(options, loaded, ranks)
+
+
+@contextmanager
+def _ranks(settings: Distributed) -> Iterator[Communicator]:
+    """Join the ranks that a launcher started, if one did."""
+    environment = detect(settings.launcher)
+    with process_group(environment, settings.backend, settings.timeout):
+        ranks = SingleProcess() if environment is None else TorchCommunicator(timeout=settings.timeout)
+        with use_communicator(ranks):
+            yield ranks
+
+
+def _start(options: Namespace, processes: int) -> int:
+    """Start this command again on every rank."""
+    from treenail.adapters.cli.launching import start_ranks
+
+    given = {"--work-dir": options.work_dir, "--checkpoint": options.checkpoint}
+    flags = {"--resume": options.resume, "--allow-changes": options.allow_changes, "--debug": options.debug}
+    words = ["train", *_again(options), *(flag for flag, is_set in flags.items() if is_set)]
+    words += [f"{name}={value}" for name, value in given.items() if value is not None]
+    return start_ranks(["module", "treenail.adapters.cli", *words], processes, debug=options.debug)
+
+
+def _again(options: Namespace) -> list[str]:
+    """Return the arguments that the command was given, but for where the run's files lie and what to resume."""
+    sources = [
+        *(f"--with={each}" for each in options.overlays),
+        *(f"--allow-import={each}" for each in options.imports),
+    ]
+    return [str(options.config), *options.overrides, *sources]
+
+
+def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
+    def choose() -> Place:
+        return choose_place(options.config, options.work_dir, resume=options.resume, launch=Launch.of(os.environ))
+
+    run, document = loaded.run, loaded.document
+    work_dir, resume = on_rank_0(ranks, choose)
+    first = ranks.rank == 0
+    if first:
+        print(f"work directory: {work_dir}", file=sys.stderr)
     try:
-        with locked(work_dir):
+        with locked(work_dir) if first else nullcontext():
             summary = train_run(
                 run,
                 work_dir,
-                resume=options.checkpoint or "latest" if options.resume else None,
+                resume=options.checkpoint or "latest" if resume else None,
                 allow_changes=options.allow_changes,
                 document=document,
+                communicator=ranks,
             )
     except BaseException:
-        with suppress(OSError):
-            work_dir.rmdir()  # succeeds only if nothing was written
+        if first:
+            with suppress(OSError):
+                work_dir.rmdir()  # succeeds only if nothing was written
         raise
-    _print_summary(summary)
-    if summary.stop_reason in ("SIGINT", "SIGTERM"):
-        sources = [
-            *(f"--with={each}" for each in options.overlays),
-            *(f"--allow-import={each}" for each in options.imports),
-        ]
-        again = ["treenail", "train", str(options.config), *options.overrides, *sources]
-        again += ["--work-dir", str(work_dir), "--resume"]
+    if first:
+        _print_summary(summary)
+    reason = (summary.stop_reason or "").partition(" ")[0]
+    if reason not in ("SIGINT", "SIGTERM"):
+        return 0
+    if first:
+        again = ["treenail", "train", *_again(options), "--work-dir", str(work_dir), "--resume"]
         if has_checkpoint(work_dir):
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)
         else:
             print(f"stopped by {summary.stop_reason} before the first step; nothing was to be saved", file=sys.stderr)
-        return 128 + int(signal.Signals[summary.stop_reason])
-    return 0
+    return 128 + int(signal.Signals[reason])
 
 
 def test(options: Namespace) -> int:
-    """Test a checkpoint and print the results."""
+    """Test a checkpoint and print the results; on the ranks that a launcher started."""
     run = _load(options).run
-    metrics = test_run(run, options.checkpoint)
-    _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
+    with _ranks(run.distributed) as ranks:
+        metrics = test_run(run, options.checkpoint, ranks)
+        if ranks.rank == 0:
+            _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
     return 0
 
 
 def export(options: Namespace) -> int:
     """Export a checkpoint's model and print how well the artefact agreed with it."""
     run = _load(options).run
+    if (environment := detect(run.distributed.launcher)) is not None and environment.world_size > 1:
+        raise ConfigError("an export is the work of one process", mend="run it without a launcher")
     exporter = Spec(Catalog().registry("exporter").resolve(options.format)).build()
     if not isinstance(exporter, Exporter):
         raise ConfigError(f"'{options.format}' is no exporter")

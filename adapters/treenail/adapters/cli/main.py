@@ -28,7 +28,7 @@ from treenail.kernel import (
 
 _WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryError, MissingDependencyError)
 
-_MODULES = {
+COMMANDS = {
     "train": "commands",
     "test": "commands",
     "check": "checking",
@@ -40,8 +40,9 @@ _MODULES = {
     "complete": "completion",
     "export": "commands",
     "adapters": "commands",
+    "launch": "launching",
 }
-"""Where each command is; only `commands` imports torch."""
+"""Where each command is; only `commands` and `launching` import torch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those after the program's name; the process's own when None.
     """
-    options = _parse(arguments)
+    options = parse(arguments)
     sys.path.append(os.getcwd())  # modules that a config's `imports` allow may lie beside it; installed ones win
     try:
         return _run(options)
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    module = importlib.import_module(f"treenail.adapters.cli.{_MODULES[options.command]}")
+    module = importlib.import_module(f"treenail.adapters.cli.{COMMANDS[options.command]}")
     return int(getattr(module, options.command)(options))
 
 
@@ -89,7 +90,12 @@ def _reader_left() -> bool:
     return left
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments; a mistake in them ends the process, as argparse does it.
+
+    Args:
+        arguments: As for `main`.
+    """
     whole = parser()
     options, rest = whole.parse_known_args(arguments)
     # argparse takes no positional argument after an option, but people write key=value anywhere.
@@ -108,6 +114,12 @@ def _is_override(argument: str) -> bool:
 def _report(message: str, code: int, options: argparse.Namespace) -> int:
     if options.debug:
         traceback.print_exc()
+    # A rank of `treenail launch` leaves its last words to it, which says once for all ranks what went wrong.
+    if os.environ.get("TREENAIL_RANK_PROCESS") == str(os.getpid()):
+        from treenail.adapters.launch import report_failure
+
+        if report_failure(message, sys.exception(), code=code):
+            return code
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return code

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     _schema(commands)
     _template(commands)
     _export(commands)
+    _launch(commands)
     commands.add(
         "adapters",
         "list ports and adapters",
@@ -200,6 +201,39 @@ def _export(commands: _Commands) -> None:
         "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the artefact")
+
+
+def _launch(commands: _Commands) -> None:
+    launch = commands.add(
+        "launch",
+        "run a command on several processes",
+        "Run a command on several processes, of one machine or of many, with torchrun's agent.\n\n"
+        "What is launched: a command of treenail (train config.yaml …), a script (script.py …) or, behind --,\n"
+        "-m module …. If a rank fails, the others are ended and its error is shown; SIGTERM and Ctrl-C go to all ranks.",
+    )
+    launch.add_argument("--nproc", metavar="N", help="processes of this machine: a number, gpu or auto (default: auto)")
+    launch.add_argument("--nnodes", metavar="N", help="machines: a number, or MIN:MAX (default: 1)")
+    launch.add_argument("--node-rank", type=int, metavar="R", help="this machine's number, from 0")
+    launch.add_argument("--master-addr", metavar="A", help="machine 0, as the others reach it")
+    launch.add_argument(
+        "--master-port", type=int, metavar="P", help="a port there (default on one machine: a free one)"
+    )
+    launch.add_argument(
+        "--rdzv-endpoint", metavar="A:P", help="a meeting place instead, for machines without numbers, and MIN:MAX"
+    )
+    launch.add_argument("--rdzv-id", metavar="ID", help="names the run there; the same on all machines")
+    launch.add_argument(
+        "--max-restarts", type=int, metavar="K", help="start all again K times after one failed (default: 0)"
+    )
+    launch.add_argument("--grace", type=float, metavar="S", help="seconds to stop in after a signal (default: 300)")
+    launch.add_argument(
+        "--launcher",
+        choices=["pytorch", "spawn", "slurm", "mpi", "none"],
+        default="pytorch",
+        help="slurm, mpi: srun or mpirun started this process, which becomes a rank; none: it is on its own "
+        "(default: pytorch, which starts the ranks)",
+    )
+    launch.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, with its arguments")
 
 
 def _completion(commands: _Commands, whole: argparse.ArgumentParser) -> None:
