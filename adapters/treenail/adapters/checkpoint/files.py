@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
@@ -15,22 +16,26 @@ from treenail.contracts import FileEntry, Manifest
 from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, require
 
 OWNER, TENSORS, TREE, MANIFEST = "owner", "state.safetensors", "state.json", "manifest.json"
+SHARD = pattern(r"shard-(\d{5,})-of-(\d{5,})\.safetensors")  # what one rank of several writes
 DIRECTORY = pattern(r"step-\d{8,}(\.\d+)?")  # what a store calls its directories
 
 # The manifest goes first, so that a crash leaves no torn checkpoint; the owner last, so that somebody can go on.
 _REMOVAL = (MANIFEST, TREE, TENSORS, OWNER)
 
 
-def persist(frozen: Snapshot, files: FileBackend, directory: str, manifest: Manifest) -> Manifest:
+def persist(
+    frozen: Snapshot, files: FileBackend, directory: str, manifest: Manifest, shards: Sequence[FileEntry] = ()
+) -> Manifest:
     """Write a snapshot and, last, its manifest; works on any thread.
 
-    When it fails, it removes what it has written, as far as the backend lets it.
+    When it fails, it removes what it has written, as far as the backend lets it, and the shards.
 
     Args:
         frozen: The snapshot.
         files: Where to.
         directory: Path of the checkpoint's directory, a new one.
         manifest: What to say of it; `files` is filled in here.
+        shards: Files that the ranks of the run have written there.
 
     Raises:
         CheckpointError: The snapshot cannot be encoded, or the backend failed.
@@ -46,19 +51,19 @@ def persist(frozen: Snapshot, files: FileBackend, directory: str, manifest: Mani
             FileEntry(path=name, size=len(content), sha256=sha256(content).hexdigest())
             for name, content in contents.items()
         ]
-        manifest = msgspec.structs.replace(manifest, files=tuple(entries))
+        manifest = msgspec.structs.replace(manifest, files=(*entries, *shards))
         contents = {OWNER: manifest.run.encode(), **contents}
         contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest))
     except Exception as error:  # safetensors raises several types of its own
         raise CheckpointError(f"the state cannot be encoded: {error}", where=directory) from error
-    begun: list[str] = []
+    begun = [entry.path for entry in shards]
     try:
         for name, content in contents.items():
             begun.append(name)
             files.write(f"{directory}/{name}", content)
     except BaseException as error:
         with suppress(Exception):  # the error that led here is the one to tell
-            remove(files, directory, tuple(name for name in _REMOVAL if name in begun))
+            remove(files, directory, begun)
         if isinstance(error, FileError):
             raise CheckpointError(
                 f"the checkpoint could not be written: {error.message}",
@@ -69,15 +74,28 @@ def persist(frozen: Snapshot, files: FileBackend, directory: str, manifest: Mani
     return manifest
 
 
-def remove(files: FileBackend, directory: str, names: tuple[str, ...] = _REMOVAL) -> None:
+def remove(files: FileBackend, directory: str, below: Iterable[str]) -> None:
     """Remove the files of a checkpoint, and nothing else that somebody put beside them.
+
+    Args:
+        files: Where it lies.
+        directory: Its directory.
+        below: What lies in it.
 
     Raises:
         FileError: The backend failed; what comes later in the order of removal is still there.
     """
-    for name in names:
+    for name in sorted((name for name in below if _is_ours(name)), key=_removed_at):
         with suppress(FileMissingError):
             files.delete(f"{directory}/{name}")
+
+
+def _is_ours(name: str) -> bool:
+    return name in _REMOVAL or SHARD.fullmatch(name) is not None
+
+
+def _removed_at(name: str) -> int:
+    return _REMOVAL.index(name) if name in _REMOVAL else 1  # shards go after the manifest, and before the owner
 
 
 class Survey(NamedTuple):
@@ -124,19 +142,23 @@ def remove_torn(files: FileBackend, found: Survey, run: str) -> None:
         with suppress(FileError):
             expected = run.encode()
             if files.read(f"{directory}/{OWNER}", 0, len(expected) + 1) == expected:
-                remove(files, directory)
-                below.difference_update(_REMOVAL)
+                remove(files, directory, below)
+                below.difference_update([name for name in below if _is_ours(name)])
                 if not below:
                     del found.directories[directory]
 
 
 def read_verified(files: FileBackend, directory: str, manifest: Manifest) -> dict[str, bytes]:
-    """Read the files of a checkpoint and compare them with its manifest.
+    """Read the files of a checkpoint, without shards, and compare them with its manifest.
 
     Raises:
         CheckpointError: One is missing or is not what the manifest says.
     """
-    return {entry.path: _read_verified(files, directory, entry) for entry in manifest.files}
+    return {
+        entry.path: _read_verified(files, directory, entry)
+        for entry in manifest.files
+        if not SHARD.fullmatch(entry.path)
+    }
 
 
 def _read_verified(files: FileBackend, directory: str, entry: FileEntry) -> bytes:

@@ -23,6 +23,7 @@ from torch import Tensor
 from treenail.adapters.checkpoint.files import (
     DIRECTORY,
     MANIFEST,
+    OWNER,
     TENSORS,
     TREE,
     Survey,
@@ -33,8 +34,10 @@ from treenail.adapters.checkpoint.files import (
     remove_torn,
     survey,
 )
+from treenail.adapters.checkpoint.parts import SHARDS, places_of, put
+from treenail.adapters.checkpoint.sharded import read_whole
 from treenail.adapters.checkpoint.tree import Snapshot, freeze, thaw
-from treenail.contracts import FORMAT_VERSION, Manifest
+from treenail.contracts import FORMAT_VERSION, FileEntry, Manifest
 from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, did_you_mean, require
 
 _POINTER_BYTES = 256  # a larger file is no pointer
@@ -83,6 +86,38 @@ class CheckpointStore:
         Raises:
             CheckpointError: It could not be saved; earlier checkpoints are untouched.
         """
+        directory = self.begin(step)
+        return self.finish(directory, checkpoint, step=step, epoch=epoch, reason=reason, pointers=pointers)
+
+    def begin(self, step: int) -> str:
+        """Choose the directory of a new checkpoint, and remove what saves of this run left when they were killed.
+
+        Raises:
+            CheckpointError: The backend failed.
+        """
+        try:
+            found = survey(self.files)
+        except FileError as error:
+            raise CheckpointError(f"the checkpoint could not be written: {error.message}", where=error.where) from error
+        remove_torn(self.files, found, self.run)
+        return _free_name(f"step-{step:08d}", found)
+
+    def finish(
+        self,
+        directory: str,
+        checkpoint: Mapping[str, object],
+        *,
+        step: int,
+        epoch: int,
+        reason: str,
+        pointers: Sequence[str],
+        shards: Sequence[FileEntry] = (),
+    ) -> str:
+        """Save a state tree in a directory that `begin` chose, beside the shards that ranks have written there.
+
+        Raises:
+            CheckpointError: It could not be saved; earlier checkpoints are untouched.
+        """
         engine = checkpoint.get("engine")
         attempt = engine.get("attempt") if isinstance(engine, dict) else None
         manifest = Manifest(
@@ -98,14 +133,7 @@ class CheckpointStore:
             config=self._config,
             versions=_versions(),
         )
-        frozen = snapshot(checkpoint)
-        try:
-            found = survey(self.files)
-        except FileError as error:
-            raise CheckpointError(f"the checkpoint could not be written: {error.message}", where=error.where) from error
-        remove_torn(self.files, found, self.run)
-        directory = _free_name(f"step-{step:08d}", found)
-        persist(frozen, self.files, directory, manifest)
+        persist(snapshot(checkpoint), self.files, directory, manifest, shards)
         try:
             for pointer in pointers:
                 self.files.write(pointer, directory.encode())
@@ -113,6 +141,17 @@ class CheckpointStore:
         except FileError as error:
             raise CheckpointError(f"the checkpoint is saved, but {error.message}", where=error.where) from error
         return f"{self.files.uri}/{directory}"
+
+    def claim(self, directory: str) -> None:
+        """Say whose directory it is before shards are written there, so that a killed save can be cleared away.
+
+        Raises:
+            CheckpointError: The backend failed.
+        """
+        try:
+            self.files.write(f"{directory}/{OWNER}", self.run.encode())
+        except FileError as error:
+            raise CheckpointError(f"the checkpoint could not be written: {error.message}", where=error.where) from error
 
     def _retain(self, newest: str) -> None:
         if self.keep_last is None:
@@ -125,9 +164,10 @@ class CheckpointStore:
         # Of several states of one step (before and after its validation) only the newest counts.
         last = list({step: directory for step, _, directory in ours}.values())[-self.keep_last :]
         kept = {*last, newest, *self.pointers().values()}
+        below = survey(self.files).directories
         for _, _, directory in ours:
             if directory not in kept:
-                remove(self.files, directory)
+                remove(self.files, directory, below[directory])
 
     def manifests(self) -> Iterator[tuple[str, Manifest]]:
         """Yield (directory, manifest) of every whole checkpoint; what cannot be decoded is none."""
@@ -221,11 +261,13 @@ class CheckpointStore:
                     pointers.append(path)
         return [*pointers, *sorted(found.whole, reverse=True)[:10]]
 
-    def load(self, name: str = "latest") -> tuple[Manifest, dict[str, object]]:
+    def load(self, name: str = "latest", *, shards: bool = True) -> tuple[Manifest, dict[str, object]]:
         """Read a checkpoint and verify it against its manifest.
 
         Args:
             name: A pointer, or a directory's name.
+            shards: Read the tensors that ranks have written in parts, too, whole; else they are missing in the tree, whose
+                entry ``"shards"`` says where they belong (see `treenail.adapters.checkpoint.parts`).
 
         Returns:
             The manifest and the state tree, tensors on the CPU.
@@ -237,13 +279,13 @@ class CheckpointStore:
         require("safetensors.torch", extra="train", purpose="loading checkpoints")
         directory = self.resolve(name)
         try:
-            return self._load(directory)
+            return self._load(directory, shards=shards)
         except CheckpointError as error:
             if error.mend is None:
                 error.mend = self._instead_of(directory)
             raise
 
-    def _load(self, directory: str) -> tuple[Manifest, dict[str, object]]:
+    def _load(self, directory: str, *, shards: bool) -> tuple[Manifest, dict[str, object]]:
         safetensors = require("safetensors.torch", extra="train", purpose="loading checkpoints")
         manifest = self._manifest(directory)
         contents = read_verified(self.files, directory, manifest)
@@ -257,6 +299,10 @@ class CheckpointStore:
             raise CheckpointError(f"the state cannot be decoded: {error}", where=where) from error
         if not isinstance(state, dict):
             raise CheckpointError("the state is not a mapping", where=where)
+        if shards and SHARDS in state:
+            places = places_of(state.pop(SHARDS))
+            for name, tensor in read_whole(self.files, directory).items():
+                put(state, places[name], tensor)
         return manifest, cast("dict[str, object]", state)
 
     def _instead_of(self, directory: str) -> str:

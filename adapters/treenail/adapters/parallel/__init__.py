@@ -1,0 +1,30 @@
+"""Ways to train one model on many ranks; each takes the bare module and returns what to call in training."""
+
+from treenail.adapters.parallel.batchnorm import BatchNorm, SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
+from treenail.adapters.parallel.clipping import clip_grad_norm
+from treenail.adapters.parallel.data import data_parallel, separate_data_parallel
+from treenail.adapters.parallel.sharding import fully_sharded
+from treenail.adapters.parallel.state import ShardedModel, ShardedOptimizer
+from treenail.adapters.parallel.tensor import Plan, Split, tensor_parallel
+from treenail.adapters.parallel.world import data_share, device_mesh
+from treenail.adapters.parallel.wrappers import bare, without_gradient_sync
+
+__all__ = [
+    "BatchNorm",
+    "Plan",
+    "ShardedModel",
+    "ShardedOptimizer",
+    "Split",
+    "SyncBatchNorm",
+    "bare",
+    "clip_grad_norm",
+    "convert_sync_batchnorm",
+    "data_parallel",
+    "data_share",
+    "device_mesh",
+    "fully_sharded",
+    "revert_sync_batchnorm",
+    "separate_data_parallel",
+    "tensor_parallel",
+    "without_gradient_sync",
+]

@@ -1,0 +1,74 @@
+"""The norm of gradients of which ranks hold parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeGuard
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+def clip_grad_norm(
+    parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0, *, error_if_nonfinite: bool = False
+) -> Tensor:
+    """Scale gradients so that their norm over all parameters is at most `max_norm`, as one process would.
+
+    `torch.nn.utils.clip_grad_norm_` does so where all gradients are plain, or DTensors on one mesh; where layers are
+    split by a plan, some are and some are not.
+
+    Args:
+        parameters: All that the norm is over, the same on every rank.
+        max_norm: The largest norm to leave.
+        norm_type: p of the p-norm; may be inf.
+        error_if_nonfinite: Refuse a norm that is not finite.
+
+    Returns:
+        float[]: The norm as it was, a plain tensor, equal on all ranks.
+
+    Raises:
+        RuntimeError: The norm is not finite, and `error_if_nonfinite`.
+    """
+    meshes: dict[DeviceMesh | None, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            meshes.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter)
+    if not meshes:
+        return torch.zeros(())
+    groups = [[p.grad for p in group if p.grad is not None] for group in meshes.values()]
+    if norm_type == math.inf:
+        total = _largest([gradient for group in groups for gradient in group])
+    else:
+        norms = [_whole(torch.nn.utils.get_total_norm(group, norm_type)) for group in groups]
+        total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]), norm_type)
+    if error_if_nonfinite and not total.isfinite():
+        raise RuntimeError(f"the norm of the gradients is {float(total)}")
+    for group in meshes.values():
+        torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
+    return total
+
+
+def _largest(gradients: list[Tensor]) -> Tensor:
+    """Return the largest absolute value.
+
+    On a rank that holds nothing of a tensor torch's own norm fails, while the other ranks wait for it.
+    """
+    own = [gradient.to_local() if _is_dtensor(gradient) else gradient for gradient in gradients]
+    largest = torch.stack([part.abs().max() if part.numel() else part.new_zeros(()) for part in own]).max()
+    if any(map(_is_dtensor, gradients)):
+        dist.all_reduce(largest, dist.ReduceOp.MAX)  # what several ranks hold counts no more than once
+    return largest
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if _is_dtensor(norm) else norm
+
+
+def _is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    return hasattr(tensor, "to_local")  # the class is not imported for those that have none
