@@ -377,7 +377,7 @@ def test_descriptions_defaults_and_limits_come_from_the_signature(schema: Tree) 
     assert rate["description"].startswith("learning rate")
     assert definitions["Run"]["properties"]["seed"]["minimum"] == 0
     assert definitions["Schedule"]["properties"]["every"]["anyOf"][0] == {"enum": ["step", "epoch"]}
-    assert definitions["Data"]["properties"]["batch_size"]["description"].startswith("Samples of a batch.")
+    assert definitions["Data"]["properties"]["batch_size"]["description"].startswith("Samples of a batch")
     assert "Implements AdamW" in definitions["AdamW"]["properties"]["type"]["description"]
 
 

@@ -47,7 +47,7 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Args:
         dataset: The samples.
-        batch_size: Samples of a batch.
+        batch_size: Samples of a batch, of all ranks together.
         sampler: Their order; its first argument is the dataset. None: random for training, sequential else.
         batch_sampler: Makes whole batches, in the place of a sampler; its first argument is the dataset, and it gets
             batch_size and drop_last where it takes them.
@@ -102,6 +102,39 @@ class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_last: Annotated[int, Meta(ge=1)] | None = 3
 
 
+@runtime_checkable
+class ParallelModule(Protocol):
+    """What is called in training in the place of the bare module; every `nn.Module` is one."""
+
+    def __call__(self, inputs: Tensor, /) -> Tensor:
+        """Return the outputs [batch, …] for inputs [batch, …]."""
+        ...
+
+
+class Distributed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run is spread over processes; what it computes does not depend on it, but for rounding.
+
+    Args:
+        launcher: Whose environment variables say which rank a process is; auto recognises them, none ignores them.
+        processes: How many `treenail train` starts on this machine where no launcher did.
+        backend: Of torch.distributed: gloo, nccl, mpi, ucc …; None chooses NCCL for GPUs, gloo else.
+        timeout: Seconds that a rank waits for another one.
+        parallel: How the model is trained by many ranks; its first argument is the bare model. None: data_parallel.
+        diff_rank_seed: Every rank draws its own random numbers (dropout masks) once the model is built; false: all the same.
+        rank_logs: Every rank writes a log of its own, log.rank1.jsonl …, for debugging.
+        stragglers: Report a rank that needs so many times what the median rank does until they meet; null is silent.
+    """
+
+    launcher: Literal["auto", "none", "pytorch", "slurm", "mpi", "spawn"] = "auto"
+    processes: Annotated[int, Meta(ge=1, le=1024)] = 1
+    backend: str | None = None
+    timeout: Annotated[float, Meta(gt=0)] = 1800.0
+    parallel: Late[nn.Module, ParallelModule] | None = None
+    diff_rank_seed: bool = True
+    rank_logs: bool = False
+    stragglers: Annotated[float, Meta(gt=1)] | None = 1.5
+
+
 class CustomImports(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Modules that are imported before components are looked up.
 
@@ -132,6 +165,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         checkpoints: Which checkpoints stay.
         seed: Everything random in the run follows from it.
         device: ``"auto"`` (a GPU if there is one), or as torch names it.
+        distributed: How the run is spread over processes.
         threads: CPU threads of an operator, torch's default when None. A given number makes results on the CPU independent
             of the machine's cores; a small model is fastest with 1.
         imports: Prefixes below which ``type: package.module:name`` may import components.
@@ -151,6 +185,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoints: Checkpoints = Checkpoints()
     seed: Annotated[int, Meta(ge=0)] = 0
     device: Annotated[str, Meta(pattern=_DEVICE)] = "auto"
+    distributed: Distributed = Distributed()
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     imports: tuple[str, ...] = ()
     custom_imports: tuple[str, ...] | CustomImports = ()

@@ -17,6 +17,7 @@ PORTS = MappingProxyType(
         "vis": "treenail.kernel.ports:VisBackend",
         "files": "treenail.kernel.ports:FileBackend",
         "exporter": "treenail.kernel.ports:Exporter",
+        "parallel": "treenail.contracts.run:ParallelModule",
         "communicator": "treenail.kernel.ports:Communicator",
     }
 )

@@ -6,6 +6,7 @@ import atexit
 import functools
 import signal
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import count, islice, repeat
@@ -40,9 +41,16 @@ class Loader:
         seed: Seed of the samples' randomness.
         collate: Makes a batch of a list of samples; torch's default_collate when None.
         pin_memory: Put batches into page-locked memory, for copies to a GPU.
+        rank: Which of several ranks this is: it loads every world_size-th sample of each batch, from `rank` on, so that
+            batches do not depend on the number of ranks. Where a batch has less samples than there are ranks, those
+            without one load the batch's first sample.
+        world_size: Number of ranks. 1 where the sampler is one rank's share already; batch_size is then this rank's.
+
+    Attributes:
+        share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has).
 
     Raises:
-        ValueError: batch_size does not fit the sampler.
+        ValueError: batch_size does not fit the sampler, or there is no such rank.
     """
 
     def __init__(
@@ -56,7 +64,13 @@ class Loader:
         seed: int = 0,
         collate: Callable[[list[object]], object] | None = None,
         pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"there is no rank {rank} in a world of {world_size}")
+        if world_size > 1 and isinstance(sampler, SamplerShard):
+            raise ValueError(f"{type(sampler).__name__} is one rank's share already; a share of it would lose samples")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         order = sampler.sampler if isinstance(sampler, Shard) else sampler
@@ -74,11 +88,13 @@ class Loader:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self._shard = sampler if isinstance(sampler, SamplerShard) else Shard(sampler, 0, 1)
+        self.share = (0, 0)
+        self._keys = _Keys(self._shard, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
         # The loader's own generator keeps the process's one untouched when an iterator is made.
         self._generator = torch.Generator().manual_seed(mix(seed, "workers"))
         self._loader: DataLoader[object] = DataLoader(
             _SeededBatches(dataset, seed, collate or default_collate, shield=num_workers == 0),
-            batch_sampler=_Keys(self._shard, batch_size, drop_last=drop_last),
+            batch_sampler=self._keys,
             num_workers=num_workers,
             collate_fn=_unchanged,
             generator=self._generator,
@@ -100,7 +116,14 @@ class Loader:
         return items // size if self.drop_last else -(-items // size)
 
     def __iter__(self) -> Iterator[object]:
-        return iter(self._loader)
+        return iter(self._loader) if self._keys.world_size == 1 else self._iterate()
+
+    def _iterate(self) -> Iterator[object]:
+        iterator = iter(self._loader)
+        shares = self._keys.shares
+        for batch in iterator:
+            self.share = shares.popleft()
+            yield batch
 
     def close(self) -> None:
         """End the worker processes; the end of the process does so, too. The next iteration starts new ones."""
@@ -156,13 +179,32 @@ class _Keys:
     """The batches of an epoch, from where a rank stands, as lists of keys."""
 
     def __init__(
-        self, shard: SamplerShard[int] | SamplerShard[list[int]], batch_size: int | None, *, drop_last: bool
+        self,
+        shard: SamplerShard[int] | SamplerShard[list[int]],
+        batch_size: int | None,
+        *,
+        drop_last: bool,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._shard = shard
         self._batch_size = batch_size
         self._drop_last = drop_last
+        self._rank = rank
+        self.world_size = world_size
+        self.shares: deque[tuple[int, int]] = deque()
 
     def __iter__(self) -> Iterator[list[_Key]]:
+        return self._whole() if self.world_size == 1 else self._shares()
+
+    def _shares(self) -> Iterator[list[_Key]]:
+        self.shares.clear()
+        for batch in self._whole():
+            mine = batch[self._rank :: self.world_size]
+            self.shares.append((len(mine), len(batch)))
+            yield mine or batch[:1]
+
+    def _whole(self) -> Iterator[list[_Key]]:
         shard, size = self._shard, self._batch_size
         epoch, items = shard.epoch, islice(shard, shard.remaining)  # an order without end has epochs, too
         positions: Iterator[int | None] = repeat(None)

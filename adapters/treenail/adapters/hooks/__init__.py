@@ -5,6 +5,7 @@ from treenail.adapters.hooks.checkpoint import CheckpointHook
 from treenail.adapters.hooks.logger import LoggerHook
 from treenail.adapters.hooks.progress import ProgressHook
 from treenail.adapters.hooks.schedule import BoundSchedule, ScheduleHook, Schedules
+from treenail.adapters.hooks.stragglers import StragglerHook
 from treenail.adapters.hooks.timer import TimerHook
 from treenail.adapters.hooks.vis import VisHook
 
@@ -16,6 +17,7 @@ __all__ = [
     "ProgressHook",
     "ScheduleHook",
     "Schedules",
+    "StragglerHook",
     "TimerHook",
     "VisHook",
 ]

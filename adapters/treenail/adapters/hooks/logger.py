@@ -7,12 +7,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
+import torch
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
 from treenail.adapters.logging import JsonLog, terminal_logger
 from treenail.contracts import StepOutput
-from treenail.kernel import Engine, Hook, Record, TrainingError
+from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
 
 
 class LoggerHook(Hook):
@@ -26,6 +27,7 @@ class LoggerHook(Hook):
         least_seconds: Least time between two lines of the training; 0 logs all. The curves have every record.
         terminal: A structlog logger for people; one that writes to standard error when None.
         log_file: A file that gets the same lines as JSON.
+        communicator: The ranks of the run: means are over all of them, and only rank 0 writes to the terminal.
 
     Raises:
         TrainingError: (while training) the loss is not finite; the message says between which steps.
@@ -39,6 +41,7 @@ class LoggerHook(Hook):
         least_seconds: float = 1.0,
         terminal: FilteringBoundLogger | None = None,
         log_file: Path | None = None,
+        communicator: Communicator | None = None,
     ) -> None:
         if interval < 1:
             raise ValueError(f"interval is {interval}, must be at least 1")
@@ -46,6 +49,7 @@ class LoggerHook(Hook):
         self.least_seconds = least_seconds
         self._terminal = terminal or terminal_logger()
         self._log_file = log_file
+        self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._json: JsonLog | None = None
         self._subscribed = False
         self._due = 0.0
@@ -71,6 +75,8 @@ class LoggerHook(Hook):
             self._publish(engine, engine.step)
 
     def _publish(self, engine: Engine, step: int) -> None:
+        if self._ranks is not None:
+            self._share(engine, self._ranks)
         values = engine.meters.drain()
         loss = values.get("train/loss", 0.0)
         if not isfinite(loss):
@@ -79,6 +85,14 @@ class LoggerHook(Hook):
                 mend="lower the learning rate, or check the data and the loss",
             )
         engine.publish(values)
+
+    @staticmethod
+    def _share(engine: Engine, ranks: Communicator) -> None:
+        """Let the meters hold what those of all ranks do."""
+        windows = {name: tuple(pair) for name, pair in engine.meters.state_dict().items() if isinstance(pair, list)}
+        names = sorted(windows)
+        sums = ranks.all_reduce(torch.tensor([windows[name] for name in names], dtype=torch.float64))
+        engine.meters.load_state_dict(dict(zip(names, sums.tolist(), strict=True)))
 
     def _log(self, record: Record) -> None:
         kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")
@@ -89,6 +103,8 @@ class LoggerHook(Hook):
             self._due = now + self.least_seconds
         if self._json is not None:
             self._json.logger.info(kind, **{**record.values, "step": record.step, "epoch": record.epoch})
+        if self._ranks is not None and self._ranks.rank > 0:
+            return
         values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
         self._terminal.info(kind, **{"step": record.step, "epoch": record.epoch, **values})
 

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from treenail.adapters.comm import broadcast_object
 from treenail.adapters.optim import as_pair
 from treenail.adapters.seeding import seed_process, shielded_rng
 from treenail.contracts import Loss
-from treenail.kernel import BatchSource, Engine, Metric, TrainingError, mix
+from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
 
 
 class EvalLoop:
@@ -29,6 +30,8 @@ class EvalLoop:
         metrics: What to measure besides the loss.
         device: Where the model is.
         seed: Seed of anything random in the evaluation.
+        communicator: On many ranks, each of which has every world_size-th sample of each batch: what they compute is
+            gathered on rank 0 in the order of the batch, and measured there as one process would; all get the results.
 
     Attributes:
         metrics: The results by name; None before the first pass and after an interrupted one.
@@ -43,6 +46,7 @@ class EvalLoop:
         metrics: Sequence[Metric] = (),
         device: torch.device | None = None,
         seed: int = 0,
+        communicator: Communicator | None = None,
     ) -> None:
         self.metrics: dict[str, float] | None = None
         self._mode: Literal["val", "test"] = mode
@@ -52,6 +56,7 @@ class EvalLoop:
         self._measures = metrics
         self._device = device if device is not None and device.type != "cpu" else None
         self._seed = seed
+        self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
 
     def run(self, engine: Engine) -> None:
         """Evaluate, unless the engine is asked to stop meanwhile.
@@ -91,25 +96,36 @@ class EvalLoop:
         points, validating = engine.points, self._mode == "val"
         for measure in self._measures:
             measure.reset()
+        if self._ranks is not None:
+            _share_buffers(self._model, self._ranks)
         losses: list[tuple[Tensor, int]] = []
+        seen = 0
         self._batches.set_epoch(0)
         for index, batch in enumerate(self._batches):
-            if engine.stop_reason is not None:
+            if engine.check_stop():
                 return None
             if before := points.before_val_iter if validating else points.before_test_iter:
                 before(engine, index, batch)
             inputs, targets = as_pair(batch, self._device)
             outputs = self._model(inputs)
-            losses.append((self._loss(outputs, targets), len(targets)))
-            for measure in self._measures:
-                measure.update(outputs, targets)
+            seen += 1
+            whole = (outputs, targets) if self._ranks is None else self._merge(self._ranks, outputs, targets)
+            if whole is not None:
+                losses.append((self._loss(*whole), len(whole[1])))
+                for measure in self._measures:
+                    measure.update(*whole)
             if after := points.after_val_iter if validating else points.after_test_iter:
                 after(engine, index, batch, outputs)
-        if not losses or len(losses) != len(self._batches):
+        if not seen or seen != len(self._batches):
             raise TrainingError(
-                f"the {self._mode} data ended after {len(losses)} of {len(self._batches)} batches",
+                f"the {self._mode} data ended after {seen} of {len(self._batches)} batches",
                 mend="is the dataset empty, does it raise StopIteration, or have another length than it says?",
             )
+        if self._ranks is None:
+            return self._results(losses)
+        return broadcast_object(self._ranks, self._results(losses) if self._ranks.rank == 0 else {})
+
+    def _results(self, losses: Sequence[tuple[Tensor, int]]) -> dict[str, float]:
         weight = sum(size for _, size in losses)
         results = {f"{self._mode}/loss": fsum(float(loss) * size for loss, size in losses) / weight}
         for measure in self._measures:
@@ -119,9 +135,36 @@ class EvalLoop:
                 results[f"{self._mode}/{name}"] = float(value)
         return results
 
+    def _merge(self, ranks: Communicator, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what all ranks computed of a batch, in its order, on rank 0; None elsewhere."""
+        share = getattr(self._batches, "share", None)
+        mine = len(targets) if share is None else share[0]  # a rank without a sample was given one that does not count
+        parts = [ranks.gather(each[:mine]) for each in (outputs, targets)]
+        merged = [None if part is None else interleave(part) for part in parts]
+        return None if merged[0] is None or merged[1] is None else (merged[0], merged[1])
+
     def state_dict(self) -> dict[str, object]:
         """Return an empty state: an interrupted pass begins anew."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Take nothing."""
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Return rows in the order in which ranks drew them: the first of each part, the second of each, and so on.
+
+    Args:
+        parts: [rows, …] of each rank; no part has more rows than one before it.
+    """
+    whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def _share_buffers(model: nn.Module, ranks: Communicator) -> None:
+    """Give every rank the buffers of rank 0, whose checkpoint has them; each rank's own are of its samples only."""
+    for buffer in model.buffers():
+        if type(buffer) in (Tensor, nn.Buffer):
+            buffer.copy_(ranks.broadcast(buffer))

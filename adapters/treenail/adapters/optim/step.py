@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from treenail.contracts import Loss, StepOutput
@@ -21,15 +22,28 @@ class SupervisedStep:
         loss: (outputs, targets) → 0-dim mean loss.
         optimizer: Updates the model's parameters.
         device: Where the model is; batches are moved there.
+        share: On many ranks, whose gradients the model averages: (how many samples of the whole batch are this rank's, how
+            many it has), so that every sample counts as much as every other.
+        world_size: Number of ranks.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, optimizer: Optimizer, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        loss: Loss,
+        optimizer: Optimizer,
+        device: torch.device | None = None,
+        share: Callable[[], tuple[int, int]] | None = None,
+        world_size: int = 1,
+    ) -> None:
         self._model = model
         self._loss = loss
         self._optimizer = optimizer
         closure = inspect.signature(optimizer.step).parameters.get("closure")
         self._takes_closure = closure is not None and closure.default is closure.empty  # LBFGS evaluates several times
         self._device = device if device is not None and device.type != "cpu" else None
+        self._share = share if world_size > 1 else None
+        self._world_size = world_size
 
     def __call__(self, batch: object) -> StepOutput:
         """Update once.
@@ -44,6 +58,8 @@ class SupervisedStep:
             loss = self._backward(inputs, targets)
             self._optimizer.step()
         weight = targets.shape[0] if targets.ndim else 1
+        if self._share is not None:
+            weight = self._share()[0]  # a rank without a sample of this batch was given one that does not count
         if self._device is not None:  # reading the number from a GPU would wait for the step
             return StepOutput(loss.detach(), weight)
         # Of a 0-dim tensor tolist() gives the number; unlike item() it takes one that requires a gradient.
@@ -67,7 +83,12 @@ class SupervisedStep:
                 f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
                 mend="a loss must be one number that depends on the model's parameters",
             )
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if self._share is None:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            return loss
+        mine, whole = self._share()
+        counted = loss * (mine * self._world_size / whole) if mine * self._world_size != whole else loss
+        counted.backward()  # type: ignore[no-untyped-call]  # as above
         return loss
 
 

@@ -1,18 +1,36 @@
 """A whole run from its config: training, test, export."""
 
 from treenail.adapters.runtime.assemble import Assembly, assemble
+from treenail.adapters.runtime.ranks import RankRng, StopVote, failures_told, on_rank_0
 from treenail.adapters.runtime.run import Summary, export, test, train
-from treenail.adapters.runtime.workdir import CHECKPOINTS, choose_work_dir, has_checkpoint, locked
+from treenail.adapters.runtime.shards import RankCheckpointer
+from treenail.adapters.runtime.workdir import (
+    CHECKPOINTS,
+    Launch,
+    Place,
+    choose_place,
+    choose_work_dir,
+    has_checkpoint,
+    locked,
+)
 
 __all__ = [
     "CHECKPOINTS",
     "Assembly",
+    "Launch",
+    "Place",
+    "RankCheckpointer",
+    "RankRng",
+    "StopVote",
     "Summary",
     "assemble",
+    "choose_place",
     "choose_work_dir",
     "export",
+    "failures_told",
     "has_checkpoint",
     "locked",
+    "on_rank_0",
     "test",
     "train",
 ]

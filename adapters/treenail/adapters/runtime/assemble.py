@@ -6,24 +6,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from treenail.adapters.comm import SingleProcess
 from treenail.adapters.config import Document, recorded
 from treenail.adapters.data import Loader
 from treenail.adapters.hooks import BoundSchedule, Schedules
 from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import SupervisedStep
+from treenail.adapters.parallel import bare, data_parallel, data_share
+from treenail.adapters.runtime.ranks import RankRng
 from treenail.adapters.sampling import RandomSampler, SequentialSampler
-from treenail.adapters.seeding import RngState, seed_process
-from treenail.contracts import BatchSampler, Evaluation, Loss, Run, Samples, TrainWork
-from treenail.kernel import ConfigError, Loop, Sampler, Stateful, VisBackend, mix
+from treenail.adapters.seeding import seed_process
+from treenail.contracts import BatchSampler, Evaluation, Loss, Run, SamplerShard, Samples, TrainWork
+from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Stateful, VisBackend, mix
 
 
 class Assembly(NamedTuple):
     """The built components of a run.
 
     Args:
-        model: On its device.
+        model: On its device, without what makes it parallel.
         device: Where the model is.
         parts: What a checkpoint holds, by name.
         loop: The training loop.
@@ -41,21 +45,28 @@ class Assembly(NamedTuple):
     config: object
 
 
-def assemble(run: Run, work_dir: Path, document: Document | None = None) -> Assembly:
+def assemble(
+    run: Run, work_dir: Path, document: Document | None = None, communicator: Communicator | None = None
+) -> Assembly:
     """Build a run for training.
 
     Args:
         run: The config.
         work_dir: Below it each vis backend gets a directory.
         document: The config that the run comes from, if there is one.
+        communicator: The ranks of the run, those of torch's process group; one when None.
 
     Raises:
         BuildError: A component's constructor raised.
         ConfigError: The device does not exist here, or the parts do not fit each other.
     """
+    communicator = communicator or SingleProcess()
     device = prepare_process(run)
     seed_process(run.seed)
     model = run.model.build().to(device)
+    called = _parallel(run, model, communicator)
+    model = bare(called)
+    ranks = _data_ranks(called, communicator)
     loss = run.loss.build()
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -69,41 +80,80 @@ def assemble(run: Run, work_dir: Path, document: Document | None = None) -> Asse
     schedules = Schedules(
         [BoundSchedule(each.scheduler.build(optimizer), each.every, each.metric) for each in run.schedules]
     )
-    batches = load(run.train, run.seed, "train", device)
+    batches = load(run.train, run.seed, "train", device, ranks)
+    measured = data_parallel(loss) if isinstance(loss, nn.Module) else loss
     work = TrainWork(
-        step=SupervisedStep(model, loss, optimizer, device),
+        step=SupervisedStep(called, measured, optimizer, device, lambda: batches.share, ranks.world_size),
         batches=batches,
-        validation=evaluation(run, run.val, "val", model, loss, device) if run.val else None,
+        validation=evaluation(run, run.val, "val", model, loss, device, ranks) if run.val else None,
     )
     loop = run.loop.build(work)
-    vis = {name: each.build(work_dir / name) for name, each in run.vis.items() if each is not None}
+    named = run.vis.items() if communicator.rank == 0 else ()
+    vis = {name: each.build(work_dir / name) for name, each in named if each is not None}
     parts: dict[str, Stateful] = {
         "model": model,
         "optimizer": optimizer,
         "schedules": schedules,
         "batches": batches,
         "loop": loop,
-        "rng": RngState(),
+        "rng": RankRng(communicator),
     }
     if isinstance(loss, nn.Module):
         parts["loss"] = loss
-    test = evaluation(run, run.test, "test", model, loss, device) if run.test else None
+    test = evaluation(run, run.test, "test", model, loss, device, ranks) if run.test else None
+    if run.distributed.diff_rank_seed and ranks.rank > 0:  # all that is equal on all ranks has been built
+        seed_process(mix(run.seed, "rank", ranks.rank))
     return Assembly(model, device, parts, loop, test, vis, recorded(run, document))
 
 
-def evaluation(run: Run, data: Evaluation, mode: str, model: nn.Module, loss: Loss, device: torch.device) -> EvalLoop:
-    """Build the loop of a validation or test."""
+def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Module:
+    """Return what is called in training."""
+    if communicator.world_size > 1 and not dist.is_initialized():
+        raise ConfigError(
+            f"{communicator.world_size} ranks train together through torch's process group, and there is none",
+            mend="start them with `treenail launch`, or call torch.distributed.init_process_group first",
+        )
+    chosen = run.distributed.parallel
+    called = data_parallel(model) if chosen is None else chosen.build(model)
+    if not isinstance(called, nn.Module):
+        raise ConfigError(f"a {type(called).__name__} came back, no module", where="distributed.parallel")
+    return called
+
+
+def _data_ranks(called: nn.Module, communicator: Communicator) -> Communicator:
+    """Return the ranks that take different samples: all of them, unless layers are split over some."""
+    _, world_size = data_share(called)
+    if world_size == communicator.world_size:
+        return communicator
+    apart = communicator.world_size // world_size  # neighbours have the same samples
+    groups = [communicator.group(range(first, communicator.world_size, apart)) for first in range(apart)]
+    return next(group for group in groups if group is not None)
+
+
+def evaluation(
+    run: Run,
+    data: Evaluation,
+    mode: str,
+    model: nn.Module,
+    loss: Loss,
+    device: torch.device,
+    ranks: Communicator | None = None,
+) -> EvalLoop:
+    """Build the loop of a validation or test, on one rank or many."""
     metrics = [metric.build() for metric in data.metrics]
-    batches = load(data, run.seed, mode, device)
+    batches = load(data, run.seed, mode, device, ranks)
     if len(batches) == 0:
         raise ConfigError(
             f"there is no batch to evaluate on ({mode})", where=data.dataset.where, mend="is the dataset empty?"
         )
-    return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed)
+    return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks)
 
 
-def load(data: Samples, seed: int, mode: str, device: torch.device) -> Loader:
-    """Build dataset, sampler and loader; randomness of the mode follows from the run's seed."""
+def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Communicator | None = None) -> Loader:
+    """Build dataset, sampler and loader; randomness of the mode follows from the run's seed.
+
+    Each of several ranks loads its share of each batch, unless the sampler gives it a share of the samples already.
+    """
     dataset = data.dataset.build()
     seed = mix(seed, mode)
     sampler: Sampler | BatchSampler
@@ -119,14 +169,25 @@ def load(data: Samples, seed: int, mode: str, device: torch.device) -> Loader:
     else:
         sampler = RandomSampler(dataset, seed) if mode == "train" else SequentialSampler(dataset)
     whole = data.batch_sampler is not None
+    world_size, batch_size = ranks.world_size if ranks else 1, data.batch_size
+    if world_size > 1 and isinstance(sampler, SamplerShard):
+        if batch_size % world_size:
+            raise ConfigError(
+                f"{type(sampler).__name__} gives each of {world_size} ranks its own samples, and {batch_size} of a batch "
+                "cannot be divided by them",
+                mend=f"let batch_size be a multiple of {world_size}, or use a sampler that knows no ranks",
+            )
+        world_size, batch_size = 1, batch_size // world_size
     return Loader(
         dataset,
         sampler,
-        batch_size=None if whole else data.batch_size,
+        batch_size=None if whole else batch_size,
         num_workers=data.num_workers,
         drop_last=data.drop_last and not whole,
         seed=seed,
         pin_memory=device.type == "cuda",
+        rank=ranks.rank if ranks and world_size > 1 else 0,
+        world_size=world_size,
     )
 
 

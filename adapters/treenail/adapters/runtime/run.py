@@ -10,17 +10,40 @@ import msgspec
 from torch import Tensor, nn
 
 from treenail.adapters.checkpoint import CheckpointStore
-from treenail.adapters.comm import SingleProcess
+from treenail.adapters.comm import SingleProcess, current_communicator
 from treenail.adapters.documents import Document, dump_document, replace_text
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.hooks import BestHook, CheckpointHook, LoggerHook, ProgressHook, ScheduleHook, TimerHook, VisHook
+from treenail.adapters.hooks import (
+    BestHook,
+    CheckpointHook,
+    LoggerHook,
+    ProgressHook,
+    ScheduleHook,
+    StragglerHook,
+    TimerHook,
+    VisHook,
+)
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
+from treenail.adapters.runtime.ranks import StopVote, failures_told
+from treenail.adapters.runtime.shards import RankCheckpointer
+from treenail.adapters.runtime.shards import load as load_checkpoint
 from treenail.adapters.runtime.signals import stop_on_signals
 from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Loss, Run
-from treenail.kernel import CheckpointError, ConfigError, Engine, Exporter, Hook, Late, ParityReport, Spec, StateError
+from treenail.kernel import (
+    CheckpointError,
+    Communicator,
+    ConfigError,
+    Engine,
+    Exporter,
+    Hook,
+    Late,
+    ParityReport,
+    Spec,
+    StateError,
+)
 
 
 class Summary(NamedTuple):
@@ -54,8 +77,9 @@ def train(
     resume: str | None = None,
     allow_changes: bool = False,
     document: Document | None = None,
+    communicator: Communicator | None = None,
 ) -> Summary:
-    """Train, then test if the config has a test.
+    """Train, then test if the config has a test; on one rank, or on many that all call this.
 
     Args:
         run: The config.
@@ -64,31 +88,57 @@ def train(
         allow_changes: Resume although the config is not the checkpoint's in a way that changes the result.
         document: The config that the run comes from. It is kept in the work directory, whole and with references to the
             environment as they were written.
+        communicator: The ranks; the `current_communicator` when None. Checkpoints, curves and logs are rank 0's.
 
     Raises:
         TreenailError: Whatever is wrong with the config, the checkpoint, the directory or the training.
+        CommunicationError: Another rank failed; the message says which, and how.
     """
+    communicator = communicator or current_communicator()
+    with failures_told(communicator):
+        return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes)
+
+
+def _train(
+    run: Run,
+    work_dir: Path,
+    resume: str | None,
+    document: Document | None,
+    communicator: Communicator,
+    *,
+    allow_changes: bool,
+) -> Summary:
     began = perf_counter()
     if not run.vis:
         run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
-    assembly = assemble(run, work_dir, document)
-    communicator = SingleProcess()
+    assembly = assemble(run, work_dir, document, communicator)
     store = CheckpointStore(
         LocalFiles(work_dir / CHECKPOINTS),
         keep_last=run.checkpoints.keep_last,
         config=assembly.config,
         world_size=communicator.world_size,
     )
-    engine = Engine(assembly.parts, checkpointer=store)
-    for name, hook in default_hooks(run, assembly, work_dir).items():
+    alone = communicator.world_size == 1
+    saves = True
+    engine = Engine(
+        assembly.parts,
+        checkpointer=store if alone else RankCheckpointer(store, communicator),
+        agree=None
+        if alone
+        else StopVote(communicator, lambda reason: None if saves else engine.request_checkpoint(reason)),
+    )
+    for name, hook in default_hooks(run, assembly, work_dir, communicator).items():
         engine.attach(hook, name)
+    saves = any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())
     state = None
     if resume:
-        manifest, state = store.load(resume)
+        manifest, state = load_checkpoint(store, resume, assembly.parts, communicator)
         store.run = manifest.run
         if not allow_changes:
             refuse_changes(manifest.config, assembly.config, store.resolve(resume))
-    if document is not None and not document.has_originals:  # a Python config is kept by its users, as code
+    if (
+        document is not None and not document.has_originals and communicator.rank == 0
+    ):  # a Python config is kept by its users, as code
         work_dir.mkdir(parents=True, exist_ok=True)
         replace_text(work_dir / CONFIG, dump_document(document))
     loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
@@ -97,7 +147,7 @@ def train(
         lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
     )
     try:
-        with stop_on_signals(engine, save=not any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())):
+        with stop_on_signals(engine, save=alone and not saves):
             engine.run(*loops, resume=state)
     except StateError as error:
         message = f"{error.where}: {error.message}" if error.where else error.message
@@ -116,21 +166,38 @@ def train(
     )
 
 
-def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hook]:
-    """Return the hooks of a run by name: the defaults, those of the config in their place or besides, none for null."""
+def default_hooks(
+    run: Run, assembly: Assembly, work_dir: Path, communicator: Communicator | None = None
+) -> dict[str, Hook]:
+    """Return the hooks of a run by name: the defaults, those of the config in their place or besides, none for null.
+
+    Ranks other than 0 have no progress bar, and say nothing but what their own log files hold, if they shall have some.
+    """
+    communicator = communicator or SingleProcess()
+    rank, settings = communicator.rank, run.distributed
+    many = communicator.world_size > 1
     specs: dict[str, Spec[Hook] | None] = {
         "timer": Spec(TimerHook),
         "logger": Spec(LoggerHook),
         "progress": Spec(ProgressHook),
         "schedule": Spec(ScheduleHook),
         "checkpoint": Spec(CheckpointHook),
+        "stragglers": Spec(StragglerHook, (settings.stragglers,)) if many and settings.stragglers is not None else None,
         **run.hooks,
     }
-    log_file = work_dir / "log.jsonl"  # for our logger only: a hook of somebody's may mean something else by that name
+    log = "log.jsonl" if rank == 0 else f"log.rank{rank}.jsonl" if settings.rank_logs else None
+    # For our own hooks only: one of somebody's may mean something else by these names.
+    given: dict[object, dict[str, object]] = {
+        LoggerHook: {
+            **({"log_file": work_dir / log} if log else {}),
+            **({"communicator": communicator} if many else {}),
+        },
+        StragglerHook: {"communicator": communicator},
+    }
     hooks = {
-        name: (each.filled(log_file=log_file) if each.target is LoggerHook else each).build()
+        name: each.filled(**given.get(each.target, {})).build()
         for name, each in specs.items()
-        if each is not None
+        if each is not None and not (rank > 0 and each.target is ProgressHook)
     }
     if "vis" not in specs and assembly.vis:
         config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
@@ -138,24 +205,31 @@ def default_hooks(run: Run, assembly: Assembly, work_dir: Path) -> dict[str, Hoo
     return hooks
 
 
-def test(run: Run, checkpoint: Path) -> dict[str, float]:
-    """Test the model of a checkpoint; return the results by name.
+def test(
+    run: Run,
+    checkpoint: Path,
+    communicator: Communicator | None = None,  # noqa: PT028  # not a test of pytest
+) -> dict[str, float]:
+    """Test the model of a checkpoint, on one rank or on many that all call this; return the results by name.
 
     Args:
         run: The config; it must have a test.
         checkpoint: A checkpoint's directory, or a pointer: ``…/checkpoints/best``.
+        communicator: The ranks, each of which has the whole model; the `current_communicator` when None.
 
     Raises:
         TreenailError: The config has no test, or the checkpoint cannot be used.
     """
     if run.test is None:
         raise ConfigError("the config has no 'test'", mend="add test: {dataset: …, batch_size: …, metrics: […]}")
-    device = prepare_process(run)
-    model, loss = load_trained(run, checkpoint)
-    if isinstance(loss, nn.Module):
-        loss.to(device)
-    loop = evaluation(run, run.test, "test", model.to(device), loss, device)
-    Engine().run(loop)
+    ranks = communicator or current_communicator()
+    with failures_told(ranks):
+        device = prepare_process(run)
+        model, loss = load_trained(run, checkpoint)
+        if isinstance(loss, nn.Module):
+            loss.to(device)
+        loop = evaluation(run, run.test, "test", model.to(device), loss, device, ranks)
+        Engine().run(loop)
     if loop.metrics is None:
         raise AssertionError("an uninterrupted evaluation has metrics")
     return loop.metrics

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 
 from treenail.kernel import Engine
@@ -13,7 +14,9 @@ from treenail.kernel import Engine
 
 @contextmanager
 def stop_on_signals(engine: Engine, *, save: bool) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM request a stop; a second one ends the process at once.
+    """While inside, SIGINT and SIGTERM request a stop; another one, a second or more later, ends the process at once.
+
+    A launcher passes a signal on that a terminal sent to all processes already, so that two come together.
 
     Python runs signal handlers in the main thread only; in another thread this does nothing.
 
@@ -25,9 +28,15 @@ def stop_on_signals(engine: Engine, *, save: bool) -> Iterator[None]:
         yield
         return
 
+    first: float | None = None
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if engine.stop_reason is not None:
-            raise KeyboardInterrupt
+        nonlocal first
+        if first is not None:
+            if monotonic() - first >= 1:
+                raise KeyboardInterrupt
+            return
+        first = monotonic()
         name = signal.Signals(number).name
         if save:
             engine.request_checkpoint(name)

@@ -5,17 +5,80 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 from uuid import uuid4
 
+from treenail.adapters.documents import replace_text
 from treenail.adapters.files import LocalFiles
 from treenail.kernel import CheckpointError, ConfigError, FileError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+_LAUNCH = "launch-id"
+
+
+class Launch(NamedTuple):
+    """What a launcher that starts a run again after a failure says about this attempt (torchrun's variables).
+
+    Args:
+        id: Of the launch, the same in all its attempts.
+        restarts: How often it has started the run again.
+    """
+
+    id: str
+    restarts: int
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Launch | None:
+        """Read the environment variables of a process; None without such a launcher."""
+        run_id, restarts = environ.get("TORCHELASTIC_RUN_ID"), environ.get("TORCHELASTIC_RESTART_COUNT", "")
+        return cls(run_id, int(restarts)) if run_id and restarts.isdecimal() else None
+
+
+class Place(NamedTuple):
+    """Where a run keeps its files, and whether it goes on there."""
+
+    work_dir: Path
+    resume: bool
+
+
+def choose_place(config: Path, given: Path | None, *, resume: bool, launch: Launch | None) -> Place:
+    """Choose the directory of a run; one that a launcher started again goes on where its last attempt was.
+
+    Args:
+        config: The config's path.
+        given: The directory that the user asked for.
+        resume: Whether the user asked to go on.
+        launch: What started this attempt.
+
+    Raises:
+        ConfigError: As `choose_work_dir`.
+        CheckpointError: As `choose_work_dir`.
+    """
+    if launch is not None and launch.restarts and (before := _launched(config, given, launch)):
+        return Place(before, has_checkpoint(before))
+    work_dir = choose_work_dir(config, given, resume=resume)
+    if launch is not None:
+        replace_text(work_dir / _LAUNCH, launch.id)
+    return Place(work_dir, resume)
+
+
+def _launched(config: Path, given: Path | None, launch: Launch) -> Path | None:
+    """Return the directory that an earlier attempt of a launch chose."""
+    directories = _runs(config) if given is None else [given]
+    for directory in reversed(directories):
+        path = directory / _LAUNCH
+        if path.is_file() and path.read_text(encoding="utf-8") == launch.id:
+            return directory
+    return None
+
+
+def _runs(config: Path) -> list[Path]:
+    parent = Path("work_dirs") / config.stem.rpartition("::")[2]
+    return sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
 
 
 def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
@@ -32,7 +95,7 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
     """
     if given is None:
         parent = Path("work_dirs") / config.stem.rpartition("::")[2]
-        runs = sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
+        runs = _runs(config)
         if resume:
             resumable = [each for each in runs if has_checkpoint(each)]
             if not resumable:

@@ -1,0 +1,139 @@
+"""What a run on many ranks needs besides what a run in one process does: common decisions, and word of failures."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from treenail.adapters.comm import TorchCommunicator, all_gather_object, broadcast_object
+from treenail.adapters.seeding import RngState, seed_process
+from treenail.kernel import CommunicationError, Communicator, StateError, TreenailError, mix
+
+T = TypeVar("T")
+
+_LONGEST = 64
+"""Most calls between two votes."""
+
+
+class StopVote:
+    """Lets all ranks of a run stop at the same step, when one of them wants to: an engine's `agree`.
+
+    The ranks vote about once a second: each vote decides how many calls the next one is away, as the slowest rank needs them.
+
+    Args:
+        communicator: The ranks.
+        before_stop: Called on every rank once they stop.
+    """
+
+    def __init__(self, communicator: Communicator, before_stop: Callable[[str], None] | None = None) -> None:
+        self._communicator = communicator
+        self._before_stop = before_stop
+        self._interval = self._left = 1
+        self._since = perf_counter()
+
+    def __call__(self, reason: str | None) -> str | None:
+        """Return why the run stops, on every rank at the same call; None while it goes on."""
+        self._left -= 1
+        if self._left:
+            return None
+        ranks = self._communicator
+        now = perf_counter()
+        seconds, self._since = (now - self._since) / self._interval, now
+        own = torch.tensor([0.0 if reason is None else ranks.rank + 1.0, seconds], dtype=torch.float64)
+        voter, slowest = ranks.all_reduce(own, "max").tolist()
+        if voter:
+            source = int(voter) - 1
+            common = broadcast_object(ranks, reason or "", source)
+            if self._before_stop is not None:
+                self._before_stop(common)
+            return common
+        fits = int(min(1.0 / max(slowest, 1e-9), _LONGEST))
+        self._interval = self._left = max(1, min(2 * self._interval, fits))
+        return None
+
+
+class RankRng:
+    """The generators of every rank, as a stateful part of a run.
+
+    A run that goes on with another number of ranks gives each of them generators that follow from those of the old rank 0.
+
+    Args:
+        communicator: The ranks.
+    """
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+        self._own = RngState()
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state of every rank's generators; in one process that of `RngState`."""
+        own = self._own.state_dict()
+        return own if self._communicator.world_size == 1 else {"ranks": all_gather_object(self._communicator, own)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take a state.
+
+        Raises:
+            StateError: It is none.
+        """
+        states = state_dict.get("ranks", [state_dict])
+        if not isinstance(states, list) or not states:
+            raise StateError("there is no rank's state", where="rng")
+        ranks = self._communicator
+        if len(states) == ranks.world_size:
+            self._own.load_state_dict(states[ranks.rank])
+            return
+        self._own.load_state_dict({**states[0], "cuda": []})
+        seed_process(mix(int(torch.randint(2**62, ())), ranks.rank))
+
+
+class _Outcome(NamedTuple):
+    value: object
+    error: TreenailError | None
+
+
+def on_rank_0(communicator: Communicator, action: Callable[[], T]) -> T:
+    """Do something on rank 0 only, and return its value, or raise its error, on every rank.
+
+    Args:
+        communicator: The ranks.
+        action: What to do; its value and errors can be pickled.
+    """
+    if communicator.world_size == 1:
+        return action()
+    outcome = _Outcome(None, None)
+    if communicator.rank == 0:
+        try:
+            outcome = _Outcome(action(), None)
+        except TreenailError as error:
+            outcome = _Outcome(None, error)
+    outcome = broadcast_object(communicator, outcome)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value]  # it is what the action returned
+
+
+@contextmanager
+def failures_told(communicator: Communicator) -> Iterator[None]:
+    """While inside, an exception of this rank ends the others, too, with its message and traceback.
+
+    Raises:
+        CommunicationError: What raised on this rank is only the consequence of another rank's failure, which it names.
+    """
+    try:
+        yield
+    except CommunicationError:
+        raise
+    except BaseException as error:
+        if isinstance(communicator, TorchCommunicator) and (cause := communicator.cause_of(error)) is not None:
+            raise cause from error
+        if communicator.world_size > 1:
+            frames = "".join(traceback.format_exception(error))
+            kind = "" if isinstance(error, TreenailError) else f"{type(error).__name__}: "
+            communicator.abort(f"{kind}{' '.join(str(error).split())}\n{frames}")
+        raise
