@@ -109,11 +109,11 @@ class Collectives:
             CommunicationError: The ranks disagree, the operation does not exist for this dtype, or a rank is gone.
         """
         tensor = settled(tensor)
-        envelopes = self._agree("all_reduce", (op,), lambda: [_reducible(tensor, op)])
+        envelopes = self._agree("all_reduce", (op,), lambda: [check_reducible(tensor, op)])
         self._same(envelopes, "forms")
         parts = [part for envelope in envelopes if (part := envelope.tensor()) is not None]
         if len(parts) == self.world_size:
-            result = fold(_OPERATIONS[op].combine, parts).to(tensor.device)
+            result = combine(parts, op).to(tensor.device)
         else:
             result = self._reduce_large(tensor, op, envelopes)
         return result.div_(self.world_size) if op == "mean" else result
@@ -129,14 +129,14 @@ class Collectives:
                 self._transport.all_reduce(torch.view_as_real(result) if mine.is_complex() else result)
                 return result.to(tensor.device)
         # Other operations drop NaN or do not exist in one backend or another: every rank does them in the order of ranks.
-        flat, combine = mine.reshape(-1), _OPERATIONS[op].combine
+        flat = mine.reshape(-1)
         result = torch.empty_like(flat)
         for start in range(0, len(flat), _CHUNK):
             chunk = flat[start : start + _CHUNK]
             incoming = [chunk if rank == self.rank else torch.empty_like(chunk) for rank in range(self.world_size)]
             others = [None if rank == self.rank else each for rank, each in enumerate(incoming)]
             self._transport.transfer([None if each is None else chunk for each in others], others)
-            result[start : start + _CHUNK] = fold(combine, incoming)
+            result[start : start + _CHUNK] = combine(incoming, op)
         return result.reshape(mine.shape).to(tensor.device)
 
     def broadcast(self, tensor: Tensor | None, source: int = 0) -> Tensor:
@@ -253,22 +253,24 @@ class Collectives:
             return []
 
         envelopes = self._agree("scatter", (source,), bring)
-        sent = envelopes[source]
-        form = sent.call.forms[self.rank]
-        if (content := sent.tensor(self.rank)) is not None:
-            return content.to(tensors[self.rank].device) if tensors is not None else content
+        sent = envelopes[source].call
+        if not sent.sizes and not all(form.empty for form in sent.forms):
+            outgoing: list[Tensor | None] = [None] * self.world_size
+            incoming: list[Tensor | None] = [None] * self.world_size
+            if tensors is not None:
+                outgoing = [_plain(each, "cpu") if each.numel() else None for each in tensors]
+                outgoing[self.rank] = None
+            elif not sent.forms[self.rank].empty:
+                incoming[source] = sent.forms[self.rank].new()
+            self._transport.transfer(outgoing, incoming)
+            if (received := incoming[source]) is not None:
+                return received
         if tensors is not None:
-            sent_on = [
-                None if rank == self.rank or not each.numel() else _plain(each, "cpu")
-                for rank, each in enumerate(tensors)
-            ]
-            self._transport.transfer(sent_on, [None] * self.world_size)
             return tensors[self.rank].detach().clone(memory_format=torch.contiguous_format)
-        memory = form.new()
-        self._transport.transfer(
-            [None] * self.world_size, [memory if rank == source else None for rank in range(self.world_size)]
-        )
-        return memory
+        content = envelopes[source].tensor(self.rank)
+        if content is None:
+            raise AssertionError("what was not received came with the envelope")
+        return content
 
     def all_to_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Send the i-th tensor to rank i; return what the ranks sent here, in rank order.
@@ -456,7 +458,17 @@ class Collectives:
             raise CommunicationError(f"the tag is {tag!r}", mend=f"tags are 0 … {TAGS - 1}")
 
 
-def _reducible(tensor: Tensor, op: str) -> Tensor:
+def combine(parts: Sequence[Tensor], op: str) -> Tensor:
+    """Return the parts of all ranks combined in their order, as an operation of `all_reduce`; a mean is not divided yet."""
+    return fold(_OPERATIONS[op].combine, parts)
+
+
+def check_reducible(tensor: Tensor, op: str) -> Tensor:
+    """Check that a tensor has an operation; return it.
+
+    Raises:
+        CommunicationError: There is no such operation, or not for its dtype.
+    """
     operation = _OPERATIONS.get(op)
     if operation is None:
         mend = did_you_mean(op, OPERATIONS) or f"known are {', '.join(OPERATIONS)}"

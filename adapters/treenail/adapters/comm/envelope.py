@@ -120,12 +120,15 @@ def settled(tensor: T) -> T:
     return tensor
 
 
-_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def flat_bytes(tensor: Tensor) -> Tensor:
     """Return a tensor's content as uint8[bytes], without a copy where it is contiguous."""
-    return tensor.detach().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
+    if flat.stride() != (1,):  # a column is flat as it is, and so is one number out of a row
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
 
 
 def pack(call: Call, tensors: Sequence[Tensor] = ()) -> bytearray:

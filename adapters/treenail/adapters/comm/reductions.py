@@ -6,14 +6,13 @@ import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce as fold
 from typing import NamedTuple, TypeVar, cast
 
 import msgspec
 import torch
 from torch import Tensor
 
-from treenail.adapters.comm.collectives import _OPERATIONS, _reducible
+from treenail.adapters.comm.collectives import check_reducible, combine
 from treenail.adapters.comm.objects import all_gather_object, check_rank, exchange
 from treenail.kernel import CommunicationError, Communicator
 
@@ -67,7 +66,7 @@ def reduce_scatter(communicator: Communicator, tensors: Sequence[Tensor], op: st
 
     def bring() -> list[list[object]]:
         forms = [
-            f"{str(_reducible(tensor, op).dtype).removeprefix('torch.')}{list(tensor.shape)}" for tensor in tensors
+            f"{str(check_reducible(tensor, op).dtype).removeprefix('torch.')}{list(tensor.shape)}" for tensor in tensors
         ]
         if len(forms) != communicator.world_size:
             raise CommunicationError(
@@ -88,7 +87,7 @@ def reduce_scatter(communicator: Communicator, tensors: Sequence[Tensor], op: st
 
 def _combine(parts: Sequence[Tensor], op: str) -> Tensor:
     """Reduce the tensors of all ranks in the order of ranks, the same bit for bit wherever it is done."""
-    result = parts[0].clone() if len(parts) == 1 else fold(_OPERATIONS[op].combine, parts)
+    result = parts[0].clone() if len(parts) == 1 else combine(parts, op)
     return result.div_(len(parts)) if op == "mean" else result
 
 
@@ -186,7 +185,7 @@ def _grouped(values: Mapping[str, Tensor | int | float | complex], op: str) -> d
         try:
             column = torch.tensor([values[name] for name in names], dtype=dtype, device="cpu")
             flat = _flat([*([column] if names else []), *of_dtype.values()])
-            groups[dtype] = _Group(_reducible(flat, op), names, of_dtype)
+            groups[dtype] = _Group(check_reducible(flat, op), names, of_dtype)
         except (CommunicationError, RuntimeError, ValueError) as error:  # torch's for an int of more than 64 bits
             raise CommunicationError(str(error), where=", ".join(map(repr, [*names, *of_dtype][:5]))) from error
     return groups

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic, sleep
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from treenail.adapters.comm.collectives import Collectives
 from treenail.adapters.comm.envelope import flat_bytes, length_of
@@ -68,7 +67,7 @@ class TorchCommunicator(Collectives):
             raise CommunicationError(
                 "this process is no rank of the group", mend="make the communicator on its ranks only"
             )
-        transport = TorchTransport(group, range(dist.get_world_size(group)), timeout)
+        transport = TorchTransport.over(group, range(dist.get_world_size(group)), timeout)
         super().__init__(transport)
         self._diagnose = transport.cause_of
         self._group = group
@@ -87,26 +86,25 @@ class TorchTransport:
     """The `Transport` between processes.
 
     Args:
-        group: The process group.
-        order: Ranks in the group of ranks 0, 1, … here.
+        host: Moves tensors of the CPU.
+        order: Ranks in the groups of ranks 0, 1, … here.
         timeout: Seconds that a rank waits for another one.
+        name: The same on all ranks, and no other group's.
+        group: torch's group, where it moves tensors of other devices.
     """
 
-    def __init__(self, group: dist.ProcessGroup, order: Sequence[int], timeout: float) -> None:
-        self._group = group
+    def __init__(
+        self, host: _Peers, order: Sequence[int], timeout: float, name: str, group: dist.ProcessGroup | None = None
+    ) -> None:
+        self._host = host
         self._order = tuple(order)
-        self._globals = [dist.get_global_rank(group, each) for each in self._order]
         self._timeout = timeout
-        self._devices = _devices(group)
-        self._host = group
-        if "cpu" not in self._devices:
-            whole = dist.get_world_size(group) == dist.get_world_size()
-            self._host = dist.new_group(self._globals, backend="gloo", use_local_synchronization=not whole)
-        self.rank = self._order.index(dist.get_rank(group))
+        self._name = name
+        self._group = group
+        self._devices = frozenset() if group is None else _devices(group)
+        self.rank = self._order.index(host.rank())
         self.world_size = len(self._order)
         self.inline = 2048 if self.world_size <= 64 else 512
-        name = f"{dist.get_process_group_ranks(group)}{self._globals}"
-        self._name = f"treenail/{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         self._store: _Store = _get_default_store()
         self._last = "none"
         self._doing = "none"
@@ -114,6 +112,16 @@ class TorchTransport:
         self._own = ThreadTransport.alone()  # a backend sends nothing from a rank to itself
         self._sending: deque[tuple[dist.Work, object]] = deque()
         self._receiving: defaultdict[tuple[int, int], deque[_Letter]] = defaultdict(deque)
+
+    @classmethod
+    def over(cls, group: dist.ProcessGroup, order: Sequence[int], timeout: float) -> TorchTransport:
+        """Return the transport over a process group of torch, with a gloo group beside it if it has none for the CPU."""
+        store = _get_default_store()
+        # Ranks that make several communicators of a group make them in the same order.
+        count = store.add(f"treenail/made/{group.group_name}/{group.rank()}", 1)
+        name = f"treenail/{group.group_name}/{count}"
+        host: _Peers = group if "cpu" in _devices(group) else _gloo(store, name, group.rank(), group.size(), timeout)
+        return cls(host, order, timeout, name, group)
 
     # Collectives
 
@@ -132,39 +140,49 @@ class TorchTransport:
         for rank, each in zip(self._order, received, strict=True):
             memory[rank] = torch.frombuffer(each, dtype=torch.uint8)
         mine = torch.frombuffer(content.ljust(size, b"\0"), dtype=torch.uint8)
-        self._run(lambda: dist.all_gather(memory, mine, group=self._host, async_op=True))
+        self._run(lambda: self._host.allgather([memory], [mine]))
         return received
 
     def sums(self, tensor: Tensor) -> bool:  # noqa: D102
         return tensor.dtype in _SUMMED
 
     def all_reduce(self, tensor: Tensor) -> None:  # noqa: D102
-        group = self._group_for(tensor)
-        self._run(lambda: dist.all_reduce(tensor, group=group, async_op=True))
+        self._run(lambda: self._peers(tensor).allreduce([tensor]))
 
     def broadcast(self, tensor: Tensor, source: int) -> None:  # noqa: D102
-        group, content = self._group_for(tensor), flat_bytes(tensor)
-        self._run(lambda: dist.broadcast(content, self._globals[source], group=group, async_op=True))
+        self._run(lambda: self._peers(tensor).broadcast(flat_bytes(tensor), self._order[source]))
 
     def transfer(self, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:  # noqa: D102
-        operations = []
-        for rank in range(self.world_size):
-            peer = self._globals[rank]
-            for function, tensor in ((dist.irecv, incoming[rank]), (dist.isend, outgoing[rank])):
+        works: list[dist.Work] = []
+        moved = next((tensor for tensor in (*outgoing, *incoming) if tensor is not None), None)
+        if moved is None:
+            return
+        if self._group is not None and moved.device.type in self._devices - {"cpu"}:
+            # NCCL must know all of them before it begins with one.
+            self._guard(lambda: works.extend(dist.batch_isend_irecv(self._operations(outgoing, incoming))))
+        else:
+            for rank, tensor in enumerate(incoming):
                 if tensor is not None:
-                    group = self._group_for(tensor)
-                    operations.append(dist.P2POp(function, flat_bytes(tensor), peer, group, tag=2 * TAGS))
-        if operations:
-            works: list[dist.Work] = []
-            self._guard(lambda: works.extend(dist.batch_isend_irecv(operations)))
-            for work in works:
-                self._wait(work)
+                    works.append(self._message(self._host.recv, flat_bytes(tensor), rank, 2 * TAGS))
+            for rank, tensor in enumerate(outgoing):
+                if tensor is not None:
+                    works.append(self._message(self._host.send, flat_bytes(tensor), rank, 2 * TAGS))
+        for work in works:
+            self._wait(work)
+
+    def _operations(self, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> list[dist.P2POp]:
+        return [
+            dist.P2POp(function, flat_bytes(tensor), group=self._group, group_peer=self._order[rank])
+            for rank in range(self.world_size)
+            for function, tensor in ((dist.irecv, incoming[rank]), (dist.isend, outgoing[rank]))
+            if tensor is not None
+        ]
 
     def native(self, device: str) -> bool:  # noqa: D102
-        return device in self._devices
+        return device == "cpu" or device in self._devices
 
-    def _group_for(self, tensor: Tensor) -> dist.ProcessGroup:
-        return self._group if tensor.device.type in self._devices else self._host
+    def _peers(self, tensor: Tensor) -> _Peers:
+        return self._host if tensor.device.type == "cpu" or self._group is None else self._group
 
     # Messages
 
@@ -175,7 +193,7 @@ class TorchTransport:
             self._sending.popleft()
         first = torch.frombuffer(content[:_FIRST].ljust(_FIRST, b"\0"), dtype=torch.uint8)
         parts = [first, *([torch.frombuffer(content, dtype=torch.uint8)[_FIRST:]] if len(content) > _FIRST else [])]
-        works = [self._message(dist.isend, part, destination, 2 * tag + place) for place, part in enumerate(parts)]
+        works = [self._message(self._host.send, part, destination, 2 * tag + place) for place, part in enumerate(parts)]
         self._sending.extend(zip(works, parts, strict=True))  # they must live until they are sent, waited for or not
 
         def wait() -> None:
@@ -188,7 +206,7 @@ class TorchTransport:
         if source == self.rank:
             return self._own.start_receive(0, tag)
         first = bytearray(_FIRST)
-        work = self._message(dist.irecv, torch.frombuffer(first, dtype=torch.uint8), source, 2 * tag)
+        work = self._message(self._host.recv, torch.frombuffer(first, dtype=torch.uint8), source, 2 * tag)
         letters = self._receiving[source, tag]
         letter = _Letter(first, work)
         letters.append(letter)
@@ -207,30 +225,34 @@ class TorchTransport:
         size = length_of(content)
         if size > _FIRST:
             rest = bytearray(size - _FIRST)
-            self._wait(self._message(dist.irecv, torch.frombuffer(rest, dtype=torch.uint8), source, 2 * tag + 1))
+            self._wait(self._message(self._host.recv, torch.frombuffer(rest, dtype=torch.uint8), source, 2 * tag + 1))
             content = content + rest
         letter.content = content[:size]
 
-    def _message(self, function: Callable[..., dist.Work | None], part: Tensor, peer: int, tag: int) -> dist.Work:
-        works: list[dist.Work | None] = []
-        self._guard(lambda: works.append(function(part, self._globals[peer], group=self._host, tag=tag)))
-        if (work := works[0]) is None:
-            raise AssertionError("torch gives no handle to those outside of a group only")
-        return work
+    def _message(
+        self, function: Callable[[list[Tensor], int, int], dist.Work], part: Tensor, peer: int, tag: int
+    ) -> dist.Work:
+        works: list[dist.Work] = []
+        self._guard(lambda: works.append(function([part], self._order[peer], tag)))
+        return works[0]
 
     # Groups
 
     def group(self, ranks: Sequence[int], number: int) -> TorchTransport | None:  # noqa: D102
-        members = [self._globals[rank] for rank in ranks]
-        whole = self.world_size == dist.get_world_size()
-        if not whole and self.rank not in ranks:
+        if self._group is not None and self.world_size == dist.get_world_size():
+            # torch sorts the ranks of a group, and every rank of the world takes part in making one.
+            members = [dist.get_global_rank(self._group, self._order[rank]) for rank in ranks]
+            made = dist.new_group(sorted(members))
+            if self.rank not in ranks or made is None:
+                return None
+            return TorchTransport.over(made, [dist.get_group_rank(made, each) for each in members], self._timeout)
+        if self.rank not in ranks:
             return None
-        # torch sorts the ranks of a group. Of the whole world every rank takes part in making one, else its members do.
-        made = dist.new_group(sorted(members), use_local_synchronization=not whole)
-        if self.rank not in ranks or made is None:
-            return None
-        order = [dist.get_group_rank(made, each) for each in members]
-        return TorchTransport(made, order, self._timeout)
+        # torch would name a group of a group by how many this process has, in which the ranks differ.
+        name = f"{self._name}/{number}"
+        place = list(ranks).index(self.rank)
+        host = _gloo(_get_default_store(), f"{name}/{list(ranks)}", place, len(ranks), self._timeout)
+        return TorchTransport(host, range(len(ranks)), self._timeout, f"{name}/{list(ranks)}")
 
     # Waiting, and failures
 
@@ -332,6 +354,17 @@ _TORCHS = ("gloo", "NCCL", "ProcessGroup", "onnection", "imed out", "pair closur
 """What errors of torch's collectives have in common: a class of their own they have not."""
 
 
+class _Peers(Protocol):
+    """What is used of torch's process groups and of their backends, whose own methods are hardly typed."""
+
+    def rank(self) -> int: ...
+    def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], /) -> dist.Work: ...
+    def allreduce(self, tensors: list[Tensor], /) -> dist.Work: ...
+    def broadcast(self, tensor: Tensor, root: int, /) -> dist.Work: ...
+    def send(self, tensors: list[Tensor], destination: int, tag: int, /) -> dist.Work: ...
+    def recv(self, tensors: list[Tensor], source: int, tag: int, /) -> dist.Work: ...
+
+
 class _Store(Protocol):
     """What is used of torch's stores, whose own methods are not typed."""
 
@@ -347,6 +380,11 @@ class _Letter:
         self.first = first
         self.work = work
         self.content: bytearray | None = None
+
+
+def _gloo(store: Store, name: str, rank: int, world_size: int, timeout: float) -> _Peers:
+    made = dist.ProcessGroupGloo(PrefixStore(name, store), rank, world_size, timedelta(seconds=timeout))
+    return cast("_Peers", made)  # torch types some of its methods, and not as it documents them
 
 
 def _devices(group: dist.ProcessGroup) -> frozenset[str]:

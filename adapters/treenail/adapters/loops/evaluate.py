@@ -166,5 +166,4 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
 def _share_buffers(model: nn.Module, ranks: Communicator) -> None:
     """Give every rank the buffers of rank 0, whose checkpoint has them; each rank's own are of its samples only."""
     for buffer in model.buffers():
-        if type(buffer) in (Tensor, nn.Buffer):
-            buffer.copy_(ranks.broadcast(buffer))
+        buffer.copy_(ranks.broadcast(buffer))
