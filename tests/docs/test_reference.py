@@ -15,7 +15,7 @@ import treenail.kernel
 from tests.docs.snippets import ROOT, blocks, commands
 from treenail.adapters.cli.parser import parser
 from treenail.adapters.config import PORTS
-from treenail.contracts import Checkpoints, CustomImports, Data, Evaluation, Manifest, Run, Schedule
+from treenail.contracts import Checkpoints, CustomImports, Data, Distributed, Evaluation, Manifest, Run, Schedule
 from treenail.kernel import HOOK_POINTS, Hook, TreenailError
 
 REFERENCE = ROOT / "docs" / "pages" / "reference"
@@ -65,7 +65,7 @@ def test_the_hook_points_stand_in_their_order_with_their_signatures() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("struct", [Run, CustomImports, Data, Evaluation, Schedule, Checkpoints])
+@pytest.mark.parametrize("struct", [Run, CustomImports, Data, Distributed, Evaluation, Schedule, Checkpoints])
 def test_the_fields_of_a_config_stand_in_their_order_with_their_defaults(struct: type[msgspec.Struct]) -> None:
     expected = []
     for field in msgspec.structs.fields(struct):

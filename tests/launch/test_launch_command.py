@@ -302,7 +302,7 @@ def test_a_mistake_in_a_config_is_said_once(launch: Command, tmp_path: Path) -> 
     done = launch("--nproc", "2", "train", config)
     errors = done.err.splitlines()
     assert done.code == 2
-    assert errors[0].startswith("error: rank ")
+    assert errors[0].startswith("error: all 2 ranks failed: ")
     assert all(line.startswith("error: ") for line in errors)
     assert done.err.count("Run takes no 'optimiser'; did you mean 'optimizer'?") == 1
 

@@ -6,11 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.ranks.ranked_run import BATCH, EPOCHS, SAMPLES
 from tests.resume.test_resume import difference
@@ -113,18 +116,35 @@ def validations(work_dir: Path) -> list[list[float]]:
     return [[line["val/loss"], line["val/accuracy"]] for line in lines if "val/loss" in line]
 
 
-def test_a_run_whose_rank_is_killed_goes_on_and_equals_the_undisturbed_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work_dir = tmp_path_factory.mktemp("undisturbed")
+    done = train(work_dir, 2, noise=True)
+    assert done.returncode == 0, done.stderr
+    return work_dir
+
+
+@settings(
+    max_examples=int(os.environ.get("TREENAIL_KILL_EXAMPLES", "1")),
+    deadline=None,
+    phases=[Phase.generate],  # an example takes too long to be made simpler
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(rank=st.integers(0, 1), step=st.integers(0, STEPS - 1))
+def test_a_run_whose_rank_is_killed_goes_on_and_equals_the_undisturbed_one(
+    undisturbed: Path, rank: int, step: int
+) -> None:
     """With dropout, batch normalisation and each rank's own random numbers; bit for bit."""
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    done = train(undisturbed, 2, noise=True)
-    assert done.returncode == 0, done.stderr
-    done = train(killed, 2, noise=True, trouble="kill 1 13", launch=("--max-restarts=2",))
-    assert done.returncode == 0, done.stderr
-    assert "SIGKILL" in done.stderr or "restart" in done.stderr, done.stderr
-    ours, theirs = state_of(killed), state_of(undisturbed)
-    engine = ours.pop("engine"), theirs.pop("engine")
-    assert engine[0]["attempt"] == 2, "it did not go on from a checkpoint"  # type: ignore[index]  # a mapping
-    assert difference(ours, theirs) is None
+    with tempfile.TemporaryDirectory() as directory:
+        killed = Path(directory) / "run"
+        done = train(killed, 2, noise=True, trouble=f"kill {rank} {step}", launch=("--max-restarts=2",))
+        assert done.returncode == 0, done.stderr
+        assert "restart 1 of 2" in done.stderr, done.stderr
+        ours, theirs = state_of(killed), state_of(undisturbed)
+        engine = ours.pop("engine"), theirs.pop("engine")
+        saved = step >= 3  # by the hook, every 3 steps
+        assert engine[0]["attempt"] == (2 if saved else 1), "it did not go on from a checkpoint"  # type: ignore[index]  # a mapping
+        assert difference(ours, theirs) is None
 
 
 def test_a_rank_that_gets_sigterm_stops_all_with_a_checkpoint(tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
     if reason not in ("SIGINT", "SIGTERM"):
         return 0
     if first:
-        again = ["treenail", "train", *_again(options), "--work-dir", str(work_dir), "--resume"]
+        launched = ranks.world_size > 1 and run.distributed.processes == 1
+        again = ["treenail", *(["launch", "--nproc", str(ranks.world_size)] if launched else []), "train"]
+        again += [*_again(options), "--work-dir", str(work_dir), "--resume"]
         if has_checkpoint(work_dir):
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)

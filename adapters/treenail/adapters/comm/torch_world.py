@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -69,17 +70,18 @@ class TorchCommunicator(Collectives):
             )
         transport = TorchTransport.over(group, range(dist.get_world_size(group)), timeout)
         super().__init__(transport)
-        self._diagnose = transport.cause_of
-        self._group = group
+        self._over_torch = transport
 
     @property
     def process_group(self) -> dist.ProcessGroup:
         """The process group of torch whose ranks these are."""
-        return self._group
+        if (group := self._over_torch.group_of_torch) is None:
+            raise AssertionError("it was made over a group")
+        return group
 
     def cause_of(self, error: BaseException) -> CommunicationError | None:
         """Return which rank's failure an error comes from that torch's own collectives raised (DDP's); None for any other."""
-        return self._diagnose(error)
+        return self._over_torch.cause_of(error)
 
 
 class TorchTransport:
@@ -96,11 +98,12 @@ class TorchTransport:
     def __init__(
         self, host: _Peers, order: Sequence[int], timeout: float, name: str, group: dist.ProcessGroup | None = None
     ) -> None:
-        self._host = host
+        self._held = _Held(host, group)
+        # A group that outlives the interpreter takes the process down with it: nobody is left to join its threads.
+        weakref.finalize(self, self._held.release)
         self._order = tuple(order)
         self._timeout = timeout
         self._name = name
-        self._group = group
         self._devices = frozenset() if group is None else _devices(group)
         self.rank = self._order.index(host.rank())
         self.world_size = len(self._order)
@@ -109,6 +112,7 @@ class TorchTransport:
         self._last = "none"
         self._doing = "none"
         self._broken: str | None = None
+        self._hosts = self._held.hosts
         self._own = ThreadTransport.alone()  # a backend sends nothing from a rank to itself
         self._sending: deque[tuple[dist.Work, object]] = deque()
         self._receiving: defaultdict[tuple[int, int], deque[_Letter]] = defaultdict(deque)
@@ -122,6 +126,21 @@ class TorchTransport:
         name = f"treenail/{group.group_name}/{count}"
         host: _Peers = group if "cpu" in _devices(group) else _gloo(store, name, group.rank(), group.size(), timeout)
         return cls(host, order, timeout, name, group)
+
+    @property
+    def group_of_torch(self) -> dist.ProcessGroup | None:
+        """Torch's group, if this is over one."""
+        return self._held.group
+
+    @property
+    def _host(self) -> _Peers:
+        if self._held.host is None:
+            raise CommunicationError("the process is ending")
+        return self._held.host
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        return self._held.group
 
     # Collectives
 
@@ -252,6 +271,7 @@ class TorchTransport:
         name = f"{self._name}/{number}"
         place = list(ranks).index(self.rank)
         host = _gloo(_get_default_store(), f"{name}/{list(ranks)}", place, len(ranks), self._timeout)
+        self._hosts.append(host)  # who lets go of a group early breaks it for ranks that are still connecting
         return TorchTransport(host, range(len(ranks)), self._timeout, f"{name}/{list(ranks)}")
 
     # Waiting, and failures
@@ -352,6 +372,20 @@ class TorchTransport:
 _ABORT = "treenail/abort"
 _TORCHS = ("gloo", "NCCL", "ProcessGroup", "onnection", "imed out", "pair closure")
 """What errors of torch's collectives have in common: a class of their own they have not."""
+
+
+class _Held:
+    """The groups of a transport, which are let go when it is, or when the process ends."""
+
+    def __init__(self, host: _Peers, group: dist.ProcessGroup | None) -> None:
+        self.host: _Peers | None = host
+        self.group = group
+        self.hosts: list[_Peers] = []
+
+    def release(self) -> None:
+        """Let go of them."""
+        self.host = self.group = None
+        self.hosts.clear()
 
 
 class _Peers(Protocol):

@@ -96,7 +96,7 @@ class LoggerHook(Hook):
 
     def _log(self, record: Record) -> None:
         kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")
-        if kind == "train":
+        if kind in {"train", "ranks"}:
             now = perf_counter()
             if now < self._due:
                 return

@@ -144,10 +144,11 @@ def first_cause(failures: Iterable[Failure]) -> Failure:
     known = list(failures)
     first = min(failure.time for failure in known)
 
-    def order(failure: Failure) -> tuple[bool, float]:
+    def order(failure: Failure) -> tuple[bool, bool, float]:
         # Who did not end by itself after another one's failure was killed by the launcher.
         killed_after = failure.exit_code < 0 and failure.time > first + _SEEN
-        return failure.consequence or killed_after, failure.time
+        ended = failure.exit_code == -signal.SIGTERM and not failure.message  # by the launcher
+        return failure.consequence or killed_after, ended, failure.time
 
     return min(known, key=order)
 
@@ -163,8 +164,12 @@ def rank_failed(failures: Iterable[Failure], world_size: int) -> RankFailedError
         failures: At least one.
         world_size: How many ranks there were.
     """
-    cause = first_cause(failures)
-    who = f"rank {cause.rank} of {world_size}"
+    known = list(failures)
+    cause = first_cause(known)
+    if len(known) == world_size > 1 and len({failure.message for failure in known}) == 1 and cause.message:
+        who = f"all {world_size} ranks"  # a mistake in what all of them were given
+    else:
+        who = f"rank {cause.rank} of {world_size}"
     code, mend = cause.exit_code, None
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

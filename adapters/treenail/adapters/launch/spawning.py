@@ -26,6 +26,7 @@ from treenail.kernel import ConfigError
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PER_CORE: Final = 16  # each imports torch, and takes hundreds of megabytes
 _SETTLE: Final = 0.5  # seconds after a failure in which the other ranks may say theirs, so that the first is named
 _MERCY: Final = 5.0  # seconds between SIGTERM and SIGKILL after a failure
 _INTERRUPTED_MERCY: Final = 60.0  # the same after Ctrl-C: time to save a checkpoint
@@ -99,13 +100,17 @@ class Died(NamedTuple):
 
 
 def check_processes(processes: int) -> None:
-    """Refuse a number of processes that is no world.
+    """Refuse a number of processes that is no world, or that would bring the machine to a standstill.
 
     Raises:
-        ConfigError: It is below 1.
+        ConfigError: It is below 1, or far above the number of cores.
     """
     if processes < 1:
         raise ConfigError(f"cannot start {processes} processes", mend="a world has at least 1")
+    if processes > (most := _PER_CORE * cores()):
+        raise ConfigError(
+            f"cannot start {processes} processes on {cores()} cores", mend=f"at most {most} are started on this machine"
+        )
 
 
 def pack(

@@ -23,7 +23,7 @@ def data_parallel(
     static_graph: bool = False,
     gradient_as_bucket_view: bool = True,
     broadcast_buffers: bool = True,
-    bucket_cap_mb: BucketSize = 25.0,
+    bucket_cap_mb: BucketSize | None = None,
     sync_batchnorm: bool = False,
 ) -> nn.Module:
     """Wrap a module in torch's DistributedDataParallel.
@@ -40,7 +40,7 @@ def data_parallel(
         gradient_as_bucket_view: Gradients lie in the buckets that are communicated, which saves a copy of them.
         broadcast_buffers: Buffers of rank 0, such as running statistics, replace those of the other ranks before each
             forward pass.
-        bucket_cap_mb: Size of a bucket in MiB.
+        bucket_cap_mb: Size of a bucket in MiB; None: 25, but for a small first one, so that reducing begins early.
         sync_batchnorm: Batch normalisation over the samples of all ranks, see `convert_sync_batchnorm`.
 
     Raises:
@@ -71,7 +71,7 @@ def separate_data_parallel(
     static_graph: bool = False,
     gradient_as_bucket_view: bool = True,
     broadcast_buffers: bool = False,
-    bucket_cap_mb: BucketSize = 25.0,
+    bucket_cap_mb: BucketSize | None = None,
     sync_batchnorm: bool = False,
 ) -> nn.Module:
     """Wrap parts of a module that are optimised in turn, such as generator and discriminator, each for itself.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from treenail.kernel import ConfigError
 
-_HARMLESS = ("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test", "distributed")
+_HARMLESS = ("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test", "distributed", "device", "threads")
 _HARMLESS_FIELDS = ("num_workers",)
 
 
