@@ -323,7 +323,7 @@ def test_a_taken_port_is_an_error_that_says_so(launch: Command, tmp_path: Path) 
         (["--", "-m"], "-m names no module"),
         (["trian", "x.yaml"], "'trian' is neither a command of treenail nor a Python script; did you mean 'train'?"),
         (["digits.yaml"], "'digits.yaml' is neither a command of treenail nor a Python script"),
-        (["launch", "train"], "'launch' is neither"),
+        (["launch", "train"], "a launch cannot launch another one"),
         (["absent.py"], "absent.py: there is no such script"),
         (["--nproc", "0", "s.py"], "cannot start 0 processes; a world has at least 1"),
         (["--nproc", "two", "s.py"], "--nproc: 'two' is no number of processes"),

@@ -63,9 +63,9 @@ class Recorder(Hook):
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         assert isinstance(batch, list)
-        rank, world_size = get_dist_info()
+        rank, _ = get_dist_info()
         batches = engine.part("batches", Loader)
-        mine = batches.share[0] if world_size > 1 else len(batch[0])
+        mine = len(batch[0]) if batches.share is None else batches.share[0]
         line = {"epoch": engine.epoch, "step": engine.step, "indices": batch[0][:mine, 0].int().tolist()}
         with (self.directory / f"drawn-{engine.attempt}-{rank}.jsonl").open("a") as file:
             print(json.dumps(line), file=file)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from torch import nn
 
 from tests.ranks.ranked_run import EPOCHS
 from tests.ranks.ranked_run import run as recorded_run
@@ -14,14 +15,18 @@ from treenail.adapters.comm import current_communicator
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.launch import spawn
 from treenail.adapters.loops import EpochLoop
+from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.parallel import fully_sharded, tensor_parallel
 from treenail.adapters.runtime import test as evaluate_run
 from treenail.adapters.runtime import train
+from treenail.adapters.sampling.compat import DefaultSampler
 from treenail.contracts import Distributed, Run
-from treenail.kernel import CheckpointError, late
+from treenail.kernel import CheckpointError, late, mix, spec
 
 WAYS = {
     "plain": Distributed(),
+    "seed sampler": Distributed(),
+    "sum": Distributed(),
     "sharded": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
     "tensor": Distributed(parallel=late(tensor_parallel)(plan={"layers.0": "colwise", "layers.2": "rowwise"})),
     "both": Distributed(
@@ -33,8 +38,18 @@ WAYS = {
 
 
 def described(way: str, epochs: int) -> Run:
+    described = recorded_run
+    if way == "seed sampler":  # which gives each rank its own samples where it is used by itself
+        seeded = msgspec.structs.replace(recorded_run.train, sampler=late(DefaultSampler)(seed=mix(7, "train")))
+        described = msgspec.structs.replace(recorded_run, train=seeded)
+    if way == "sum":
+        described = msgspec.structs.replace(
+            recorded_run,
+            loss=spec(nn.CrossEntropyLoss)(reduction="sum"),
+            optimizer=late(torch.optim.SGD)(lr=0.01),
+        )
     return msgspec.structs.replace(
-        recorded_run,
+        described,
         hooks={},
         test=recorded_run.val,
         distributed=WAYS[way],
@@ -81,10 +96,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             task("plain", "sharded-plain", "sharded-first"),
             task("sharded", "alone-sharded", "alone-first"),
             task("tensor", "tensor"),
+            task("seed sampler", "seed-sampler-two", epochs=1),
+            task("sum", "sum-two", epochs=1),
         ],
     )
     spawn(train_all, 4, [task("sharded", "sharded-four", "sharded-first"), task("both", "both")])
-    train_all([task("plain", "sharded-alone", "sharded-first")])
+    train_all(
+        [
+            task("plain", "sharded-alone", "sharded-first"),
+            task("seed sampler", "seed-sampler", epochs=1),
+            task("sum", "sum", epochs=1),
+        ]
+    )
     return root
 
 
@@ -99,6 +122,18 @@ def test_every_way_gives_what_one_process_gives(runs: Path, name: str) -> None:
     for each, weight in found.items():
         assert weight.shape == expected[each].shape
         assert torch.allclose(weight, expected[each], atol=1e-5), f"{name}: {each}"
+
+
+@pytest.mark.parametrize("name", ["seed-sampler", "sum"])
+def test_seed_samplers_and_sums_give_on_two_ranks_what_they_give_on_one(runs: Path, name: str) -> None:
+    expected, found = weights(runs / name), weights(runs / f"{name}-two")
+    assert all(torch.allclose(found[each], expected[each], atol=1e-5) for each in expected)
+
+
+def test_an_optimizer_that_evaluates_several_times_a_step_is_refused_on_ranks() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times a step"):
+        SupervisedStep(model, nn.CrossEntropyLoss(), torch.optim.LBFGS(model.parameters()), world_size=2)
 
 
 def test_parts_are_written_by_their_ranks(runs: Path) -> None:

@@ -128,7 +128,7 @@ class Distributed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     launcher: Literal["auto", "none", "pytorch", "slurm", "mpi", "spawn"] = "auto"
     processes: Annotated[int, Meta(ge=1, le=1024)] = 1
     backend: str | None = None
-    timeout: Annotated[float, Meta(gt=0)] = 1800.0
+    timeout: Annotated[float, Meta(gt=0, le=1e7)] = 1800.0
     parallel: Late[nn.Module, ParallelModule] | None = None
     diff_rank_seed: bool = True
     rank_logs: bool = False

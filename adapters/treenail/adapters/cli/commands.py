@@ -13,10 +13,9 @@ from pathlib import Path
 
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
-from treenail.adapters.launch import detect, process_group
+from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
     CHECKPOINTS,
-    Launch,
     Place,
     Summary,
     choose_place,
@@ -37,7 +36,13 @@ def train(options: Namespace) -> int:
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
     loaded = _load(options)
     settings = loaded.run.distributed
-    if detect(settings.launcher) is None and settings.processes > 1 and settings.launcher != "none":
+    if settings.processes > 1 and settings.launcher == "none":
+        raise ConfigError(
+            f"{settings.processes} processes cannot be started with launcher 'none'",
+            where="distributed.launcher",
+            mend="leave it out, or let processes be 1",
+        )
+    if detect(settings.launcher) is None and settings.processes > 1:
         return _start(options, settings.processes)
     with _ranks(settings) as ranks:
         return _train(options, loaded, ranks)
@@ -75,7 +80,7 @@ def _again(options: Namespace) -> list[str]:
 
 def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
     def choose() -> Place:
-        return choose_place(options.config, options.work_dir, resume=options.resume, launch=Launch.of(os.environ))
+        return choose_place(options.config, options.work_dir, resume=options.resume, launch=os.environ.get(LAUNCH_ID))
 
     run, document = loaded.run, loaded.document
     work_dir, resume = on_rank_0(ranks, choose)

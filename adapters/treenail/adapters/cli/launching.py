@@ -81,6 +81,8 @@ def _resolve(words: list[str]) -> list[str]:
         parse(words)  # a mistake is said once, before anything starts
         return ["module", "treenail.adapters.cli", *words]
     if not first.endswith(".py"):
+        if first == "launch":
+            raise ConfigError("a launch cannot launch another one", mend="write launch once")
         raise ConfigError(
             f"'{first}' is neither a command of treenail nor a Python script",
             mend=did_you_mean(first, COMMANDS) or "give a command, script.py or -m module, with its arguments",
@@ -94,6 +96,8 @@ def _machines(options: Namespace) -> Machines:
     least, colon, most = (options.nnodes or "1").partition(":")
     if not least.isdecimal() or (colon and not most.isdecimal()):
         raise ConfigError(f"{options.nnodes!r} is no number of machines", where="--nnodes", mend="as in 2, or 2:4")
+    if options.master_port is not None and not 0 <= options.master_port < 2**16:
+        raise ConfigError(f"there is no port {options.master_port}", where="--master-port", mend="it is 1 to 65535")
     given = {"node_rank": options.node_rank, "host": options.master_addr, "port": options.master_port}
     if options.rdzv_endpoint and any(value is not None for value in given.values()):
         raise ConfigError(

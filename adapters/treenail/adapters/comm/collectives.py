@@ -311,7 +311,7 @@ class Collectives:
             tag: 0 … 2^20-1; messages of one tag arrive in the order in which they were sent.
 
         Returns:
-            Waits until the message is on its way.
+            Waits until the message is on its way; it must be called, since until then the message is kept.
 
         Raises:
             CommunicationError: There is no such rank or tag, or the tensor cannot be sent.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
@@ -18,7 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHOSEN: ContextVar[Communicator | None] = ContextVar("treenail_communicator", default=None)
-_FOUND: ContextVar[tuple[object, Communicator] | None] = ContextVar("treenail_process_group", default=None)
+# One communicator for each group of the process, since ranks count the collectives of each; it is forgotten with the group.
+_OVER_GROUPS: WeakKeyDictionary[dist.ProcessGroup, Communicator] = WeakKeyDictionary()
 
 
 def current_communicator() -> Communicator:
@@ -28,11 +30,12 @@ def current_communicator() -> Communicator:
         return chosen
     if not dist.is_available() or not dist.is_initialized():
         return SingleProcess()
-    found = _FOUND.get()
-    if found is None or found[0] is not dist.group.WORLD:  # that group may have been destroyed, and another one made
-        found = dist.group.WORLD, TorchCommunicator()
-        _FOUND.set(found)
-    return found[1]
+    group = dist.group.WORLD
+    if group is None:
+        raise AssertionError("torch.distributed is initialised")
+    if group not in _OVER_GROUPS:
+        _OVER_GROUPS[group] = TorchCommunicator(group)
+    return _OVER_GROUPS[group]
 
 
 @contextmanager

@@ -191,7 +191,10 @@ def require_agreement(calls: Sequence[Call]) -> None:
             f"{_name(calls)} was refused by {_told(refusals)}", mend="no data was moved; the ranks can go on"
         )
     if any((call.name, call.number, call.agreed) != (first.name, first.number, first.agreed) for call in calls):
-        raise disagreement(calls, [str(call) for call in calls])
+        numbered = len({call.number for call in calls}) > 1
+        raise disagreement(
+            calls, [f"{call}, its collective {call.number}" if numbered else str(call) for call in calls]
+        )
 
 
 def disagreement(calls: Sequence[Call], descriptions: Sequence[str]) -> CommunicationError:

@@ -6,6 +6,7 @@ which cannot be merged rightly, is refused, by a type checker and at run time.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
@@ -273,17 +274,19 @@ class _Plan(Generic[B]):
 def _indices(indices: Sequence[int] | Tensor, size: int | None) -> tuple[Tensor, Tensor]:
     """Return the indices as int64[n], and which of them are padding as bool[n]."""
     if isinstance(indices, Tensor):
-        if indices.dim() != 1 or indices.dtype.is_floating_point or indices.dtype in {torch.bool, torch.complex64}:
+        whole = not indices.dtype.is_floating_point and not indices.dtype.is_complex and indices.dtype is not torch.bool
+        if indices.dim() != 1 or not whole:
             raise CommunicationError(
                 f"indices are {str(indices.dtype).removeprefix('torch.')}{list(indices.shape)}", mend="give int64[n]"
             )
         numbers = indices.to("cpu", torch.int64)
         padding = torch.zeros(len(numbers), dtype=torch.bool)
     else:
+        indices = list(indices)
         for place, index in enumerate(indices):
-            if not isinstance(index, int) or isinstance(index, bool):
+            if not hasattr(index, "__index__") or isinstance(index, bool):  # numpy's whole numbers have it, too
                 raise CommunicationError(f"a {type(index).__name__} is no index", where=f"indices[{place}]")
-        numbers = torch.tensor([int(index) for index in indices], dtype=torch.int64)
+        numbers = torch.tensor([operator.index(index) for index in indices], dtype=torch.int64)
         # treenail.adapters.sampling.SampleIndex knows it
         padding = torch.tensor([bool(getattr(index, "padding", False)) for index in indices], dtype=torch.bool)
     wrong = numbers < 0 if size is None else (numbers < 0) | (numbers >= size)
@@ -330,7 +333,8 @@ def _sizes(structure: Structure, count: int) -> Tensor:
 
 def _first_of_each(numbers: Tensor, padding: Tensor) -> Tensor:
     """Return where each number stands first, as no padding if it can be; in the order of the numbers."""
-    order = (numbers * 2 + padding).argsort(stable=True)
+    order = padding.argsort(stable=True)
+    order = order[numbers[order].argsort(stable=True)]
     ordered = numbers[order]
     first = torch.ones(len(order), dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]

@@ -213,7 +213,7 @@ def gathered(
     totals = map(sum, zip(*(cast("list[int]", each[1]) for each in told), strict=True))  # sizes are numbers
     tensors = [leaf for leaf in structure.leaves if leaf.kind is Kind.TENSOR]
     large = {leaf.path for leaf, total in zip(tensors, totals, strict=True) if total >= _LARGE}
-    columns.insert(0, describe([leaf.value for leaf in tensors if leaf.path not in large]))
+    columns.insert(0, describe([leaf.value.detach() for leaf in tensors if leaf.path not in large]))
     found = _message(communicator, structure, large, columns, destination, device)
     values: list[object] = []
     for leaf in structure.leaves:

@@ -114,7 +114,7 @@ class TorchTransport:
         self._broken: str | None = None
         self._hosts = self._held.hosts
         self._own = ThreadTransport.alone()  # a backend sends nothing from a rank to itself
-        self._sending: deque[tuple[dist.Work, object]] = deque()
+        self._sending: dict[object, object] = {}
         self._receiving: defaultdict[tuple[int, int], deque[_Letter]] = defaultdict(deque)
 
     @classmethod
@@ -208,16 +208,16 @@ class TorchTransport:
     def start_send(self, content: bytearray, destination: int, tag: int) -> Callable[[], None]:  # noqa: D102
         if destination == self.rank:
             return self._own.start_send(content, 0, tag)
-        while self._sending and self._sending[0][0].is_completed():
-            self._sending.popleft()
         first = torch.frombuffer(content[:_FIRST].ljust(_FIRST, b"\0"), dtype=torch.uint8)
         parts = [first, *([torch.frombuffer(content, dtype=torch.uint8)[_FIRST:]] if len(content) > _FIRST else [])]
         works = [self._message(self._host.send, part, destination, 2 * tag + place) for place, part in enumerate(parts)]
-        self._sending.extend(zip(works, parts, strict=True))  # they must live until they are sent, waited for or not
+        letter = object()
+        self._sending[letter] = (works, parts)  # they must live until they are sent, even if nobody keeps `wait`
 
         def wait() -> None:
             for work in works:
                 self._wait(work)
+            self._sending.pop(letter, None)
 
         return wait
 
@@ -278,12 +278,16 @@ class TorchTransport:
 
     def abort(self, reason: str) -> None:  # noqa: D102
         with suppress(RuntimeError):  # who cannot be told has failed, too
-            self._store.set(_ABORT, reason)
+            if not self._store.check([_ABORT]):  # the first failure is the one to tell
+                self._store.set(_ABORT, reason)
 
     def cause_of(self, error: BaseException) -> CommunicationError | None:
         """Return which rank's failure an error of torch.distributed comes from; None for any other error."""
         text = str(error)
-        if not isinstance(error, RuntimeError) or not any(word in text for word in _TORCHS):
+        torchs = isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError) and any(word in text for word in _TORCHS)
+        )
+        if not torchs:
             return None
         self._doing, self._last = "a collective of torch's own", self._doing
         return self._failure(text)
@@ -357,9 +361,8 @@ class TorchTransport:
         if not silent:
             doing = [store.get(f"{name}/trouble/{rank}").decode() for rank in range(self.world_size)]
             if len(set(doing)) > 1:
-                return "the ranks did different things: " + "; ".join(
-                    f"rank {rank} was in {each}" for rank, each in enumerate(doing[:8])
-                )
+                told = "; ".join(f"rank {rank} was in {each}" for rank, each in enumerate(doing[:8]))
+                return f"the ranks did different things: {told} ({_short(cause)})"
             return _short(cause)
         who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent[:8]))}"
         return f"{who} did not take part, is gone or does something else; done before: {self._last} ({_short(cause)})"
@@ -370,7 +373,7 @@ class TorchTransport:
 
 
 _ABORT = "treenail/abort"
-_TORCHS = ("gloo", "NCCL", "ProcessGroup", "onnection", "imed out", "pair closure")
+_TORCHS = ("third_party/gloo/", "NCCL error", "ProcessGroup", "timeout caused pair closure")
 """What errors of torch's collectives have in common: a class of their own they have not."""
 
 

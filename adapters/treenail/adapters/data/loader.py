@@ -47,7 +47,8 @@ class Loader:
         world_size: Number of ranks. 1 where the sampler is one rank's share already; batch_size is then this rank's.
 
     Attributes:
-        share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has).
+        share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has); None where
+            world_size is 1.
 
     Raises:
         ValueError: batch_size does not fit the sampler, or there is no such rank.
@@ -88,7 +89,7 @@ class Loader:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self._shard = sampler if isinstance(sampler, SamplerShard) else Shard(sampler, 0, 1)
-        self.share = (0, 0)
+        self.share: tuple[int, int] | None = None
         self._keys = _Keys(self._shard, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
         # The loader's own generator keeps the process's one untouched when an iterator is made.
         self._generator = torch.Generator().manual_seed(mix(seed, "workers"))

@@ -11,6 +11,7 @@ import torch
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
+from treenail.adapters.comm import all_reduce_dict
 from treenail.adapters.logging import JsonLog, terminal_logger
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
@@ -89,10 +90,13 @@ class LoggerHook(Hook):
     @staticmethod
     def _share(engine: Engine, ranks: Communicator) -> None:
         """Let the meters hold what those of all ranks do."""
-        windows = {name: tuple(pair) for name, pair in engine.meters.state_dict().items() if isinstance(pair, list)}
-        names = sorted(windows)
-        sums = ranks.all_reduce(torch.tensor([windows[name] for name in names], dtype=torch.float64))
-        engine.meters.load_state_dict(dict(zip(names, sums.tolist(), strict=True)))
+        windows = {
+            name: torch.tensor(pair, dtype=torch.float64)
+            for name, pair in engine.meters.state_dict().items()
+            if isinstance(pair, list)
+        }
+        sums = all_reduce_dict(ranks, windows)
+        engine.meters.load_state_dict({name: pair.tolist() for name, pair in sums.items()})
 
     def _log(self, record: Record) -> None:
         kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")

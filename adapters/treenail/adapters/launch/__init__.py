@@ -1,7 +1,7 @@
 """Processes that work together: recognised, started, and joined to a process group of torch.distributed."""
 
 from treenail.adapters.launch.compat import WorkEnv, init_dist, we
-from treenail.adapters.launch.elastic import GRACE, Machines, become_rank, count_processes, launch
+from treenail.adapters.launch.elastic import GRACE, LAUNCH_ID, Machines, become_rank, count_processes, launch
 from treenail.adapters.launch.environment import Launcher, RankEnvironment, detect
 from treenail.adapters.launch.failures import RankFailedError, describe, report_failure
 from treenail.adapters.launch.group import TIMEOUT, available_backends, process_group
@@ -10,6 +10,7 @@ from treenail.adapters.launch.spawning import spawn
 
 __all__ = [
     "GRACE",
+    "LAUNCH_ID",
     "TIMEOUT",
     "Launcher",
     "Machines",

@@ -31,6 +31,9 @@ from treenail.kernel import CommunicationError, ConfigError
 
 GRACE: Final = 300.0  # seconds: a checkpoint of a large model takes minutes
 
+LAUNCH_ID: Final = "TREENAIL_LAUNCH_ID"
+"""The environment variable that is equal in all attempts of one launch, and in those of no other."""
+
 _WORKER: Final = Path(__file__).with_name("worker.py")
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -91,7 +94,7 @@ def launch(
         raise ConfigError(
             f"there is no machine {machines.node_rank} of {machines.most}", mend="--node-rank counts from 0"
         )
-    if grace < 0:
+    if not 0 <= grace < 2**31:
         raise ConfigError(f"{grace:g} s is no time to stop in", mend="--grace is at least 0")
     if max_restarts < 0:
         raise ConfigError(f"{max_restarts} restarts are not possible", mend="--max-restarts is at least 0")
@@ -222,8 +225,13 @@ def _stopped(failures: list[Failure]) -> int:
 @contextmanager
 def _environment(processes: int, *, alone: bool) -> Iterator[None]:
     """Set what the ranks inherit."""
-    before = dict(os.environ)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))
+    ours = {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(cores() // processes, 1))),
+        LAUNCH_ID: uuid4().hex,
+    }
+    # torchrun leaves its own there as well.
+    before = {name: os.environ.get(name) for name in (*ours, "TORCHELASTIC_SIGNALS_TO_HANDLE")}
+    os.environ.update(ours)
     try:
         if alone:
             with collectives_on_loopback():
@@ -231,8 +239,11 @@ def _environment(processes: int, *, alone: bool) -> Iterator[None]:
         else:
             yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

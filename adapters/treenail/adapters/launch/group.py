@@ -49,8 +49,8 @@ def process_group(
         raise ConfigError(
             "there is a process group already", mend="leave it first: torch.distributed.destroy_process_group()"
         )
-    if timeout <= 0:
-        raise ConfigError(f"a timeout of {timeout:g} s leaves no time to communicate", mend="it is in seconds, above 0")
+    if not 0 < timeout <= 1e7:
+        raise ConfigError(f"a timeout of {timeout:g} s is none", mend="it is in seconds, above 0 and up to 1e7")
     check_backend(backend)
     with ExitStack() as stack:
         if environment.one_machine:
@@ -76,6 +76,7 @@ def process_group(
         try:
             yield
         except BaseException:
+            meeting.give_up()
             _destroy_soon()
             raise
         _destroy()
@@ -178,6 +179,12 @@ class _Meeting:
         else:
             self._wait(["all"])
         return bool(self.store.get("all") == b"shared")
+
+    def give_up(self) -> None:
+        """Say that this rank is gone after a failure, so that rank 0 does not wait for it."""
+        if not self._hosts:
+            with suppress(RuntimeError):
+                self.store.add("left", 1)
 
     def leave(self) -> None:
         """Go, and where rank 0 hosts the store, together: it goes last, for the others may still read the store.

@@ -252,6 +252,8 @@ def _collect(ranks: list[_Rank]) -> list[bytes]:
     if failures:
         raise rank_failed(failures.values(), len(ranks))
     for each in ranks:
+        each.process.join(_MERCY)
+        each.process.kill()  # a thread that it left behind would keep it for ever
         each.process.join()
         each.process.close()
     return [answers[rank] for rank in range(len(ranks))]

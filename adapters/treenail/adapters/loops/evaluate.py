@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import fsum
 from typing import Literal
 
@@ -75,7 +76,7 @@ class EvalLoop:
         for part in measured:
             part.eval()
         try:
-            with shielded_rng(devices=True), torch.no_grad():
+            with shielded_rng(devices=True), torch.no_grad(), _buffers_of_rank_0(self._model, self._ranks):
                 seed_process(mix(self._seed, self._mode))
                 results = self._pass(engine)
         finally:
@@ -96,8 +97,6 @@ class EvalLoop:
         points, validating = engine.points, self._mode == "val"
         for measure in self._measures:
             measure.reset()
-        if self._ranks is not None:
-            _share_buffers(self._model, self._ranks)
         losses: list[tuple[Tensor, int]] = []
         seen = 0
         self._batches.set_epoch(0)
@@ -163,7 +162,16 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def _share_buffers(model: nn.Module, ranks: Communicator) -> None:
-    """Give every rank the buffers of rank 0, whose checkpoint has them; each rank's own are of its samples only."""
-    for buffer in model.buffers():
-        buffer.copy_(ranks.broadcast(buffer))
+@contextmanager
+def _buffers_of_rank_0(model: nn.Module, ranks: Communicator | None) -> Iterator[None]:
+    """Let every rank have the buffers of rank 0 meanwhile, whose checkpoint has them; its own are of its samples only."""
+    buffers = list(model.buffers()) if ranks is not None else []
+    own = [buffer.clone() for buffer in buffers]
+    try:
+        for buffer in buffers:
+            if ranks is not None:
+                buffer.copy_(ranks.broadcast(buffer))
+        yield
+    finally:
+        for buffer, before in zip(buffers, own, strict=True):
+            buffer.copy_(before)

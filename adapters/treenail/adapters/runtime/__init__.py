@@ -6,7 +6,6 @@ from treenail.adapters.runtime.run import Summary, export, test, train
 from treenail.adapters.runtime.shards import RankCheckpointer
 from treenail.adapters.runtime.workdir import (
     CHECKPOINTS,
-    Launch,
     Place,
     choose_place,
     choose_work_dir,
@@ -17,7 +16,6 @@ from treenail.adapters.runtime.workdir import (
 __all__ = [
     "CHECKPOINTS",
     "Assembly",
-    "Launch",
     "Place",
     "RankCheckpointer",
     "RankRng",

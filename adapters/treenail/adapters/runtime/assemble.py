@@ -17,7 +17,7 @@ from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.parallel import bare, data_parallel, data_share
 from treenail.adapters.runtime.ranks import RankRng
-from treenail.adapters.sampling import RandomSampler, SequentialSampler
+from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
 from treenail.adapters.seeding import seed_process
 from treenail.contracts import BatchSampler, Evaluation, Loss, Run, SamplerShard, Samples, TrainWork
 from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Stateful, VisBackend, mix
@@ -96,7 +96,7 @@ def assemble(
         "schedules": schedules,
         "batches": batches,
         "loop": loop,
-        "rng": RankRng(communicator),
+        "rng": RankRng(communicator, ranks.rank if run.distributed.diff_rank_seed else 0),
     }
     if isinstance(loss, nn.Module):
         parts["loss"] = loss
@@ -170,6 +170,9 @@ def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Commu
         sampler = RandomSampler(dataset, seed) if mode == "train" else SequentialSampler(dataset)
     whole = data.batch_sampler is not None
     world_size, batch_size = ranks.world_size if ranks else 1, data.batch_size
+    if world_size > 1 and isinstance(sampler, Shard) and not getattr(sampler.sampler, "endless", False):
+        # The order that the ranks share: each takes its part of every batch, and none is padded.
+        sampler = sampler.sampler  # type: ignore[assignment]  # of indices or batches, as configs build them
     if world_size > 1 and isinstance(sampler, SamplerShard):
         if batch_size % world_size:
             raise ConfigError(

@@ -12,7 +12,7 @@ import torch
 
 from treenail.adapters.comm import TorchCommunicator, all_gather_object, broadcast_object
 from treenail.adapters.seeding import RngState, seed_process
-from treenail.kernel import CommunicationError, Communicator, StateError, TreenailError, mix
+from treenail.kernel import CommunicationError, Communicator, Engine, Hook, StateError, TreenailError, mix
 
 T = TypeVar("T")
 
@@ -20,10 +20,11 @@ _LONGEST = 64
 """Most calls between two votes."""
 
 
-class StopVote:
+class StopVote(Hook):
     """Lets all ranks of a run stop at the same step, when one of them wants to: an engine's `agree`.
 
     The ranks vote about once a second: each vote decides how many calls the next one is away, as the slowest rank needs them.
+    As a hook it begins anew with every phase, whose calls may take much longer.
 
     Args:
         communicator: The ranks.
@@ -33,6 +34,22 @@ class StopVote:
     def __init__(self, communicator: Communicator, before_stop: Callable[[str], None] | None = None) -> None:
         self._communicator = communicator
         self._before_stop = before_stop
+        self._interval = self._left = 1
+        self._since = perf_counter()
+
+    def before_train_epoch(self, engine: Engine) -> None:
+        """Vote at the next call."""
+        self._begin()
+
+    def before_val(self, engine: Engine) -> None:
+        """Vote at the next call."""
+        self._begin()
+
+    def before_test(self, engine: Engine) -> None:
+        """Vote at the next call."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._interval = self._left = 1
         self._since = perf_counter()
 
@@ -64,10 +81,12 @@ class RankRng:
 
     Args:
         communicator: The ranks.
+        stream: Ranks with the same one draw the same numbers after such a change.
     """
 
-    def __init__(self, communicator: Communicator) -> None:
+    def __init__(self, communicator: Communicator, stream: int) -> None:
         self._communicator = communicator
+        self._stream = stream
         self._own = RngState()
 
     def state_dict(self) -> dict[str, object]:
@@ -89,7 +108,7 @@ class RankRng:
             self._own.load_state_dict(states[ranks.rank])
             return
         self._own.load_state_dict({**states[0], "cuda": []})
-        seed_process(mix(int(torch.randint(2**62, ())), ranks.rank))
+        seed_process(mix(int(torch.randint(2**62, ())), self._stream))
 
 
 class _Outcome(NamedTuple):
@@ -112,6 +131,8 @@ def on_rank_0(communicator: Communicator, action: Callable[[], T]) -> T:
             outcome = _Outcome(action(), None)
         except TreenailError as error:
             outcome = _Outcome(None, error)
+        except Exception as error:  # the others wait
+            outcome = _Outcome(None, TreenailError(f"rank 0 failed: {type(error).__name__}: {error}"))
     outcome = broadcast_object(communicator, outcome)
     if outcome.error is not None:
         raise outcome.error
@@ -127,7 +148,8 @@ def failures_told(communicator: Communicator) -> Iterator[None]:
     """
     try:
         yield
-    except CommunicationError:
+    except CommunicationError as error:
+        communicator.abort(str(error))  # who has failed already does not hear it
         raise
     except BaseException as error:
         if isinstance(communicator, TorchCommunicator) and (cause := communicator.cause_of(error)) is not None:

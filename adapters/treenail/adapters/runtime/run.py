@@ -120,15 +120,16 @@ def _train(
     )
     alone = communicator.world_size == 1
     saves = True
+    vote = StopVote(communicator, lambda reason: None if saves else engine.request_checkpoint(reason))
     engine = Engine(
         assembly.parts,
         checkpointer=store if alone else RankCheckpointer(store, communicator),
-        agree=None
-        if alone
-        else StopVote(communicator, lambda reason: None if saves else engine.request_checkpoint(reason)),
+        agree=None if alone else vote,
     )
     for name, hook in default_hooks(run, assembly, work_dir, communicator).items():
         engine.attach(hook, name)
+    if not alone:
+        engine.attach(vote, "stop vote")
     saves = any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())
     state = None
     if resume:

@@ -86,9 +86,12 @@ def load(
     """
     model, optimizer = parts.get("model"), parts.get("optimizer")
     spread = isinstance(model, nn.Module) and any(map(_is_spread, model.parameters()))
+    name = on_rank_0(communicator, lambda: store.resolve(name))  # a shared directory may show ranks different pointers
     manifest, state = store.load(name, shards=not spread)
-    if not spread or not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer):
+    if not spread or not isinstance(model, nn.Module):
         return manifest, state
+    if not isinstance(optimizer, Optimizer):
+        raise CheckpointError("the parameters are spread over ranks, but the part 'optimizer' is no optimizer of torch")
     targets = _Targets(model, optimizer)
     recorded = state.pop(SHARDS, None)
     if recorded is None:  # of a run that was not spread
@@ -96,7 +99,7 @@ def load(
         return manifest, state
     places = places_of(recorded)
     filled = {tensor: targets.memory(path) for tensor, path in places.items()}
-    read_shards(filled, store.files, store.resolve(name))
+    read_shards(filled, store.files, name)
     for tensor, path in places.items():
         put(state, path, filled[tensor])
     return manifest, state

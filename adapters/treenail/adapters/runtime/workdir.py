@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -20,24 +20,6 @@ CONFIG = "config.yaml"
 _LAUNCH = "launch-id"
 
 
-class Launch(NamedTuple):
-    """What a launcher that starts a run again after a failure says about this attempt (torchrun's variables).
-
-    Args:
-        id: Of the launch, the same in all its attempts.
-        restarts: How often it has started the run again.
-    """
-
-    id: str
-    restarts: int
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Launch | None:
-        """Read the environment variables of a process; None without such a launcher."""
-        run_id, restarts = environ.get("TORCHELASTIC_RUN_ID"), environ.get("TORCHELASTIC_RESTART_COUNT", "")
-        return cls(run_id, int(restarts)) if run_id and restarts.isdecimal() else None
-
-
 class Place(NamedTuple):
     """Where a run keeps its files, and whether it goes on there."""
 
@@ -45,33 +27,33 @@ class Place(NamedTuple):
     resume: bool
 
 
-def choose_place(config: Path, given: Path | None, *, resume: bool, launch: Launch | None) -> Place:
-    """Choose the directory of a run; one that a launcher started again goes on where its last attempt was.
+def choose_place(config: Path, given: Path | None, *, resume: bool, launch: str | None) -> Place:
+    """Choose the directory of a run; one that `treenail launch` started again goes on where its last attempt was.
 
     Args:
         config: The config's path.
         given: The directory that the user asked for.
         resume: Whether the user asked to go on.
-        launch: What started this attempt.
+        launch: What no other launch has, and all attempts of this one have.
 
     Raises:
         ConfigError: As `choose_work_dir`.
         CheckpointError: As `choose_work_dir`.
     """
-    if launch is not None and launch.restarts and (before := _launched(config, given, launch)):
+    if launch is not None and (before := _launched(config, given, launch)):
         return Place(before, has_checkpoint(before))
     work_dir = choose_work_dir(config, given, resume=resume)
     if launch is not None:
-        replace_text(work_dir / _LAUNCH, launch.id)
+        replace_text(work_dir / _LAUNCH, launch)
     return Place(work_dir, resume)
 
 
-def _launched(config: Path, given: Path | None, launch: Launch) -> Path | None:
+def _launched(config: Path, given: Path | None, launch: str) -> Path | None:
     """Return the directory that an earlier attempt of a launch chose."""
     directories = _runs(config) if given is None else [given]
     for directory in reversed(directories):
         path = directory / _LAUNCH
-        if path.is_file() and path.read_text(encoding="utf-8") == launch.id:
+        if path.is_file() and path.read_text(encoding="utf-8") == launch:
             return directory
     return None
 
