@@ -57,14 +57,6 @@ LENGTH = 8
 """Bytes of the number that says how long the document is."""
 
 
-def as_bytes(tensor: Tensor) -> Tensor:
-    """Return a tensor's elements as uint8[bytes], without a copy where they lie one behind the other."""
-    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
-    if flat.stride() != (1,):  # of a column, and of a single element, it may be another one
-        flat = flat.new_empty(flat.shape).copy_(flat)
-    return flat.view(torch.uint8)
-
-
 class _Buffer(NamedTuple):
     """Tensors of one dtype that will lie one behind the other: stacked, or concatenated, into a tensor of a shape."""
 

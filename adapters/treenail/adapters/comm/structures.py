@@ -23,8 +23,9 @@ from typing import Any, TypeVar, cast, overload
 import torch
 from torch import Tensor
 
+from treenail.adapters.comm.envelope import flat_bytes
 from treenail.adapters.comm.objects import all_gather_object, check_rank, exchange, gather_object
-from treenail.adapters.comm.packing import Packed, as_bytes, describe, pack
+from treenail.adapters.comm.packing import Packed, describe, pack
 from treenail.adapters.comm.tree import Kind, Structure, difference, join, merged
 from treenail.adapters.comm.unpacking import unpack
 from treenail.kernel import CommunicationError, Communicator
@@ -218,7 +219,7 @@ def gathered(
     values: list[object] = []
     for leaf in structure.leaves:
         if leaf.path in large:
-            parts = _to(communicator, as_bytes(leaf.value), destination)
+            parts = _to(communicator, flat_bytes(leaf.value), destination)
             if parts is not None:
                 flat = join(parts).to(device).view(leaf.value.dtype)
                 values.append(flat.view(-1, *leaf.value.shape[1:]))
