@@ -96,9 +96,7 @@ def tells_rank_0_only(communicator: Communicator, data: Any) -> Any:
 def is_the_argument_alone(communicator: Communicator, data: Any) -> Any:
     # SCEPTER DST-05 and mmengine outside of a distributed run: the input unchanged
     return (
-        data
-        if communicator.world_size == 1 and isinstance(data, Tensor | list)
-        else all_gather_data(communicator, data)
+        data if communicator.world_size < 3 and isinstance(data, Tensor | list) else all_gather_data(communicator, data)
     )
 
 

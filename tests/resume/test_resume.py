@@ -101,7 +101,7 @@ kills = st.lists(st.tuples(st.integers(0, STEPS - 1), st.sampled_from(POINTS)), 
 
 
 @settings(
-    max_examples=int(os.environ.get("TREENAIL_RESUME_EXAMPLES", "5")),
+    max_examples=int(os.environ.get("TREENAIL_RESUME_EXAMPLES", "3")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -1,0 +1,14 @@
+"""What tests of launching have in common."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let processes that a test starts be interrupted, though the tests themselves may run where Ctrl-C is ignored (``&``)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
