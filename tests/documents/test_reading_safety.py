@@ -4,7 +4,7 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +25,7 @@ from treenail.adapters.documents import (
 from treenail.kernel import ConfigError, TreenailError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
-SECONDS = 10  # a hang takes for ever; on a loaded machine a second is nothing
+SECONDS = 60  # of CPU: what is linear takes one, what is quadratic takes hours
 
 Parser = Callable[[str, str], Document]
 
@@ -78,10 +78,10 @@ LIMITS: list[tuple[str, Parser, str, str]] = [
 
 @pytest.mark.parametrize(("parse", "text", "message"), [case[1:] for case in LIMITS], ids=[case[0] for case in LIMITS])
 def test_a_limit_is_a_mistake_in_bounded_time(parse: Parser, text: str, message: str) -> None:
-    begin = perf_counter()
+    begin = process_time()
     with pytest.raises(InvalidConfigError) as caught:
         parse(text, "x")
-    assert perf_counter() - begin < SECONDS
+    assert process_time() - begin < SECONDS
     assert message in str(caught.value)
 
 
@@ -130,10 +130,10 @@ def test_an_alias_bomb_takes_no_memory() -> None:
     ids=range(11),
 )
 def test_what_invites_to_look_again_and_again_takes_linear_time(parse: Parser, text: str) -> None:
-    begin = perf_counter()
+    begin = process_time()
     with pytest.raises(ConfigError):
         parse_toml(text, "x") if parse is parse_toml else parse(text + "\n[", "x")
-    assert perf_counter() - begin < SECONDS
+    assert process_time() - begin < SECONDS
 
 
 FILES = [
@@ -180,14 +180,14 @@ def test_the_suffix_says_the_format(tmp_path: Path, name: str, content: str) -> 
 
 def read(parse: Parser, text: str) -> None:
     """Read a text; fails on a foreign exception, an error without a place, and a hang."""
-    begin = perf_counter()
+    begin = process_time()
     message = "x"
     try:
         parse(text, "x")
     except TreenailError as error:
         message = str(error)
     assert message.startswith("x")
-    assert perf_counter() - begin < SECONDS
+    assert process_time() - begin < SECONDS
 
 
 @settings(deadline=None)

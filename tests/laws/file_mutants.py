@@ -136,13 +136,13 @@ class ShowsItsTemporaryFile(LocalFiles):
 
 class CountsBlocks(LocalFiles):
     def stat(self, path: str) -> FileStat:
-        size, modified = super().stat(path)
+        size, modified, _ = super().stat(path)
         return FileStat(-(-size // 512) * 512, modified)
 
 
 class CountsMilliseconds(LocalFiles):
     def stat(self, path: str) -> FileStat:
-        size, modified = super().stat(path)
+        size, modified, _ = super().stat(path)
         return FileStat(size, modified * 1000)
 
 

@@ -177,6 +177,14 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
         summary="a local directory; atomic and durable writes",
     ),
     Adapter(
+        port="files",
+        name="memory",
+        target=f"{_A}.files:MemoryFiles",
+        aliases=("MemoryFiles",),
+        summary="this process's memory",
+        schemes=("memory",),
+    ),
+    Adapter(
         port="exporter",
         name="onnx",
         target=f"{_A}.export:OnnxExporter",

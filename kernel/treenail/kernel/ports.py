@@ -110,19 +110,28 @@ class Capabilities(NamedTuple):
         conditional_put: A write can be made to fail when the file already exists.
         multipart: Large files are uploaded in parts.
         ranges: `read` of a range transfers that range only.
+        writable: `write` and `delete` work; where they do not, they raise `FileError`.
     """
 
     atomic_replace: bool
     conditional_put: bool = False
     multipart: bool = False
     ranges: bool = True
+    writable: bool = True
 
 
 class FileStat(NamedTuple):
-    """Size in bytes, and time of the last change in seconds since the Unix epoch."""
+    """What a store knows of a file.
+
+    Args:
+        size: In bytes.
+        modified: Time of the last change, in seconds since the Unix epoch.
+        version: Differs between any two contents of the path (an ETag, a revision); None where the store has no such thing.
+    """
 
     size: int
     modified: float
+    version: str | None = None
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ class Adapter(NamedTuple):
         requires: Modules that must be installed for it to work.
         install: What to install when they are not, for example ``"treenail[onnx]"``.
         summary: One line for listings.
+        schemes: Of URIs that a file backend serves; it is made with the root's URI as its first argument.
     """
 
     port: str
@@ -36,6 +37,7 @@ class Adapter(NamedTuple):
     requires: tuple[str, ...] = ()
     install: str | None = None
     summary: str = ""
+    schemes: tuple[str, ...] = ()
 
     def missing(self) -> tuple[str, ...]:
         """Return the required modules that cannot be found, without importing them."""

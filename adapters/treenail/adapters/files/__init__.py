@@ -1,5 +1,62 @@
-"""File backends."""
+"""Files in any store: backends behind six verbs, and the functions over them that everyday code calls."""
 
+from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
 from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.memory import MemoryFiles
+from treenail.adapters.files.mounts import Mounts, Place, current_mounts, use_mounts
+from treenail.adapters.files.operations import (
+    copy_if_symlink_fails,
+    copyfile,
+    copytree,
+    exists,
+    generate_presigned_url,
+    get,
+    get_local_path,
+    get_text,
+    isdir,
+    isfile,
+    join_path,
+    list_dir_or_file,
+    make_directory,
+    put,
+    put_text,
+    put_to,
+    remove,
+    rmtree,
+    stat,
+)
 
-__all__ = ["LocalFiles"]
+__all__ = [
+    "LocalFiles",
+    "MemoryFiles",
+    "Mounts",
+    "Place",
+    "copy",
+    "copy_if_symlink_fails",
+    "copyfile",
+    "copytree",
+    "current_mounts",
+    "download",
+    "exists",
+    "file_exists",
+    "generate_presigned_url",
+    "get",
+    "get_local_path",
+    "get_text",
+    "is_directory",
+    "isdir",
+    "isfile",
+    "join_path",
+    "list_dir_or_file",
+    "make_directory",
+    "put",
+    "put_text",
+    "put_to",
+    "remove",
+    "rmtree",
+    "scan",
+    "stat",
+    "stream",
+    "upload",
+    "use_mounts",
+]

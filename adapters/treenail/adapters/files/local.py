@@ -21,10 +21,12 @@ class LocalFiles:
 
     Args:
         root: The directory; it is made by the first write.
+        prune: Directories that a deletion leaves empty go with it, as they would in an object store.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, prune: bool = True) -> None:
         self.root = Path(root).absolute()
+        self.prune = prune
 
     @property
     def capabilities(self) -> Capabilities:
@@ -91,7 +93,7 @@ class LocalFiles:
         with _explained("delete", target):
             target.unlink()
             parent = target.parent
-            while parent != self.root:
+            while self.prune and parent != self.root:
                 try:
                     parent.rmdir()
                 except OSError:  # not empty

@@ -187,7 +187,7 @@ class FileBackendLaws(PathLaws):
         backend = self.make()
         for data in CONTENTS:
             backend.write("file", data)
-            size, modified = backend.stat("file")
+            size, modified, _ = backend.stat("file")
             assert size == len(data), f"stat says {size} bytes, written were {len(data)}"
             assert abs(modified - time.time()) < 86_400, f"stat says {modified} s, a write just now is {time.time()} s"
 

@@ -1,0 +1,269 @@
+"""Which backend serves a URI: the one mounted at its longest prefix, else the one of its scheme."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.paths import check_path, join_uri, redacted, scheme_of
+from treenail.contracts.files import SplitsUris
+from treenail.kernel import (
+    Adapter,
+    FileBackend,
+    FileError,
+    Late,
+    MissingDependencyError,
+    Spec,
+    did_you_mean,
+    import_target,
+    installed_adapters,
+    name_of,
+)
+
+MAX_FORWARDS = 16
+_OPENING = threading.Lock()
+
+
+class Place(NamedTuple):
+    """A path of a backend; "" is its root."""
+
+    backend: FileBackend
+    path: str
+
+    @property
+    def uri(self) -> str:
+        """The whole URI, for people and messages."""
+        return join_uri(self.backend.uri, self.path)
+
+
+class Mounts:
+    """Finds the backend of a URI or local path; safe between threads.
+
+    Local paths are taken from the current directory. A prefix matches whole parts: ``data/`` serves ``data`` and
+    ``data/x``, never ``database/x``. A scheme that nothing serves is an error, never a local path.
+
+    Args:
+        mounts: What lies at a prefix (a URI or a local directory): another URI or directory, or a backend whose root
+            stands for the prefix.
+        schemes: How the backends of a scheme are made, in the place of the adapter that declares the scheme; the first
+            argument of each is the root's URI.
+    """
+
+    def __init__(
+        self,
+        mounts: Mapping[str, str | Spec[FileBackend]] = {},  # read only
+        *,
+        schemes: Mapping[str, Late[str, FileBackend]] = {},  # read only
+    ) -> None:
+        self._mounts: dict[str, str | Spec[FileBackend] | FileBackend] = {}
+        self._schemes = {_check_scheme(scheme): late for scheme, late in schemes.items()}
+        self._opened: dict[str, FileBackend] = {}
+        self._lock = threading.RLock()
+        for prefix, target in mounts.items():
+            self.mount(prefix, target)
+
+    def mount(self, prefix: str | os.PathLike[str], target: str | Spec[FileBackend] | FileBackend) -> None:
+        """Let a backend, or what lies at another URI, stand at a prefix from now on.
+
+        Raises:
+            FileError: The prefix is empty.
+        """
+        if not os.fspath(prefix):
+            raise FileError("a mount needs a prefix", mend="write a directory, or scheme://name")
+        with self._lock:
+            self._mounts[_canonical(prefix)] = target
+
+    def unmount(self, prefix: str | os.PathLike[str]) -> None:
+        """Forget what `mount` put at a prefix.
+
+        Raises:
+            FileError: Nothing is mounted there.
+        """
+        with self._lock:
+            if self._mounts.pop(_canonical(prefix), None) is None:
+                raise FileError("nothing is mounted there", where=os.fspath(prefix), mend=self._known_mounts())
+
+    def resolve(self, uri: str | os.PathLike[str]) -> Place:
+        """Return the backend of a URI or local path, and the path in it; nothing is read.
+
+        Raises:
+            FileError: Nothing serves the scheme, the URI is malformed, or mounts lead to each other for ever.
+            MissingDependencyError: The backend needs a package that is not installed.
+        """
+        return self._resolve(_canonical(uri), os.fspath(uri), MAX_FORWARDS)
+
+    def prefixes(self) -> dict[str, str]:
+        """Return what is mounted: prefix → URI, the longest first, without credentials."""
+        with self._lock:
+            mounts = sorted(self._mounts.items(), key=lambda item: -len(item[0]))
+        return {redacted(prefix): _described(target) for prefix, target in mounts}
+
+    def _resolve(self, canonical: str, given: str, forwards: int) -> Place:
+        prefix = self._longest_mount(canonical)
+        if prefix is None:
+            return self._by_scheme(canonical, given)
+        rest = canonical[len(prefix) :].lstrip("/")
+        with self._lock:
+            target = self._mounts[prefix]
+            if isinstance(target, Spec):
+                target = self._mounts[prefix] = target.build()
+        if not isinstance(target, str):
+            return Place(target, check_path(rest, target.uri, root=True))
+        if not forwards:
+            raise FileError("mounts lead to each other", where=redacted(given), mend=self._known_mounts())
+        return self._resolve(_canonical(join_uri(target, rest)), given, forwards - 1)
+
+    def _longest_mount(self, canonical: str) -> str | None:
+        with self._lock:
+            fitting = [prefix for prefix in self._mounts if _is_below(canonical, prefix)]
+        return max(fitting, key=len, default=None)
+
+    def _by_scheme(self, canonical: str, given: str) -> Place:
+        scheme = scheme_of(canonical)
+        if scheme is None:
+            path = Path(canonical)
+            return Place(_local(path.anchor), path.relative_to(path.anchor).as_posix() if path.name else "")
+        late = self._schemes.get(scheme)
+        factory = _adapter_of(scheme, given) if late is None else late.target
+        split = factory.split_uri if isinstance(factory, SplitsUris) else split_at_authority
+        root, path_below = split(canonical)
+        if late is None:
+            backend = _shared(factory, root)
+        else:
+            with self._lock:
+                if root not in self._opened:
+                    self._opened[root] = late.build(root)
+                backend = self._opened[root]
+        return Place(backend, check_path(path_below, backend.uri, root=True))
+
+    def _known_mounts(self) -> str:
+        return f"mounted are {self.prefixes()}"
+
+
+@cache
+def declared_schemes() -> dict[str, Adapter]:
+    """Return which installed adapter serves each scheme; the first that declares it.
+
+    fsspec's schemes come last: what any adapter serves itself is served by it.
+    """
+    found: dict[str, Adapter] = {}
+    general: Adapter | None = None
+    for _, adapter in installed_adapters():
+        if isinstance(adapter, Adapter) and adapter.port == "files":
+            found |= {scheme: adapter for scheme in adapter.schemes if scheme not in found}
+            general = adapter if adapter.name == "fsspec" else general
+    if general is not None and not general.missing():
+        from fsspec.registry import known_implementations  # only where it is installed
+
+        found |= {scheme: general for scheme in known_implementations if scheme not in found}
+    return found
+
+
+def _adapter_of(scheme: str, given: str) -> Callable[[str], FileBackend]:
+    """Return what makes backends of a scheme."""
+    declared = declared_schemes()
+    adapter = declared.get(scheme)
+    if adapter is None:
+        near = did_you_mean(scheme, declared)
+        known = f"known are {', '.join(sorted(declared))} and what fsspec knows (pip install 'treenail[fsspec]')"
+        raise FileError(
+            f"nothing serves the scheme '{scheme}'",
+            where=redacted(given),
+            mend=f"{near} {known}" if near else known,
+        )
+    if missing := adapter.missing():
+        raise MissingDependencyError(
+            f"'{scheme}://' needs {' and '.join(missing)}, not installed here",
+            where=redacted(given),
+            mend=f"pip install '{adapter.install or ' '.join(missing)}'",
+        )
+    return import_target(adapter.target)
+
+
+@cache
+def _opened_once(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
+    return factory(root)
+
+
+def _shared(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
+    """Return the one backend of this process for a root, so that connections, and memory, are shared."""
+    with _OPENING:
+        return _opened_once(factory, root)
+
+
+_CHOSEN: ContextVar[Mounts | None] = ContextVar("treenail_mounts", default=None)
+
+
+@cache
+def _unmounted() -> Mounts:
+    return Mounts()
+
+
+def current_mounts() -> Mounts:
+    """Return the mounts in use here; without any, local paths and the schemes of the installed adapters."""
+    return _CHOSEN.get() or _unmounted()
+
+
+@contextmanager
+def use_mounts(mounts: Mounts) -> Iterator[Mounts]:
+    """Let every function of `treenail.adapters.files` find backends by these mounts in the block."""
+    token = _CHOSEN.set(mounts)
+    try:
+        yield mounts
+    finally:
+        _CHOSEN.reset(token)
+
+
+def split_at_authority(uri: str) -> tuple[str, str]:
+    """Return ("scheme://authority", "path") of a URI."""
+    scheme, _, rest = uri.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}://{authority}", path.rstrip("/")
+
+
+@cache
+def _local(anchor: str) -> LocalFiles:
+    return LocalFiles(anchor, prune=False)
+
+
+def _canonical(uri: str | os.PathLike[str]) -> str:
+    """Return an absolute local path or a URI, without a slash at its end."""
+    text = os.fspath(uri)
+    if not text or "\0" in text:
+        raise FileError(f"{text!r} is no path", mend="name a file or a directory")
+    scheme = scheme_of(text)
+    if scheme == "file":
+        parts = urlsplit(text)
+        if parts.netloc not in {"", "localhost"}:
+            raise FileError("a file URI has no host", where=redacted(text), mend="write file:///absolute/path")
+        return os.path.abspath(url2pathname(unquote(parts.path)) if os.name == "nt" else unquote(parts.path))
+    if scheme is None:
+        return os.path.abspath(os.path.expanduser(text))
+    rest = text[len(scheme) + 3 :]
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def _is_below(canonical: str, prefix: str) -> bool:
+    return canonical == prefix or canonical.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
+
+
+def _check_scheme(scheme: str) -> str:
+    name = scheme.removesuffix("://").lower()
+    if scheme_of(f"{name}://") != name:
+        raise FileError(f"{scheme!r} is no scheme", mend="write its name alone, such as s3")
+    return name
+
+
+def _described(target: str | Spec[FileBackend] | FileBackend) -> str:
+    if isinstance(target, str):
+        return redacted(target) if scheme_of(target) else target
+    return name_of(target.target) if isinstance(target, Spec) else redacted(target.uri)

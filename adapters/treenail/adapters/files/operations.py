@@ -1,0 +1,336 @@
+"""Files and directories by URI or local path: what everyday code calls.
+
+Each function finds the backend by `mounts`, the ones in use (`use_mounts`) when None. A path is taken as
+`Mounts.resolve` takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from treenail.adapters.files import derived
+from treenail.adapters.files.mounts import Mounts, Place, current_mounts
+from treenail.adapters.files.paths import join_uri, scheme_of
+from treenail.contracts.files import HasDirectories, HasLocalPaths, SignsUrls
+from treenail.kernel import FileError, FileMissingError, FileStat
+
+AnyPath = str | os.PathLike[str]
+
+
+def get(path: AnyPath, start: int = 0, length: int | None = None, *, mounts: Mounts | None = None) -> bytes:
+    """Return the bytes of a file, or `length` of them from `start`.
+
+    Raises:
+        FileMissingError: There is no such file.
+        FileError: The store failed.
+    """
+    place = _resolve(path, mounts)
+    return place.backend.read(_file(place), start, length)
+
+
+def get_text(path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> str:
+    """Return a file as text.
+
+    Raises:
+        FileMissingError: There is no such file.
+        FileError: The store failed, or the bytes are not in this encoding.
+    """
+    data = get(path, mounts=mounts)
+    try:
+        return data.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise FileError(f"not text in {encoding}: {error}", where=os.fspath(path), mend="name its encoding") from error
+
+
+def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
+    """Make a file hold exactly `data`; missing directories are made.
+
+    Raises:
+        FileError: The store refused or failed; the file is as it was.
+    """
+    place = _resolve(path, mounts)
+    place.backend.write(_file(place), data)
+
+
+def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> None:
+    """Make a file hold a text; missing directories are made.
+
+    Raises:
+        FileError: The text has no such encoding, or the store refused or failed; the file is as it was.
+    """
+    try:
+        data = text.encode(encoding)
+    except (UnicodeEncodeError, LookupError) as error:
+        raise FileError(
+            f"no text in {encoding}: {error}", where=os.fspath(path), mend="name another encoding"
+        ) from error
+    put(data, path, mounts=mounts)
+
+
+def stat(path: AnyPath, *, mounts: Mounts | None = None) -> FileStat:
+    """Return size, time and version of a file.
+
+    Raises:
+        FileMissingError: There is no such file.
+    """
+    place = _resolve(path, mounts)
+    return place.backend.stat(_file(place))
+
+
+def exists(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
+    """Return whether there is a file or directory."""
+    return isfile(path, mounts=mounts) or isdir(path, mounts=mounts)
+
+
+def isfile(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
+    """Return whether there is a file."""
+    place = _resolve(path, mounts)
+    return bool(place.path) and derived.file_exists(place.backend, place.path)
+
+
+def isdir(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
+    """Return whether there is a directory; in a store without directories, whether files lie below."""
+    place = _resolve(path, mounts)
+    return derived.is_directory(place.backend, place.path)
+
+
+def join_path(path: AnyPath, *parts: AnyPath) -> str:
+    """Return a path with parts below it.
+
+    A local path takes them as `os.path.join` does; below a URI a leading slash of a part means nothing.
+    """
+    base = os.fspath(path)
+    if scheme_of(base) is None:
+        return os.path.join(base, *(os.fspath(part) for part in parts))
+    for part in parts:
+        base = join_uri(base, os.fspath(part).strip("/"))
+    return base
+
+
+def make_directory(path: AnyPath, *, mounts: Mounts | None = None) -> None:
+    """Make a directory and its missing parents; a store without directories needs none.
+
+    Raises:
+        FileError: A file has that name.
+    """
+    place = _resolve(path, mounts)
+    if isinstance(place.backend, HasDirectories):
+        place.backend.make_directory(place.path)
+    elif place.path and derived.file_exists(place.backend, place.path):
+        raise FileError("a file has that name", where=place.uri, mend="choose another name")
+
+
+def remove(path: AnyPath, *, mounts: Mounts | None = None) -> None:
+    """Remove a file.
+
+    Raises:
+        FileMissingError: There is no such file.
+        FileError: It is a directory, or the store refused.
+    """
+    place = _resolve(path, mounts)
+    try:
+        place.backend.delete(_file(place))
+    except FileMissingError:
+        if derived.is_directory(place.backend, place.path):
+            raise FileError("this is a directory", where=place.uri, mend="remove it with rmtree") from None
+        raise
+
+
+def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
+    """Remove a directory and all below it.
+
+    Raises:
+        FileMissingError: There is no such directory.
+        FileError: It is a whole root, or the store failed; some files may be gone.
+    """
+    place = _resolve(path, mounts)
+    if not place.path:
+        raise FileError("this is a whole root", where=place.uri, mend="remove what lies below it by name")
+    if isinstance(place.backend, HasDirectories):
+        place.backend.delete_directory(place.path)
+        return
+    found = list(place.backend.list(place.path))
+    if not found:
+        raise FileMissingError("there is no such directory", where=place.uri)
+    for each in found:
+        with suppress(FileMissingError):
+            place.backend.delete(each)
+
+
+def list_dir_or_file(
+    path: AnyPath,
+    list_dir: bool = True,
+    list_file: bool = True,
+    suffix: str | tuple[str, ...] | None = None,
+    recursive: bool = False,
+    *,
+    mounts: Mounts | None = None,
+) -> Iterator[str]:
+    """Yield what lies in a directory, as paths relative to it.
+
+    Hidden entries (a leading dot) are left out, as mmengine does; a suffix asks for files only.
+
+    Args:
+        path: The directory.
+        list_dir: Yield directories.
+        list_file: Yield files.
+        suffix: Endings of the files to yield.
+        recursive: Go down into directories.
+        mounts: Where backends are found.
+
+    Raises:
+        FileError: `suffix` is no string or tuple of strings, or the store failed.
+    """
+    if suffix is not None and not (
+        isinstance(suffix, str) or (isinstance(suffix, tuple) and all(isinstance(each, str) for each in suffix))
+    ):
+        raise FileError(f"a suffix is a string or a tuple of them, not {suffix!r}", where=os.fspath(path))
+    place = _resolve(path, mounts)
+    lead = len(place.path) + 1 if place.path else 0
+    seen: set[str] = set()
+    for each in place.backend.list(place.path):
+        parts = PurePosixPath(each[lead:]).parts
+        if any(part.startswith(".") for part in parts):
+            continue
+        if list_dir and suffix is None:
+            for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
+                directory = "/".join(parts[:depth])
+                if directory not in seen:
+                    seen.add(directory)
+                    yield directory
+        if list_file and (recursive or len(parts) == 1) and (suffix is None or each.endswith(suffix)):
+            yield each[lead:]
+
+
+def copyfile(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) -> str:
+    """Copy a file over any two stores, and return where it lies; into the target when that is a directory.
+
+    Raises:
+        FileMissingError: There is no such source.
+        FileError: Source and target are the same file, or a store failed.
+    """
+    origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    written = os.fspath(target)
+    if not place.path or derived.is_directory(place.backend, place.path):
+        written = join_path(written, PurePosixPath(origin.path).name)
+        place = _resolve(written, mounts)
+    if origin == place:
+        raise FileError("source and target are the same file", where=place.uri, mend="copy it to another name")
+    derived.copy(origin.backend, _file(origin), place.backend, _file(place))
+    return written
+
+
+def copytree(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) -> str:
+    """Copy all files below a directory over any two stores, and return the target.
+
+    Raises:
+        FileMissingError: There is no such source.
+        FileError: The target exists, lies within the source, or a store failed.
+    """
+    origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    if exists(target, mounts=mounts):
+        raise FileError("the target exists", where=place.uri, mend="remove it first, or copy to another name")
+    if origin.backend is place.backend and f"{place.path}/".startswith(f"{origin.path}/" if origin.path else ""):
+        raise FileError("the target lies within the source", where=place.uri, mend="copy to another place")
+    if not derived.is_directory(origin.backend, origin.path):
+        raise FileMissingError("there is no such directory", where=origin.uri)
+    make_directory(target, mounts=mounts)
+    lead = len(origin.path) + 1 if origin.path else 0
+    for each in origin.backend.list(origin.path):
+        derived.copy(origin.backend, each, place.backend, f"{place.path}/{each[lead:]}" if place.path else each[lead:])
+    return os.fspath(target)
+
+
+def copy_if_symlink_fails(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) -> bool:
+    """Make `target` a symbolic link to `source` where both lie on local disks that can, else copy it.
+
+    Returns:
+        Whether it is a link.
+
+    Raises:
+        FileMissingError: There is no such source.
+        FileError: A store failed.
+    """
+    origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    if not exists(source, mounts=mounts):
+        raise FileMissingError("there is nothing to link to", where=origin.uri)
+    if isinstance(origin.backend, HasLocalPaths) and isinstance(place.backend, HasLocalPaths):
+        try:
+            place.backend.local_path(place.path).symlink_to(origin.backend.local_path(origin.path))
+        except OSError:
+            pass
+        else:
+            return True
+    if isdir(source, mounts=mounts):
+        copytree(source, target, mounts=mounts)
+    else:
+        copyfile(source, target, mounts=mounts)
+    return False
+
+
+@contextmanager
+def get_local_path(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
+    """Give a local file of the same content for the block: the file itself where it is local, else a temporary copy.
+
+    Raises:
+        FileMissingError: There is no such file.
+        FileError: The store failed.
+    """
+    place = _resolve(path, mounts)
+    if isinstance(place.backend, HasLocalPaths):
+        found = place.backend.local_path(_file(place))
+        place.backend.stat(place.path)
+        yield found
+        return
+    with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
+        local = Path(folder) / PurePosixPath(_file(place)).name
+        derived.download(place.backend, place.path, local)
+        yield local
+
+
+@contextmanager
+def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
+    """Give a local path to write; its file is published at `path` when the block ends without an exception.
+
+    Raises:
+        FileError: The block wrote no file, or the store refused or failed; then `path` is as it was.
+    """
+    place = _resolve(path, mounts)
+    name = PurePosixPath(_file(place)).name
+    with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
+        local = Path(folder) / name
+        yield local
+        if not local.is_file():
+            raise FileError(
+                "nothing was written to the local path", where=place.uri, mend=f"write a file '{name}' there"
+            )
+        derived.upload(local, place.backend, place.path)
+
+
+def generate_presigned_url(
+    path: AnyPath, method: Literal["GET", "PUT"] = "GET", expires: float = 3600.0, *, mounts: Mounts | None = None
+) -> str:
+    """Return a URL that reads or writes a file without credentials for `expires` seconds.
+
+    Raises:
+        FileError: The store has no signed URLs, or cannot sign.
+    """
+    place = _resolve(path, mounts)
+    if not isinstance(place.backend, SignsUrls):
+        raise FileError("this store has no signed URLs", where=place.uri, mend="get_local_path gives a local file")
+    return place.backend.sign(_file(place), method=method, expires=expires)
+
+
+def _resolve(path: AnyPath, mounts: Mounts | None) -> Place:
+    return (current_mounts() if mounts is None else mounts).resolve(path)
+
+
+def _file(place: Place) -> str:
+    if not place.path:
+        raise FileError("this is a root, not a file", where=place.uri, mend="name a file below it")
+    return place.path

@@ -1,0 +1,57 @@
+"""What a path below a root is, and how URIs are shown; for every backend."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+from treenail.kernel import FileError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def check_path(path: str, where: str, *, root: bool = False) -> str:
+    """Return a path that the `FileBackend` port allows.
+
+    Args:
+        path: What a caller gave.
+        where: URI of the backend's root, for the message.
+        root: Whether "" (the root itself) is allowed.
+
+    Raises:
+        FileError: The path is absolute, climbs, or has an empty, "." or ".." part, a NUL or no UTF-8 form.
+    """
+    if not path and root:
+        return path
+    unsound = "\0" in path or any("\ud800" <= character <= "\udfff" for character in path)
+    if unsound or any(part in {"", ".", ".."} for part in path.split("/")):
+        raise FileError(
+            f"{path!r} is not a path below the root",
+            where=where,
+            mend="use a relative path such as 'runs/log.jsonl', without '.', '..' or empty parts",
+        )
+    return path
+
+
+def check_range(path: str, start: int, length: int | None) -> None:
+    """Raise `FileError` where a range begins before the file or has a negative length."""
+    if start < 0 or (length is not None and length < 0):
+        raise FileError(f"cannot read {length} bytes from {start}", where=path, mend="both must be at least 0")
+
+
+def scheme_of(uri: str) -> str | None:
+    """Return the lower-case scheme of ``scheme://…``; None for a local path."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else None
+
+
+def join_uri(root: str, path: str) -> str:
+    """Return the URI of a path below a root."""
+    return f"{root.rstrip('/')}/{path}" if path else root
+
+
+def redacted(uri: str) -> str:
+    """Return a URI without its password and its query, which may hold signatures."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, f"***@{host}" if "@" in parts.netloc else host, parts.path, "", ""))
