@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from treenail.adapters.files.cache import FileCache
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.paths import check_path, join_uri, redacted, scheme_of
-from treenail.contracts.files import SplitsUris
+from treenail.contracts.files import HasLocalPaths, SplitsUris
 from treenail.kernel import (
     Adapter,
     FileBackend,
@@ -38,6 +39,8 @@ class Place(NamedTuple):
 
     backend: FileBackend
     path: str
+    cache: FileCache | None = None
+    """Where local copies of it are kept; None when it is local, or none are kept."""
 
     @property
     def uri(self) -> str:
@@ -56,6 +59,7 @@ class Mounts:
             stands for the prefix.
         schemes: How the backends of a scheme are made, in the place of the adapter that declares the scheme; the first
             argument of each is the root's URI.
+        cache: Keeps local copies of what is read from other than local backends.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class Mounts:
         mounts: Mapping[str, str | Spec[FileBackend]] = {},  # read only
         *,
         schemes: Mapping[str, Late[str, FileBackend]] = {},  # read only
+        cache: FileCache | None = None,
     ) -> None:
+        self._cache = cache
         self._mounts: dict[str, str | Spec[FileBackend] | FileBackend] = {}
         self._schemes = {_check_scheme(scheme): late for scheme, late in schemes.items()}
         self._opened: dict[str, FileBackend] = {}
@@ -99,7 +105,8 @@ class Mounts:
             FileError: Nothing serves the scheme, the URI is malformed, or mounts lead to each other for ever.
             MissingDependencyError: The backend needs a package that is not installed.
         """
-        return self._resolve(_canonical(uri), os.fspath(uri), MAX_FORWARDS)
+        place = self._resolve(_canonical(uri), os.fspath(uri), MAX_FORWARDS)
+        return place if isinstance(place.backend, HasLocalPaths) else place._replace(cache=self._cache)
 
     def prefixes(self) -> dict[str, str]:
         """Return what is mounted: prefix → URI, the longest first, without credentials."""
@@ -149,7 +156,7 @@ class Mounts:
         return f"mounted are {self.prefixes()}"
 
 
-@cache
+@functools.cache
 def declared_schemes() -> dict[str, Adapter]:
     """Return which installed adapter serves each scheme; the first that declares it.
 
@@ -189,7 +196,7 @@ def _adapter_of(scheme: str, given: str) -> Callable[[str], FileBackend]:
     return import_target(adapter.target)
 
 
-@cache
+@functools.cache
 def _opened_once(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
     return factory(root)
 
@@ -203,7 +210,7 @@ def _shared(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
 _CHOSEN: ContextVar[Mounts | None] = ContextVar("treenail_mounts", default=None)
 
 
-@cache
+@functools.cache
 def _unmounted() -> Mounts:
     return Mounts()
 
@@ -230,7 +237,7 @@ def split_at_authority(uri: str) -> tuple[str, str]:
     return f"{scheme}://{authority}", path.rstrip("/")
 
 
-@cache
+@functools.cache
 def _local(anchor: str) -> LocalFiles:
     return LocalFiles(anchor, prune=False)
 

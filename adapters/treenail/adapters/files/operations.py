@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -30,7 +31,8 @@ def get(path: AnyPath, start: int = 0, length: int | None = None, *, mounts: Mou
         FileError: The store failed.
     """
     place = _resolve(path, mounts)
-    return place.backend.read(_file(place), start, length)
+    reader = place.backend.read if place.cache is None else partial(place.cache.read, place.backend)
+    return reader(_file(place), start, length)
 
 
 def get_text(path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> str:
@@ -55,6 +57,8 @@ def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
     """
     place = _resolve(path, mounts)
     place.backend.write(_file(place), data)
+    if place.cache is not None:
+        place.cache.forget(place.backend, place.path)
 
 
 def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> None:
@@ -286,6 +290,10 @@ def get_local_path(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[P
         found = place.backend.local_path(_file(place))
         place.backend.stat(place.path)
         yield found
+        return
+    if place.cache is not None:
+        with place.cache.local_copy(place.backend, _file(place)) as copy:
+            yield copy
         return
     with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
         local = Path(folder) / PurePosixPath(_file(place)).name
