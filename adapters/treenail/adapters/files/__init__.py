@@ -1,6 +1,20 @@
 """Files in any store: backends behind six verbs, and the functions over them that everyday code calls."""
 
+from treenail.adapters.files.cache import FileCache
 from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
+from treenail.adapters.files.formats import (
+    FileFormat,
+    JsonFormat,
+    MsgpackFormat,
+    NpyFormat,
+    NumpyFormat,
+    PickleFormat,
+    SafetensorsFormat,
+    TextFormat,
+    TomlFormat,
+    TorchFormat,
+    YamlFormat,
+)
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts, use_mounts
@@ -25,29 +39,47 @@ from treenail.adapters.files.operations import (
     rmtree,
     stat,
 )
+from treenail.adapters.files.values import dict_from_file, dump, installed_formats, list_from_file, load
 
 __all__ = [
+    "FileCache",
+    "FileFormat",
+    "JsonFormat",
     "LocalFiles",
     "MemoryFiles",
     "Mounts",
+    "MsgpackFormat",
+    "NpyFormat",
+    "NumpyFormat",
+    "PickleFormat",
     "Place",
+    "SafetensorsFormat",
+    "TextFormat",
+    "TomlFormat",
+    "TorchFormat",
+    "YamlFormat",
     "copy",
     "copy_if_symlink_fails",
     "copyfile",
     "copytree",
     "current_mounts",
+    "dict_from_file",
     "download",
+    "dump",
     "exists",
     "file_exists",
     "generate_presigned_url",
     "get",
     "get_local_path",
     "get_text",
+    "installed_formats",
     "is_directory",
     "isdir",
     "isfile",
     "join_path",
     "list_dir_or_file",
+    "list_from_file",
+    "load",
     "make_directory",
     "put",
     "put_text",

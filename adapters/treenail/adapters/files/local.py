@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from uuid import uuid4
+from pathlib import Path
+from typing import Final
 
+from treenail.adapters.files.durable import UNFINISHED, Folder, Unfinished, failure, sweep
+from treenail.adapters.files.paths import check_path, check_range, local_path_of
+from treenail.adapters.files.reading import read_chunks, read_range
+from treenail.adapters.files.walking import files_below
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 
-_UNFINISHED = ".treenail-unfinished"
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+# A pipe without a writer must not make `open` wait; for files, the flag means nothing.
+_READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | _FLAGS
+_LOOK: Final = getattr(os, "O_PATH", 0) | _FLAGS
+_PROCESS_FILES: Final = sys.platform == "linux"
+_RACES: Final = 32
+_SWEPT_AT_MOST: Final = 4096
 
 
 class LocalFiles:
-    """Files below a local directory.
+    """Files below a local directory. Safe between threads and processes.
 
     A write goes to a temporary file beside its target, is flushed to the disk (fsync), renamed over the target (atomic by
     POSIX rename(2)), and the directory is flushed: readers see the old or the new content, a power cut loses neither.
+    Symbolic links below the root are followed, as long as they do not lead out of it; a write or a deletion replaces or
+    removes the link, not what it leads to. The temporary file of a process that was killed is not listed, and goes with
+    this object's first write into its directory when it is older than a day.
 
     Args:
-        root: The directory; it is made by the first write.
+        root: The directory, or its file:// URI; it is made by the first write.
         prune: Directories that a deletion leaves empty go with it, as they would in an object store.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, prune: bool = True) -> None:
-        self.root = Path(root).absolute()
+        self.root = Path(local_path_of(root)).absolute()
         self.prune = prune
+        self._top = str(self.root)
+        self._lead = os.path.join(self._top, "")
+        self._confined = self._top != self.root.anchor  # nothing leads out of the whole disk
+        self._real_top = self._top  # where the root really lies, as far as is known
+        self._swept: set[str] = set()
 
     @property
     def capabilities(self) -> Capabilities:
-        """Atomic replacement and ranges."""
-        return Capabilities(atomic_replace=True, ranges=True)
+        """Atomic replacement, creation and ranges."""
+        return Capabilities(atomic_replace=True, conditional_put=True, ranges=True)
 
     @property
     def uri(self) -> str:
@@ -40,120 +60,331 @@ class LocalFiles:
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Return `length` bytes from `start`, all to the end when None."""
-        if start < 0 or (length is not None and length < 0):
-            raise FileError(f"cannot read {length} bytes from {start}", where=path, mend="both must be at least 0")
-        target = self._resolve(path)
-        with _explained("read", target), target.open("rb") as file:
-            file.seek(start)
-            return file.read(-1 if length is None else length)
+        check_range(path, start, length)
+        target = self._locate(path)
+        try:
+            descriptor = os.open(target, _READ)
+            try:
+                if self._confined:
+                    self._check_inside(descriptor, target)
+                return read_range(descriptor, target, start, length)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise failure("read", target, error) from error
+
+    def stream(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes that `read` would return, a megabyte at a time."""
+        check_range(path, start, length)
+        target = self._locate(path)
+        with self._opened(target, "read") as descriptor:
+            yield from read_chunks(descriptor, target, start, length)
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`, durably and atomically."""
-        target = self._resolve(path)
-        chunks = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
-        temporary = target.with_name(f".{uuid4().hex}{_UNFINISHED}")
-        with _explained("write", target):
-            _make_directories(target.parent)
-            try:
-                with temporary.open("xb") as file:
-                    for chunk in chunks:
-                        file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(target)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
-            _flush_directory(target.parent)
+        with self._begun(self._locate(path), "write") as file:
+            _fill(file, data)
+            file.publish()
+
+    def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
+        """Write as `write` does if nothing has the name `path` (link(2) decides); return whether nothing had."""
+        target = self._locate(path)
+        if os.path.lexists(target) and not self._is_taken(target):
+            return False
+        with self._begun(target, "create") as file:
+            _fill(file, data)
+            return file.publish_new() or self._is_taken(target)
+
+    def copy(self, source: str, target: str) -> None:
+        """Make `target` hold what `source` holds; on disks that can (Btrfs, XFS), both share their blocks."""
+        origin, place = self._locate(source), self._locate(target)
+        with self._opened(origin, "read") as descriptor, self._begun(place, "copy") as file:
+            if not _copied_by_system(descriptor, file):
+                for chunk in read_chunks(descriptor, origin):
+                    file.write(chunk)
+            file.publish()
 
     def stat(self, path: str) -> FileStat:
-        """Return size and time of a file."""
-        target = self._resolve(path)
-        with _explained("stat", target):
-            found = target.stat()
-            if not target.is_file():
-                raise FileMissingError("there is no such file", where=str(target))
-            return FileStat(size=found.st_size, modified=found.st_mtime)
+        """Return size and time of a file; its version is made of inode, time and size."""
+        target = self._locate(path)
+        try:
+            return _file_stat(self._status(target), target)
+        except OSError as error:
+            raise failure("stat", target, error) from error
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all files below the directory `prefix`, sorted by their names' bytes."""
-        top = self._resolve(prefix) if prefix else self.root
-        found: list[str] = []
-        with _explained("list", top):
-            for directory, _, names in os.walk(top, onerror=_raise_unless_missing):
-                below = Path(directory).relative_to(self.root).as_posix()
-                lead = "" if below == "." else f"{below}/"
-                found += [lead + name for name in names if not name.endswith(_UNFINISHED)]
-        yield from sorted(found, key=os.fsencode)
+        """Yield the paths of all files below the directory `prefix`, sorted by their bytes; see `files_below`."""
+        top, lead = self._listed(prefix)
+        for path in files_below(top):
+            yield lead + os.fsdecode(path)
+
+    def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
+        """Yield (path, stat) of the files that `list` yields, in its order."""
+        top, lead = self._listed(prefix)
+        for name in files_below(top):
+            path = lead + os.fsdecode(name)
+            with suppress(FileNotFoundError, FileMissingError):  # deleted since it was listed
+                found = os.lstat(self._lead + path)
+                yield path, self.stat(path) if stat.S_ISLNK(found.st_mode) else _file_stat(found, path)
 
     def delete(self, path: str) -> None:
         """Remove a file, durably; directories that it leaves empty go with it."""
-        target = self._resolve(path)
-        with _explained("delete", target):
-            target.unlink()
-            parent = target.parent
-            while self.prune and parent != self.root:
-                try:
-                    parent.rmdir()
-                except OSError:  # not empty
-                    break
-                parent = parent.parent
-            if parent.exists():
-                _flush_directory(parent)
+        target = self._locate(path)
+        parent, name = os.path.split(target)
+        try:
+            with Folder(parent) as folder:
+                self._check_folder(folder)
+                if stat.S_ISDIR(folder.lstat(name).st_mode):
+                    raise IsADirectoryError(target)
+                folder.remove(name)
+                self._settle(folder)
+        except IsADirectoryError as error:
+            raise FileMissingError("cannot delete: it is a directory, not a file", where=target) from error
+        except OSError as error:
+            raise failure("delete", target, error) from error
 
-    def _resolve(self, path: str) -> Path:
-        pure = PurePosixPath(path)
-        parts = path.split("/")
-        unsound = "\0" in path or any("\ud800" <= character <= "\udfff" for character in path)
-        if pure.is_absolute() or unsound or any(part in ("", ".", "..") for part in parts):
-            raise FileError(
-                f"{path!r} is not a path below the root",
-                where=self.uri,
-                mend="use a relative path such as 'runs/log.jsonl', without '.', '..' or empty parts",
-            )
-        if pure.name.endswith(_UNFINISHED):
+    def local_path(self, path: str) -> Path:
+        """Return where `path` lies on the disk."""
+        target = self._locate(path)
+        if self._confined:
+            self._check_real(os.path.realpath(target), target)
+        return Path(target)
+
+    def is_directory(self, path: str) -> bool:
+        """Return whether `path` ("" is the root) is a directory."""
+        target = self._locate(path) if path else self._top
+        try:
+            return stat.S_ISDIR(self._status(target).st_mode)
+        except OSError as error:
+            if isinstance(found := failure("look at", target, error), FileMissingError):
+                return False
+            raise found from error
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its missing parents, durably; it may exist."""
+        target = self._locate(path) if path else self._top
+        try:
+            self._make_folder(target).close()
+        except OSError as error:
+            raise failure("make the directory", target, error) from error
+
+    def delete_directory(self, path: str) -> None:
+        """Remove a directory and all below it, following no symbolic link; empty parents go as with `delete`."""
+        target = self._locate(path)
+        parent, name = os.path.split(target)
+        try:
+            with Folder(parent) as folder:
+                self._check_folder(folder)
+                mode = folder.lstat(name).st_mode
+                if stat.S_ISLNK(mode) and os.path.isdir(target):
+                    raise FileError("this is a symbolic link", where=target, mend="`delete` removes the link")
+                if not stat.S_ISDIR(mode):
+                    raise FileMissingError("there is no such directory", where=target)
+                folder.remove_tree(name)
+                self._settle(folder)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileMissingError("there is no such directory", where=target) from error
+        except OSError as error:
+            raise failure("remove the directory", target, error) from error
+
+    def _locate(self, path: str) -> str:
+        """Return where a path lies on the disk, checked by its letters; links are checked when it is opened."""
+        check_path(path, self._top)
+        if UNFINISHED in path and any(part.endswith(UNFINISHED) for part in path.split("/")):
             raise FileError(f"{path!r} has the ending of unfinished writes", where=self.uri, mend="rename it")
-        target = self.root.joinpath(*pure.parts)
-        # A symbolic link below the root must not lead out of it.
-        if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(self.root)):
-            raise FileError(f"{path!r} leads out of the root through a symbolic link", where=self.uri)
-        return target
+        if os.name == "nt" and (":" in path or "\\" in path):
+            raise FileError(f"{path!r} means a drive or has backslashes", where=self.uri, mend="write it with slashes")
+        return self._lead + path
+
+    def _listed(self, prefix: str) -> tuple[str, str]:
+        """Return the directory to list, checked, and what its files' paths begin with."""
+        if not prefix:
+            return self._top, ""
+        top = self._locate(prefix)
+        try:
+            if self._confined:
+                self._status(top)
+        except OSError as error:
+            if not isinstance(found := failure("list", top, error), FileMissingError):
+                raise found from error
+        return top, f"{prefix}/"
+
+    def _status(self, target: str) -> os.stat_result:
+        if not self._confined:
+            return os.stat(target)
+        if not hasattr(os, "O_PATH"):
+            self._check_real(os.path.realpath(target), target)
+            return os.stat(target)
+        descriptor = os.open(target, _LOOK)
+        try:
+            self._check_inside(descriptor, target)
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _check_inside(self, descriptor: int, target: str) -> None:
+        """Raise where what was opened lies outside the root; asked of what is open, nobody can exchange it meanwhile."""
+        if _PROCESS_FILES:
+            try:
+                real = os.readlink(f"/proc/self/fd/{descriptor}")
+            except OSError:  # a system without /proc
+                real = os.path.realpath(target)
+        else:
+            real = os.path.realpath(target)
+        self._check_real(real, target)
+
+    def _check_real(self, real: str, target: str) -> None:
+        top = self._real_top
+        if real.startswith(top) and (len(real) == len(top) or real[len(top)] == os.sep):
+            return
+        top = self._real_top = os.path.realpath(self._top)  # the root is a link itself, or was moved
+        if real != top and not real.startswith(os.path.join(top, "")):
+            path = target.removeprefix(self._lead)
+            raise FileError(
+                f"{path!r} leads out of the root through a symbolic link",
+                where=self.uri,
+                mend="replace the link by what it leads to, or take a root that holds both",
+            )
+
+    def _check_folder(self, folder: Folder) -> None:
+        if self._confined and len(folder.path) >= len(self._top):  # above the root, links are the caller's own
+            if folder.descriptor is None:
+                self._check_real(os.path.realpath(folder.path), folder.path)
+            else:
+                self._check_inside(folder.descriptor, folder.path)
+
+    @contextmanager
+    def _opened(self, target: str, operation: str) -> Iterator[int]:
+        try:
+            descriptor = os.open(target, _READ)
+        except OSError as error:
+            raise failure(operation, target, error) from error
+        try:
+            if self._confined:
+                self._check_inside(descriptor, target)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _begun(self, target: str, operation: str) -> Iterator[Unfinished]:
+        """Begin a file beside its target, in a directory that is made if it is missing."""
+        parent, name = os.path.split(target)
+        try:
+            folder, file = self._begin(parent, name, operation)
+        except OSError as error:
+            raise failure(operation, target, error) from error
+        with folder, file:
+            yield file
+
+    def _begin(self, parent: str, name: str, operation: str) -> tuple[Folder, Unfinished]:
+        for attempt in range(_RACES):
+            folder = self._make_folder(parent)
+            try:
+                if parent not in self._swept:
+                    sweep(folder)
+                    if len(self._swept) >= _SWEPT_AT_MOST:
+                        self._swept.clear()
+                    self._swept.add(parent)
+                return folder, Unfinished(folder, name, operation)
+            except FileNotFoundError:  # a deletion of its last file removed the directory meanwhile
+                folder.close()
+                if attempt == _RACES - 1:
+                    raise
+            except BaseException:
+                folder.close()
+                raise
+        raise AssertionError("unreachable")
+
+    def _make_folder(self, directory: str) -> Folder:
+        """Open a directory; make it and its missing parents, each one's entry flushed, so that a power cut keeps them."""
+        missing: list[str] = []
+        for _ in range(_RACES):
+            path = directory
+            missing.clear()
+            while True:
+                try:
+                    folder = Folder(path)
+                    break
+                except FileNotFoundError:
+                    path, name = os.path.split(path)
+                    if not name:
+                        raise
+                    missing.append(name)
+            try:
+                self._check_folder(folder)
+                while missing:
+                    folder = self._descend(folder, missing.pop())
+            except FileNotFoundError:  # as above
+                folder.close()
+            except BaseException:
+                folder.close()
+                raise
+            else:
+                return folder
+        raise FileNotFoundError(2, "the directory is removed again and again", directory)
+
+    def _descend(self, folder: Folder, name: str) -> Folder:
+        folder.make_folder(name)
+        inner = Folder(name, folder)
+        try:
+            self._check_folder(inner)
+            folder.flush()
+        except BaseException:
+            inner.close()
+            raise
+        folder.close()
+        return inner
+
+    def _settle(self, folder: Folder) -> None:
+        """Flush a directory from which something was removed; remove it where it is left empty, its parents likewise."""
+        parent = folder.path
+        while self.prune and len(parent) > len(self._top):
+            try:
+                os.rmdir(parent)
+            except OSError:  # not empty
+                break
+            parent = os.path.dirname(parent)
+        if parent == folder.path:
+            folder.flush()
+            return
+        with suppress(FileNotFoundError), Folder(parent) as above:  # someone else removed it, and flushes
+            above.flush()
+
+    def _is_taken(self, target: str) -> bool:
+        """Return False; raise where the name is a directory's."""
+        if os.path.isdir(target):
+            raise FileError("cannot create: a directory has that name", where=target, mend="choose another name")
+        return False
 
 
-@contextmanager
-def _explained(operation: str, target: Path) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        if operation == "write":
-            raise FileError(f"cannot write: {error.strerror or error}", where=str(target)) from error
-        raise FileMissingError(f"cannot {operation}: there is no such file", where=str(target)) from error
-    except OSError as error:
-        raise FileError(f"cannot {operation}: {error.strerror or error}", where=str(target)) from error
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
-
-
-def _make_directories(directory: Path) -> None:
-    """Make a directory and its missing parents, each one's entry flushed, so that a power cut keeps them."""
-    missing = []
-    while not directory.exists():
-        missing.append(directory)
-        directory = directory.parent
-    for made in reversed(missing):
-        made.mkdir(exist_ok=True)
-        _flush_directory(made.parent)
-
-
-def _flush_directory(directory: Path) -> None:
-    if os.name == "nt":  # Windows has no handle of a directory to flush
+def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
+    if isinstance(data, bytes | bytearray | memoryview):
+        file.write(data)
         return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for chunk in data:
+        file.write(chunk)
+
+
+def _file_stat(found: os.stat_result, target: str) -> FileStat:
+    if not stat.S_ISREG(found.st_mode):
+        raise FileMissingError("there is no such file", where=target)
+    version = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+    return FileStat(size=found.st_size, modified=found.st_mtime, version=version)
+
+
+def _copied_by_system(descriptor: int, file: Unfinished) -> bool:
+    """Copy within the kernel where it can; return False where nothing was copied."""
+    if sys.platform != "linux":
+        return False
+    copied = 0
+    while True:
+        try:
+            count = os.copy_file_range(descriptor, file.descriptor, 1 << 30)
+        except OSError:
+            if copied:
+                raise
+            return False  # this filesystem cannot; what is really wrong with the disk shows when bytes are written
+        if count == 0:
+            return copied > 0  # files of /proc have no length, and are not copied so
+        copied += count

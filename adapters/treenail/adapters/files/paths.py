@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from treenail.kernel import FileError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_UNSOUND = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)|\0|[\ud800-\udfff]")  # an empty, "." or ".." part; no text of UTF-8
 
 
 def check_path(path: str, where: str, *, root: bool = False) -> str:
@@ -21,10 +24,7 @@ def check_path(path: str, where: str, *, root: bool = False) -> str:
     Raises:
         FileError: The path is absolute, climbs, or has an empty, "." or ".." part, a NUL or no UTF-8 form.
     """
-    if not path and root:
-        return path
-    unsound = "\0" in path or any("\ud800" <= character <= "\udfff" for character in path)
-    if unsound or any(part in {"", ".", ".."} for part in path.split("/")):
+    if _UNSOUND.search(path) and (path or not root):
         raise FileError(
             f"{path!r} is not a path below the root",
             where=where,
@@ -43,6 +43,27 @@ def scheme_of(uri: str) -> str | None:
     """Return the lower-case scheme of ``scheme://…``; None for a local path."""
     found = _SCHEME.match(uri)
     return found[1].lower() if found else None
+
+
+def local_path_of(path: str | os.PathLike[str]) -> str:
+    """Return a local path as it is, and that of a ``file://`` URI.
+
+    Raises:
+        FileError: It is empty, a URI of another scheme or host, or has a NUL.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise FileError(f"{text!r} is no path", mend="name a file or a directory")
+    scheme = scheme_of(text)
+    if scheme is None:
+        return text
+    if scheme != "file":
+        raise FileError("this is no local path", where=redacted(text), mend="write a directory or file:///absolute/path")
+    parts = urlsplit(text)
+    if parts.netloc not in {"", "localhost"}:
+        raise FileError("a file URI has no host", where=redacted(text), mend="write file:///absolute/path")
+    found = text[len("file://") + len(parts.netloc) :]  # "?" and "#" are letters of a name here
+    return url2pathname(found) if os.name == "nt" else unquote(found)
 
 
 def join_uri(root: str, path: str) -> str:

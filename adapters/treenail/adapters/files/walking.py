@@ -1,0 +1,58 @@
+"""Walks of a local directory in order of the bytes of whole paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from treenail.adapters.files.durable import UNFINISHED, failure
+
+_HIDDEN: Final = os.fsencode(UNFINISHED)
+
+
+def files_below(top: str) -> Iterator[bytes]:
+    """Yield the files below a directory as paths relative to it, in order of their bytes.
+
+    Kept in memory are the names of the directories from the top to where the walk stands, not those of the tree. Symbolic
+    links to files are files; those to directories are not followed, so that a walk ends. What is not there yields nothing.
+
+    Raises:
+        FileError: A directory cannot be read.
+    """
+    root = os.path.join(os.fsencode(top), b"")
+    waiting = [(b"", _names(root))]
+    while waiting:
+        lead, names = waiting[-1]
+        if not names:
+            waiting.pop()
+            continue
+        path = lead + names.pop()
+        if path.endswith(b"/"):
+            waiting.append((path, _names(root + path)))
+        else:
+            yield path
+
+
+def _names(directory: bytes) -> list[bytes]:
+    """Return the names in a directory, the last first: with a slash behind those of directories, they sort as paths do."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [
+                entry.name + b"/" if entry.is_dir(follow_symlinks=False) else entry.name
+                for entry in entries
+                if not entry.name.endswith(_HIDDEN) and (entry.is_dir(follow_symlinks=False) or _is_file(entry))
+            ]
+    except (FileNotFoundError, NotADirectoryError):  # there is none, or it went meanwhile
+        return []
+    except OSError as error:
+        raise failure("list", os.fsdecode(directory), error) from error
+    names.sort(reverse=True)
+    return names
+
+
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a symbolic link that leads nowhere
+        return False
