@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.contracts.sampling import BatchSampler
 from treenail.contracts.step import TrainWork
-from treenail.kernel import Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
+from treenail.kernel import FileBackend, Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs [batch, …], targets [batch, …]) → 0-dim mean loss."""
@@ -135,6 +135,40 @@ class Distributed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     stragglers: Annotated[float, Meta(gt=1)] | None = 1.5
 
 
+class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Local copies of what is read from other stores, shared by the processes of a machine.
+
+    Args:
+        folder: Where they lie, on a local disk.
+        max_bytes: How much they may take; those not used for longest go first.
+        max_age: Seconds for which a copy is used without asking the store whether the file changed.
+    """
+
+    folder: Annotated[str, Meta(min_length=1)]
+    max_bytes: Annotated[int, Meta(ge=1)]
+    max_age: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Files(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the files of a run lie: what a deployment changes without touching paths in the rest of the config.
+
+    Args:
+        mounts: What lies at a prefix, a directory or a URI: another directory or URI, or a backend whose root stands for
+            the prefix. The longest prefix counts.
+        schemes: How the backends of a URI's scheme are made; the first argument of each is its root's URI.
+        cache: Keeps local copies of remote files.
+        mirrors: Prefixes whose files are kept, once read, in a local directory under the same names.
+        checkpoints: Directory or URI of the checkpoints; below it each run has a directory of its name. None keeps them
+            in the work directory.
+    """
+
+    mounts: Mapping[str, str | Spec[FileBackend]] = {}
+    schemes: Mapping[str, Late[str, FileBackend]] = {}
+    cache: Cache | None = None
+    mirrors: Mapping[str, str] = {}
+    checkpoints: str | None = None
+
+
 class CustomImports(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Modules that are imported before components are looked up.
 
@@ -166,6 +200,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         seed: Everything random in the run follows from it.
         device: ``"auto"`` (a GPU if there is one), or as torch names it.
         distributed: How the run is spread over processes.
+        files: Where files lie.
         threads: CPU threads of an operator, torch's default when None. A given number makes results on the CPU independent
             of the machine's cores; a small model is fastest with 1.
         imports: Prefixes below which ``type: package.module:name`` may import components.
@@ -186,6 +221,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     device: Annotated[str, Meta(pattern=_DEVICE)] = "auto"
     distributed: Distributed = Distributed()
+    files: Files = Files()
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     imports: tuple[str, ...] = ()
     custom_imports: tuple[str, ...] | CustomImports = ()

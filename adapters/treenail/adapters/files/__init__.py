@@ -1,6 +1,8 @@
 """Files in any store: backends behind six verbs, and the functions over them that everyday code calls."""
 
+from treenail.adapters.files.batches import Written, get_many, put_many
 from treenail.adapters.files.cache import FileCache
+from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
 from treenail.adapters.files.formats import (
     FileFormat,
@@ -16,7 +18,9 @@ from treenail.adapters.files.formats import (
     YamlFormat,
 )
 from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.locks import lock, locked
 from treenail.adapters.files.memory import MemoryFiles
+from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts, use_mounts
 from treenail.adapters.files.operations import (
     copy_if_symlink_fails,
@@ -39,13 +43,17 @@ from treenail.adapters.files.operations import (
     rmtree,
     stat,
 )
+from treenail.adapters.files.records import Span, iterate_records, read_records, record_spans
+from treenail.adapters.files.sync import Synced, sync
 from treenail.adapters.files.values import dict_from_file, dump, installed_formats, list_from_file, load
 
 __all__ = [
     "FileCache",
     "FileFormat",
     "JsonFormat",
+    "LocalCopies",
     "LocalFiles",
+    "LocalMirror",
     "MemoryFiles",
     "Mounts",
     "MsgpackFormat",
@@ -54,9 +62,12 @@ __all__ = [
     "PickleFormat",
     "Place",
     "SafetensorsFormat",
+    "Span",
+    "Synced",
     "TextFormat",
     "TomlFormat",
     "TorchFormat",
+    "Written",
     "YamlFormat",
     "copy",
     "copy_if_symlink_fails",
@@ -71,24 +82,32 @@ __all__ = [
     "generate_presigned_url",
     "get",
     "get_local_path",
+    "get_many",
     "get_text",
     "installed_formats",
     "is_directory",
     "isdir",
     "isfile",
+    "iterate_records",
     "join_path",
     "list_dir_or_file",
     "list_from_file",
     "load",
+    "lock",
+    "locked",
     "make_directory",
     "put",
+    "put_many",
     "put_text",
     "put_to",
+    "read_records",
+    "record_spans",
     "remove",
     "rmtree",
     "scan",
     "stat",
     "stream",
+    "sync",
     "upload",
     "use_mounts",
 ]

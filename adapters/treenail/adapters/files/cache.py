@@ -21,6 +21,7 @@ from uuid import uuid4
 import msgspec
 
 from treenail.adapters.files.derived import stream
+from treenail.adapters.files.locks import lock
 from treenail.adapters.files.paths import check_path, check_range, join_uri
 from treenail.kernel import FileBackend, FileError, FileStat
 
@@ -163,7 +164,7 @@ class FileCache:
             file = FileIO(path)
         except FileNotFoundError:
             return None
-        _lock(file, shared=True)
+        lock(file, shared=True)
         about = os.fstat(file.fileno())
         if (
             about.st_nlink == 0 or about.st_size != entry.stat.size
@@ -235,7 +236,7 @@ class FileCache:
             if total <= bound:
                 break
             with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
-                _lock(file, wait=False)  # in use, if this fails
+                lock(file, wait=False)  # in use, if this fails
                 path.unlink()
                 total -= size
                 uses = path.with_suffix(".uses")
@@ -262,7 +263,7 @@ class FileCache:
         """Remove what killed processes left unfinished: what nobody holds the lock of, and nobody has just made."""
         for path in (self.folder / "unfinished").iterdir():
             with suppress(OSError), path.open("rb") as file:
-                _lock(file, wait=False)
+                lock(file, wait=False)
                 if time.time() - os.fstat(file.fileno()).st_mtime > _SETTLED:
                     path.unlink(missing_ok=True)
 
@@ -273,7 +274,7 @@ class FileCache:
         with self._disk_errors():
             file = path.open("xb")
         with file:
-            _lock(file)
+            lock(file)
             try:
                 yield path, file
             finally:
@@ -295,7 +296,7 @@ class FileCache:
         """Hold one of the cache's locks; names share them by their hash."""
         stripe = name if name == "total" else f"{int(name[:8], 16) % _STRIPES:03x}"
         with (self.folder / "locks" / stripe).open("a+", encoding="ascii") as file:
-            _lock(file)
+            lock(file)
             file.seek(0)
             yield file
 
@@ -319,9 +320,3 @@ def _fill(file: BinaryIO, backend: FileBackend, path: str) -> str:
 def _require_locks(folder: Path) -> None:
     if os.name == "nt":
         raise FileError("a cache needs flock(2), which Windows lacks", where=str(folder), mend="leave the cache out")
-
-
-def _lock(file: FileIO | BinaryIO | TextIO, *, shared: bool = False, wait: bool = True) -> None:
-    import fcntl  # POSIX only
-
-    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))

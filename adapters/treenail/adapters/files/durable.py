@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
+from treenail.adapters.files.opening import LinklessOpener
 from treenail.kernel import FileError, FileMissingError
 
 if sys.platform != "win32":
@@ -26,7 +27,12 @@ ABANDONED_AFTER: Final = 86_400.0
 _RELATIVE: Final = {os.open, os.mkdir, os.unlink, os.link} <= os.supports_dir_fd
 _DIRECTORY: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FOLDER_LINKLESS: Final = LinklessOpener(_DIRECTORY)
 _NO_FLUSH: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+_NO_LINK: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_LINKS: Final = (
+    "this filesystem may have no hard links: let one process alone write such files, or take another disk"
+)
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _MENDS: Final = {
     errno.ENOSPC: "free some space on this disk, or write elsewhere",
@@ -63,14 +69,17 @@ class Folder:
     Args:
         path: The directory.
         within: The open directory that `path` is relative to.
+        descriptor: The directory, where it is open already.
 
     Raises:
         OSError: There is no such directory, or it cannot be read.
     """
 
-    def __init__(self, path: str, within: Folder | None = None) -> None:
-        self.path = os.path.join(within.path, path) if within else path
-        self.descriptor: int | None = None
+    def __init__(self, path: str, within: Folder | None = None, *, descriptor: int | None = None) -> None:
+        self.path: str = os.path.join(within.path, path) if within else path
+        self.descriptor = descriptor
+        if descriptor is not None:
+            return
         if _RELATIVE:
             self.descriptor = os.open(path, _DIRECTORY, dir_fd=within.descriptor if within else None)
         elif not os.path.isdir(self.path):
@@ -138,15 +147,15 @@ class Unfinished:
     The process that writes holds a lock on it (flock), so that `sweep` knows whether it lives.
 
     Args:
-        folder: Where the file is to be.
+        folder: Where the file is to be; it is closed with the file.
         name: What it will be called.
         operation: What to call this in errors.
     """
 
     def __init__(self, folder: Folder, name: str, operation: str = "write") -> None:
         self.folder, self.name, self.operation = folder, name, operation
-        self.temporary: str | None = f".{os.urandom(8).hex()}{UNFINISHED}"
-        self.descriptor = folder.make_file(self.temporary)
+        self._temporary: str | None = f".{os.urandom(8).hex()}{UNFINISHED}"
+        self.descriptor = folder.make_file(self._temporary)
         claim(self.descriptor)
 
     def __enter__(self) -> Self:
@@ -154,9 +163,10 @@ class Unfinished:
 
     def __exit__(self, *_: object) -> None:
         self._close()
-        if self.temporary is not None:
+        if self._temporary is not None:
             with suppress(OSError):
-                self.folder.remove(self.temporary)
+                self.folder.remove(self._temporary)
+        self.folder.close()
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Append bytes.
@@ -164,12 +174,14 @@ class Unfinished:
         Raises:
             FileError: The disk refused them.
         """
-        with self._explained():
-            written = os.write(self.descriptor, chunk)
-            if written != memoryview(chunk).nbytes:  # the system takes 2 GB at most, and less where the disk is full
+        try:
+            written, size = os.write(self.descriptor, chunk), memoryview(chunk).nbytes
+            if written != size:  # the system takes 2 GB at most, and less where the disk is full
                 rest = memoryview(chunk).cast("B")
                 while (rest := rest[written:]).nbytes:
                     written = os.write(self.descriptor, rest)
+        except OSError as error:
+            raise self.failure(error) from error
 
     def publish(self) -> None:
         """Give the file its name, in the place of what had it, durably.
@@ -177,11 +189,12 @@ class Unfinished:
         Raises:
             FileError: The name is a directory's, or the disk failed.
         """
-        with self._explained():
-            temporary = self._flush()
-            self.folder.replace(temporary, self.name)
-            self.temporary = None
+        try:
+            self.folder.replace(self._flushed(), self.name)
+            self._temporary = None
             self.folder.flush()
+        except OSError as error:
+            raise self.failure(error) from error
 
     def publish_new(self) -> bool:
         """Give the file its name, durably, if nothing has that name; return whether nothing had.
@@ -189,46 +202,40 @@ class Unfinished:
         Raises:
             FileError: The disk failed, or has no hard links.
         """
-        with self._explained():
-            temporary = self._flush()
-            try:
-                self.folder.link(temporary, self.name)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}:
-                    raise FileError(
-                        "cannot create: this filesystem has no hard links",
-                        where=os.path.join(self.folder.path, self.name),
-                        mend="keep such files on another disk, or let one process alone write them",
-                    ) from error
-                raise
+        try:
+            temporary = self._flushed()
+            self.folder.link(temporary, self.name)
             self.folder.remove(temporary)
-            self.temporary = None
+            self._temporary = None
             self.folder.flush()
-            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self.failure(error, _NO_LINKS if error.errno in _NO_LINK else None) from error
+        return True
 
-    def _flush(self) -> str:
-        assert self.temporary is not None, "published already"
+    def failure(self, error: OSError, mend: str | None = None) -> FileError:
+        """Return the error that says what could not be done to this file."""
+        found = failure(self.operation, os.path.join(self.folder.path, self.name), error)
+        found.mend = mend or found.mend
+        return found
+
+    def _flushed(self) -> str:
+        """Flush the content to the disk; return the temporary name."""
+        if self._temporary is None:
+            raise FileError("this file is published already", where=os.path.join(self.folder.path, self.name))
         if os.utime in os.supports_fd:  # the system's own clock for this may tick every 10 ms; versions are told by it
             now = time.time_ns()
             os.utime(self.descriptor, ns=(now, now))
         os.fsync(self.descriptor)
         if os.name == "nt":  # Windows renames no open file
             self._close()
-        return self.temporary
+        return self._temporary
 
     def _close(self) -> None:
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise failure(self.operation, os.path.join(self.folder.path, self.name), error) from error
 
 
 @contextmanager

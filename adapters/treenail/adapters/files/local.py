@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -10,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from treenail.adapters.files.durable import UNFINISHED, Folder, Unfinished, failure, sweep
+from treenail.adapters.files.durable import FOLDER_LINKLESS, UNFINISHED, Folder, Unfinished, failure, sweep
+from treenail.adapters.files.opening import LinklessOpener
 from treenail.adapters.files.paths import check_path, check_range, local_path_of
 from treenail.adapters.files.reading import read_chunks, read_range
 from treenail.adapters.files.walking import files_below
@@ -20,6 +22,8 @@ _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 # A pipe without a writer must not make `open` wait; for files, the flag means nothing.
 _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | _FLAGS
 _LOOK: Final = getattr(os, "O_PATH", 0) | _FLAGS
+_READ_LINKLESS: Final = LinklessOpener(_READ)
+_LOOK_LINKLESS: Final = LinklessOpener(_LOOK)
 _PROCESS_FILES: Final = sys.platform == "linux"
 _RACES: Final = 32
 _SWEPT_AT_MOST: Final = 4096
@@ -45,7 +49,8 @@ class LocalFiles:
         self._top = str(self.root)
         self._lead = os.path.join(self._top, "")
         self._confined = self._top != self.root.anchor  # nothing leads out of the whole disk
-        self._real_top = self._top  # where the root really lies, as far as is known
+        self._real_lead = self._lead  # where the root really lies, as far as is known
+        self._linkless = True  # whether no link is on the way to the root, as far as is known
         self._swept: set[str] = set()
 
     @property
@@ -63,10 +68,8 @@ class LocalFiles:
         check_range(path, start, length)
         target = self._locate(path)
         try:
-            descriptor = os.open(target, _READ)
+            descriptor = self._open(target)
             try:
-                if self._confined:
-                    self._check_inside(descriptor, target)
                 return read_range(descriptor, target, start, length)
             finally:
                 os.close(descriptor)
@@ -77,28 +80,27 @@ class LocalFiles:
         """Yield the bytes that `read` would return, a megabyte at a time."""
         check_range(path, start, length)
         target = self._locate(path)
-        with self._opened(target, "read") as descriptor:
+        with self._opened(target) as descriptor:
             yield from read_chunks(descriptor, target, start, length)
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`, durably and atomically."""
-        with self._begun(self._locate(path), "write") as file:
+        with self._begin(self._locate(path), "write") as file:
             _fill(file, data)
             file.publish()
 
     def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         """Write as `write` does if nothing has the name `path` (link(2) decides); return whether nothing had."""
-        target = self._locate(path)
-        if os.path.lexists(target) and not self._is_taken(target):
-            return False
-        with self._begun(target, "create") as file:
+        with self._begin(self._locate(path), "create") as file:
+            if _is_taken(file):  # seen early, no data is drawn
+                return False
             _fill(file, data)
-            return file.publish_new() or self._is_taken(target)
+            return file.publish_new()
 
     def copy(self, source: str, target: str) -> None:
         """Make `target` hold what `source` holds; on disks that can (Btrfs, XFS), both share their blocks."""
         origin, place = self._locate(source), self._locate(target)
-        with self._opened(origin, "read") as descriptor, self._begun(place, "copy") as file:
+        with self._opened(origin) as descriptor, self._begin(place, "copy") as file:
             if not _copied_by_system(descriptor, file):
                 for chunk in read_chunks(descriptor, origin):
                     file.write(chunk)
@@ -132,14 +134,11 @@ class LocalFiles:
         target = self._locate(path)
         parent, name = os.path.split(target)
         try:
-            with Folder(parent) as folder:
-                self._check_folder(folder)
+            with self._folder(parent) as folder:
                 if stat.S_ISDIR(folder.lstat(name).st_mode):
-                    raise IsADirectoryError(target)
+                    raise FileMissingError("cannot delete: it is a directory, not a file", where=target)
                 folder.remove(name)
                 self._settle(folder)
-        except IsADirectoryError as error:
-            raise FileMissingError("cannot delete: it is a directory, not a file", where=target) from error
         except OSError as error:
             raise failure("delete", target, error) from error
 
@@ -173,8 +172,7 @@ class LocalFiles:
         target = self._locate(path)
         parent, name = os.path.split(target)
         try:
-            with Folder(parent) as folder:
-                self._check_folder(folder)
+            with self._folder(parent) as folder:
                 mode = folder.lstat(name).st_mode
                 if stat.S_ISLNK(mode) and os.path.isdir(target):
                     raise FileError("this is a symbolic link", where=target, mend="`delete` removes the link")
@@ -215,30 +213,30 @@ class LocalFiles:
         if not hasattr(os, "O_PATH"):
             self._check_real(os.path.realpath(target), target)
             return os.stat(target)
-        descriptor = os.open(target, _LOOK)
+        descriptor = self._open(target, _LOOK_LINKLESS, _LOOK)
         try:
-            self._check_inside(descriptor, target)
             return os.fstat(descriptor)
         finally:
             os.close(descriptor)
 
     def _check_inside(self, descriptor: int, target: str) -> None:
-        """Raise where what was opened lies outside the root; asked of what is open, nobody can exchange it meanwhile."""
+        """Raise where what was opened lies outside the root."""
         if _PROCESS_FILES:
             try:
                 real = os.readlink(f"/proc/self/fd/{descriptor}")
             except OSError:  # a system without /proc
                 real = os.path.realpath(target)
+            if real.startswith(self._real_lead):
+                return
         else:
             real = os.path.realpath(target)
         self._check_real(real, target)
 
     def _check_real(self, real: str, target: str) -> None:
-        top = self._real_top
-        if real.startswith(top) and (len(real) == len(top) or real[len(top)] == os.sep):
-            return
-        top = self._real_top = os.path.realpath(self._top)  # the root is a link itself, or was moved
-        if real != top and not real.startswith(os.path.join(top, "")):
+        top = os.path.realpath(self._top)  # the root may be a link itself, or have been moved
+        self._real_lead = os.path.join(top, "")
+        self._linkless = top == self._top
+        if real != top and not real.startswith(self._real_lead):
             path = target.removeprefix(self._lead)
             raise FileError(
                 f"{path!r} leads out of the root through a symbolic link",
@@ -253,48 +251,71 @@ class LocalFiles:
             else:
                 self._check_inside(folder.descriptor, folder.path)
 
+    def _folder(self, path: str) -> Folder:
+        """Open a directory inside the root."""
+        if self._linkless and self._confined:
+            descriptor = FOLDER_LINKLESS.open(path)
+            if descriptor is not None:
+                return Folder(path, descriptor=descriptor)
+        folder = Folder(path)
+        try:
+            self._check_folder(folder)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def _open(self, target: str, opener: LinklessOpener = _READ_LINKLESS, flags: int = _READ) -> int:
+        """Open what lies inside the root; asked of what is open, nobody can exchange it meanwhile."""
+        if not self._confined:
+            return os.open(target, flags)
+        if self._linkless:  # the usual case: no link on the whole way
+            descriptor = opener.open(target)
+            if descriptor is not None:
+                return descriptor
+        descriptor = os.open(target, flags)
+        try:
+            self._check_inside(descriptor, target)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     @contextmanager
-    def _opened(self, target: str, operation: str) -> Iterator[int]:
+    def _opened(self, target: str) -> Iterator[int]:
         try:
-            descriptor = os.open(target, _READ)
+            descriptor = self._open(target)
         except OSError as error:
-            raise failure(operation, target, error) from error
+            raise failure("read", target, error) from error
         try:
-            if self._confined:
-                self._check_inside(descriptor, target)
             yield descriptor
         finally:
             os.close(descriptor)
 
-    @contextmanager
-    def _begun(self, target: str, operation: str) -> Iterator[Unfinished]:
+    def _begin(self, target: str, operation: str) -> Unfinished:
         """Begin a file beside its target, in a directory that is made if it is missing."""
-        parent, name = os.path.split(target)
+        parent, _, name = target.rpartition(os.sep if os.name != "nt" else "/")
         try:
-            folder, file = self._begin(parent, name, operation)
+            for _ in range(_RACES):
+                folder = self._make_folder(parent or self._top)
+                try:
+                    self._tidy(folder)
+                    return Unfinished(folder, name, operation)
+                except FileNotFoundError:  # a deletion of its last file removed the directory meanwhile
+                    folder.close()
+                except BaseException:
+                    folder.close()
+                    raise
+            raise FileNotFoundError(errno.ENOENT, "the directory is removed again and again")
         except OSError as error:
             raise failure(operation, target, error) from error
-        with folder, file:
-            yield file
 
-    def _begin(self, parent: str, name: str, operation: str) -> tuple[Folder, Unfinished]:
-        for attempt in range(_RACES):
-            folder = self._make_folder(parent)
-            try:
-                if parent not in self._swept:
-                    sweep(folder)
-                    if len(self._swept) >= _SWEPT_AT_MOST:
-                        self._swept.clear()
-                    self._swept.add(parent)
-                return folder, Unfinished(folder, name, operation)
-            except FileNotFoundError:  # a deletion of its last file removed the directory meanwhile
-                folder.close()
-                if attempt == _RACES - 1:
-                    raise
-            except BaseException:
-                folder.close()
-                raise
-        raise AssertionError("unreachable")
+    def _tidy(self, folder: Folder) -> None:
+        if folder.path not in self._swept:
+            sweep(folder)
+            if len(self._swept) >= _SWEPT_AT_MOST:
+                self._swept.clear()
+            self._swept.add(folder.path)
 
     def _make_folder(self, directory: str) -> Folder:
         """Open a directory; make it and its missing parents, each one's entry flushed, so that a power cut keeps them."""
@@ -304,7 +325,7 @@ class LocalFiles:
             missing.clear()
             while True:
                 try:
-                    folder = Folder(path)
+                    folder = self._folder(path)
                     break
                 except FileNotFoundError:
                     path, name = os.path.split(path)
@@ -312,7 +333,6 @@ class LocalFiles:
                         raise
                     missing.append(name)
             try:
-                self._check_folder(folder)
                 while missing:
                     folder = self._descend(folder, missing.pop())
             except FileNotFoundError:  # as above
@@ -322,7 +342,7 @@ class LocalFiles:
                 raise
             else:
                 return folder
-        raise FileNotFoundError(2, "the directory is removed again and again", directory)
+        raise FileNotFoundError(errno.ENOENT, "the directory is removed again and again")
 
     def _descend(self, folder: Folder, name: str) -> Folder:
         folder.make_folder(name)
@@ -351,12 +371,6 @@ class LocalFiles:
         with suppress(FileNotFoundError), Folder(parent) as above:  # someone else removed it, and flushes
             above.flush()
 
-    def _is_taken(self, target: str) -> bool:
-        """Return False; raise where the name is a directory's."""
-        if os.path.isdir(target):
-            raise FileError("cannot create: a directory has that name", where=target, mend="choose another name")
-        return False
-
 
 def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
     if isinstance(data, bytes | bytearray | memoryview):
@@ -364,6 +378,20 @@ def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
         return
     for chunk in data:
         file.write(chunk)
+
+
+def _is_taken(file: Unfinished) -> bool:
+    """Return whether something has the file's name; raise where it is a directory."""
+    try:
+        found = file.folder.lstat(file.name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise failure("create", os.path.join(file.folder.path, file.name), error) from error
+    if stat.S_ISDIR(found.st_mode):
+        where = os.path.join(file.folder.path, file.name)
+        raise FileError("cannot create: a directory has that name", where=where, mend="choose another name")
+    return True
 
 
 def _file_stat(found: os.stat_result, target: str) -> FileStat:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from treenail.adapters.files.cache import FileCache
+from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.paths import check_path, join_uri, redacted, scheme_of
 from treenail.contracts.files import HasLocalPaths, SplitsUris
 from treenail.kernel import (
@@ -30,6 +32,9 @@ from treenail.kernel import (
     name_of,
 )
 
+if TYPE_CHECKING:
+    from treenail.contracts.run import Files  # imports torch
+
 MAX_FORWARDS = 16
 _OPENING = threading.Lock()
 
@@ -39,7 +44,7 @@ class Place(NamedTuple):
 
     backend: FileBackend
     path: str
-    cache: FileCache | None = None
+    cache: LocalCopies | None = None
     """Where local copies of it are kept; None when it is local, or none are kept."""
 
     @property
@@ -60,6 +65,8 @@ class Mounts:
         schemes: How the backends of a scheme are made, in the place of the adapter that declares the scheme; the first
             argument of each is the root's URI.
         cache: Keeps local copies of what is read from other than local backends.
+        mirrors: Directories whose files are kept, once read, in a local directory under the same names, in the place of
+            the cache.
     """
 
     def __init__(
@@ -67,15 +74,22 @@ class Mounts:
         mounts: Mapping[str, str | Spec[FileBackend]] = {},  # read only
         *,
         schemes: Mapping[str, Late[str, FileBackend]] = {},  # read only
-        cache: FileCache | None = None,
+        cache: LocalCopies | None = None,
+        mirrors: Mapping[str, str] = {},  # read only
     ) -> None:
+        self._arguments = dict(mounts), dict(schemes), cache, dict(mirrors)
         self._cache = cache
+        self._mirrors = {_canonical(prefix): folder for prefix, folder in mirrors.items()}
         self._mounts: dict[str, str | Spec[FileBackend] | FileBackend] = {}
         self._schemes = {_check_scheme(scheme): late for scheme, late in schemes.items()}
         self._opened: dict[str, FileBackend] = {}
         self._lock = threading.RLock()
         for prefix, target in mounts.items():
             self.mount(prefix, target)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let another process make the same mounts; what `mount` added later is not among them."""
+        return _remade, self._arguments
 
     def mount(self, prefix: str | os.PathLike[str], target: str | Spec[FileBackend] | FileBackend) -> None:
         """Let a backend, or what lies at another URI, stand at a prefix from now on.
@@ -105,14 +119,26 @@ class Mounts:
             FileError: Nothing serves the scheme, the URI is malformed, or mounts lead to each other for ever.
             MissingDependencyError: The backend needs a package that is not installed.
         """
-        place = self._resolve(_canonical(uri), os.fspath(uri), MAX_FORWARDS)
-        return place if isinstance(place.backend, HasLocalPaths) else place._replace(cache=self._cache)
+        canonical = _canonical(uri)
+        place = self._resolve(canonical, os.fspath(uri), MAX_FORWARDS)
+        return (
+            place if isinstance(place.backend, HasLocalPaths) else place._replace(cache=self._copies(canonical, place))
+        )
 
     def prefixes(self) -> dict[str, str]:
         """Return what is mounted: prefix → URI, the longest first, without credentials."""
         with self._lock:
             mounts = sorted(self._mounts.items(), key=lambda item: -len(item[0]))
         return {redacted(prefix): _described(target) for prefix, target in mounts}
+
+    def _copies(self, canonical: str, place: Place) -> LocalCopies | None:
+        """Return what keeps local copies of a place."""
+        prefix = max((each for each in self._mirrors if _is_below(canonical, each)), key=len, default=None)
+        if prefix is None:
+            return self._cache
+        rest = canonical[len(prefix) :].lstrip("/")
+        source = place.path.removesuffix(rest).rstrip("/")
+        return LocalMirror(source, self._mirrors[prefix])
 
     def _resolve(self, canonical: str, given: str, forwards: int) -> Place:
         prefix = self._longest_mount(canonical)
@@ -228,6 +254,26 @@ def use_mounts(mounts: Mounts) -> Iterator[Mounts]:
         yield mounts
     finally:
         _CHOSEN.reset(token)
+
+
+def _remade(
+    mounts: Mapping[str, str | Spec[FileBackend]],
+    schemes: Mapping[str, Late[str, FileBackend]],
+    cache: LocalCopies | None,
+    mirrors: Mapping[str, str],
+) -> Mounts:
+    return Mounts(mounts, schemes=schemes, cache=cache, mirrors=mirrors)
+
+
+def mounts_of(files: Files) -> Mounts:
+    """Return what a config says of files.
+
+    Raises:
+        FileError: A scheme or prefix is malformed, or the cache's folder cannot be made.
+    """
+    cache = files.cache
+    kept = None if cache is None else FileCache(cache.folder, max_bytes=cache.max_bytes, max_age=cache.max_age)
+    return Mounts(files.mounts, schemes=files.schemes, cache=kept, mirrors=files.mirrors)
 
 
 def split_at_authority(uri: str) -> tuple[str, str]:

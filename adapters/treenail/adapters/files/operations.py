@@ -57,8 +57,7 @@ def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
     """
     place = _resolve(path, mounts)
     place.backend.write(_file(place), data)
-    if place.cache is not None:
-        place.cache.forget(place.backend, place.path)
+    _forget(place)
 
 
 def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> None:
@@ -143,6 +142,8 @@ def remove(path: AnyPath, *, mounts: Mounts | None = None) -> None:
         if derived.is_directory(place.backend, place.path):
             raise FileError("this is a directory", where=place.uri, mend="remove it with rmtree") from None
         raise
+    finally:
+        _forget(place)
 
 
 def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
@@ -164,6 +165,7 @@ def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
     for each in found:
         with suppress(FileMissingError):
             place.backend.delete(each)
+        _forget(place._replace(path=each))
 
 
 def list_dir_or_file(
@@ -226,6 +228,7 @@ def copyfile(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) 
     if origin == place:
         raise FileError("source and target are the same file", where=place.uri, mend="copy it to another name")
     derived.copy(origin.backend, _file(origin), place.backend, _file(place))
+    _forget(place)
     return written
 
 
@@ -246,7 +249,9 @@ def copytree(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) 
     make_directory(target, mounts=mounts)
     lead = len(origin.path) + 1 if origin.path else 0
     for each in origin.backend.list(origin.path):
-        derived.copy(origin.backend, each, place.backend, f"{place.path}/{each[lead:]}" if place.path else each[lead:])
+        copied = place._replace(path=f"{place.path}/{each[lead:]}" if place.path else each[lead:])
+        derived.copy(origin.backend, each, place.backend, copied.path)
+        _forget(copied)
     return os.fspath(target)
 
 
@@ -318,6 +323,7 @@ def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
                 "nothing was written to the local path", where=place.uri, mend=f"write a file '{name}' there"
             )
         derived.upload(local, place.backend, place.path)
+    _forget(place)
 
 
 def generate_presigned_url(
@@ -336,6 +342,12 @@ def generate_presigned_url(
 
 def _resolve(path: AnyPath, mounts: Mounts | None) -> Place:
     return (current_mounts() if mounts is None else mounts).resolve(path)
+
+
+def _forget(place: Place) -> None:
+    """Let no local copy stand for what was there before."""
+    if place.cache is not None:
+        place.cache.forget(place.backend, place.path)
 
 
 def _file(place: Place) -> str:

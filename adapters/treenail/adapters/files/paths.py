@@ -58,7 +58,9 @@ def local_path_of(path: str | os.PathLike[str]) -> str:
     if scheme is None:
         return text
     if scheme != "file":
-        raise FileError("this is no local path", where=redacted(text), mend="write a directory or file:///absolute/path")
+        raise FileError(
+            "this is no local path", where=redacted(text), mend="write a directory or file:///absolute/path"
+        )
     parts = urlsplit(text)
     if parts.netloc not in {"", "localhost"}:
         raise FileError("a file URI has no host", where=redacted(text), mend="write file:///absolute/path")
