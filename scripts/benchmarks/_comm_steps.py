@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
-from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.data import Batches
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import (
@@ -35,7 +35,7 @@ from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.parallel import bare, data_parallel
-from treenail.adapters.runtime import RankCheckpointer, StopVote
+from treenail.adapters.runtime import StopVote
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import TrainWork
 from treenail.kernel import Communicator, Engine, Hook, Stateful

@@ -77,8 +77,7 @@ def _assert_told(answers: Sequence[tuple[str, float] | None], rank: int, *words:
             assert word in text, f"what rank {other} was told does not name '{word}': {text}"
 
 
-@pytest.mark.parametrize("program", [_dies, _is_killed])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("program", "rank"), [(_dies, 0), (_is_killed, 1)])
 def test_the_others_are_told_of_a_rank_that_died_and_of_the_last_collective(
     pool: ProcessPool, program: Callable[[Communicator, int], tuple[str, float]], rank: int
 ) -> None:

@@ -205,13 +205,13 @@ values = st.recursive(
 
 
 @given(value=values)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_any_nesting_arrives_with_its_types(value: object) -> None:
     assert same(_there_and_back(value), value)
 
 
 @given(items=st.lists(values, min_size=1, max_size=5), root=st.integers(0, 4))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_every_rank_gets_what_the_others_gave(items: list[object], root: int) -> None:
     size, root = len(items), root % len(items)
 
@@ -286,7 +286,7 @@ def test_mistakes_are_errors_on_every_rank() -> None:
     assert "disagree" in refusal(3, lambda communicator: gather_object(communicator, 1, communicator.rank))
     assert "2 objects for 3 ranks" in refusal(3, lambda communicator: scatter_object_list(communicator, [1, 2]))
     lengths = refusal(3, lambda communicator: broadcast_object_list(communicator, [1] * communicator.rank))
-    assert "0, 1, 2 items" in lengths
+    assert "the number of objects is 1 on rank 1, 0 on rank 0" in lengths
 
 
 def test_different_functions_are_told_apart_though_they_use_the_same_collective() -> None:

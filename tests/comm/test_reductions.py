@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -31,16 +32,23 @@ OPERATIONS: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
 }
 
 
-@given(world_size=st.integers(1, 5), op=st.sampled_from(sorted(OPERATIONS)), seed=st.integers(0, 99))
+@given(
+    world_size=st.integers(1, 5),
+    op=st.sampled_from(sorted(OPERATIONS)),
+    width=st.sampled_from([0, 3, 9000]),
+    seed=st.integers(0, 99),
+)
 @settings(deadline=None, max_examples=30)
-def test_reduce_and_reduce_scatter_give_what_the_operation_says(world_size: int, op: str, seed: int) -> None:
+def test_reduce_and_reduce_scatter_give_what_the_operation_says(
+    world_size: int, op: str, width: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    data = torch.randint(-3, 4, (world_size, world_size, 3), generator=generator, dtype=torch.float64)
+    data = torch.randint(-3, 4, (world_size, world_size, width), generator=generator, dtype=torch.float64)
     whole = OPERATIONS[op](list(data))
 
     def program(communicator: Communicator) -> None:
         rank, root = communicator.rank, seed % world_size
-        mine = data[rank].clone()
+        mine = torch.nn.Parameter(data[rank].clone())
         assert same(reduce(communicator, mine, root, op), whole if rank == root else None)
         assert same(reduce_scatter(communicator, list(mine), op), whole[rank])
         assert torch.equal(mine, data[rank])
@@ -82,25 +90,29 @@ def test_a_dict_is_reduced_value_by_value_and_keeps_types(
     on_ranks(world_size, program)
 
 
-def test_scalars_are_one_collective_and_tensors_one_for_each_dtype() -> None:
-    def program(communicator: Communicator) -> tuple[int, int, int]:
-        # Collectives are numbered; the number of the next one stands in the message for a rank that does not exist.
-        counts = []
+def test_what_is_small_is_one_collective_and_what_is_large_one_more_for_each_dtype() -> None:
+    def program(communicator: Communicator) -> list[int]:
         dicts: tuple[dict[str, Tensor | float], ...] = (
             {f"loss_{i}": float(i) for i in range(200)},
             {f"loss_{i}": torch.tensor(float(i)) for i in range(200)},
             {"a": torch.ones(40000), "b": torch.ones(9), "c": torch.ones(9, dtype=torch.int64), "d": 1.0},
         )
-        for values in dicts:
-            before = _number(communicator)
-            all_reduce_dict(communicator, values)
-            counts.append(_number(communicator) - before - 1)
-        return counts[0], counts[1], counts[2]
+        acts: list[Callable[[], object]] = [partial(all_reduce_dict, communicator, values) for values in dicts]
+        acts += [partial(reduce, communicator, tensor) for tensor in (torch.ones(3), torch.ones(40000))]
+        return [_collectives(communicator, act) for act in acts]
 
-    assert on_ranks(2, program) == [(1, 1, 4)] * 2
+    assert on_ranks(2, program) == [[1, 1, 4, 1, 2]] * 2
+
+
+def _collectives(communicator: Communicator, act: Callable[[], object]) -> int:
+    """Return how many collectives something takes."""
+    before = _number(communicator)
+    act()
+    return _number(communicator) - before - 1
 
 
 def _number(communicator: Communicator) -> int:
+    """Return the number of the next collective, which stands in the message for a rank that does not exist."""
     try:
         communicator.gather(torch.ones(1), 99)
     except Exception as error:
@@ -112,12 +124,12 @@ def test_ranks_whose_dicts_differ_are_told_the_keys() -> None:
     def by_rank(*choices: dict[str, object]) -> str:
         return refusal(len(choices), lambda communicator: all_reduce_dict(communicator, choices[communicator.rank]))  # type: ignore[type-var]  # they are wrong on purpose
 
-    assert "rank 1 lacks the key 'b'" in by_rank({"a": 1.0, "b": 2.0}, {"a": 1.0})
-    assert "rank 0 lacks the key 'b'" in by_rank({"a": 1.0}, {"a": 1.0, "b": 2.0})
-    assert "'a' is a int on rank 1, a float on rank 0" in by_rank({"a": 1.0}, {"a": 1})
-    assert "'a' is float32[3] on rank 1, float32[2] on rank 0" in by_rank({"a": torch.ones(2)}, {"a": torch.ones(3)})
+    assert "'b': rank 1 lacks the key" in by_rank({"a": 1.0, "b": 2.0}, {"a": 1.0})
+    assert "'b': rank 0 lacks the key" in by_rank({"a": 1.0}, {"a": 1.0, "b": 2.0})
+    assert "'a': rank 1 has a int, rank 0 a float" in by_rank({"a": 1.0}, {"a": 1})
+    assert "'a': rank 1 has float32[3], rank 0 float32[2]" in by_rank({"a": torch.ones(2)}, {"a": torch.ones(3)})
     large = torch.ones(70000)
-    assert "'a' is float64[70000] on rank 1" in by_rank({"a": large}, {"a": large.double()})
+    assert "'a': rank 1 has float64[70000], rank 0 float32[70000]" in by_rank({"a": large}, {"a": large.double()})
     assert "'a': a str is neither" in by_rank({"a": 1.0}, {"a": "x"})
     assert "'b': Overflow" in by_rank({"b": 2**70}, {"b": 1})
 
@@ -125,7 +137,7 @@ def test_ranks_whose_dicts_differ_are_told_the_keys() -> None:
 def test_an_operation_that_does_not_exist_names_the_key() -> None:
     message = refusal(2, lambda communicator: all_reduce_dict(communicator, {"a": 1.0, "count": 2}, "mean"))
     assert "'count': there is no mean of torch.int64" in message
-    assert "rank 1 asks for 'max', rank 0 for 'sum'" in refusal(
+    assert "op: rank 1 has max, rank 0 sum" in refusal(
         2, lambda communicator: all_reduce_dict(communicator, {"a": 1.0}, "max" if communicator.rank else "sum")
     )
 
@@ -149,14 +161,22 @@ def test_parameters_are_reduced_in_place(coalesce: bool, bucket_size_mb: float) 
 def test_mistakes_are_errors_on_every_rank() -> None:
     ones = torch.ones(2)
     assert "no rank 9" in refusal(3, lambda communicator: reduce(communicator, ones, 9))
-    assert "ranks 0, 1, 2" in refusal(3, lambda communicator: reduce(communicator, ones, communicator.rank))
+    assert "destination is 1 on rank 1, 0 on rank 0" in refusal(
+        3, lambda communicator: reduce(communicator, ones, communicator.rank)
+    )
+    assert "there is no mean of torch.int64" in refusal(
+        3, lambda communicator: reduce(communicator, ones.long() if communicator.rank else ones, op="mean")
+    )
+    assert "tensor is 'float32[3]' on rank 1, 'float32[2]' on rank 0" in refusal(
+        2, lambda communicator: reduce(communicator, torch.ones(2 + communicator.rank))
+    )
     assert "4 tensors for 3 ranks" in refusal(
         3, lambda communicator: reduce_scatter(communicator, [ones] * (4 if communicator.rank == 1 else 3))
     )
-    assert "[0]: reduce_scatter: rank 2 has float32[3], rank 0 float32[2]" in refusal(
+    assert "reduce_scatter: the tensors differ: [0]: rank 2 has float32[3], rank 0 float32[2]; [1]: rank 2" in refusal(
         3, lambda communicator: reduce_scatter(communicator, [torch.ones(3 if communicator.rank == 2 else 2)] * 3)
     )
-    assert "rank 1 has max" in refusal(
+    assert "op: rank 1 has max, rank 0 sum" in refusal(
         2, lambda communicator: reduce_scatter(communicator, [ones] * 2, "max" if communicator.rank else "sum")
     )
 

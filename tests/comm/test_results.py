@@ -67,7 +67,7 @@ def test_mistakes_are_errors_on_every_rank_and_leave_nothing(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     assert "tmpdir cannot be written" in of(1, "cpu", tmp_path / "file" / "below")
     differing = refusal(2, lambda communicator: collect_results(communicator, [1], communicator.rank))
-    assert "('cpu', False, 1) on rank 1, ('cpu', False, 0) on rank 0" in differing
+    assert "size is 1 on rank 1, 0 on rank 0" in differing
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -42,7 +42,7 @@ def same(one: object, other: object) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and _bytes(one) == _bytes(other)
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(_bytes(one), _bytes(other))
     if isinstance(one, dict) and isinstance(other, dict):
         return same(list(one), list(other)) and same(list(one.values()), list(other.values()))
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -50,11 +50,8 @@ def same(one: object, other: object) -> bool:
     return repr(one) == repr(other)
 
 
-def _bytes(tensor: Tensor) -> list[object]:
-    found: list[object] = (
-        torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach()).reshape(-1).view(torch.uint8).tolist()
-    )
-    return found
+def _bytes(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach()).reshape(-1).view(torch.uint8)
 
 
 def storages(value: object) -> set[int]:

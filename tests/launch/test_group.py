@@ -49,8 +49,11 @@ def test_a_group_ends_with_an_error_of_its_block() -> None:
 
 
 def test_a_group_that_its_block_destroyed_is_no_error() -> None:
-    with process_group(alone(), timeout=30):
+    environment = alone()
+    with process_group(environment, timeout=30):
         dist.destroy_process_group()
+    with process_group(environment, timeout=30):  # its port is free again
+        assert dist.get_world_size() == 1
 
 
 def test_a_group_in_a_group_is_refused() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 
 from tests.launch.listening import free_port, is_loopback, listening_addresses
 from treenail.adapters.cli import main
+from treenail.adapters.launch import Machines
+from treenail.adapters.launch import launch as launch_ranks
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "digits.yaml"
@@ -65,7 +68,51 @@ def stop(number, frame):
     sys.exit(128 + number)
 for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, stop)
 (Path(sys.argv[1]) / f"ready-{os.environ['RANK']}").write_text(str(os.getpid()))
+"""
+WAIT = "time.sleep(600)"
+# As in a collective that waits for a rank that is gone: the main thread is in C, where no handler of Python runs.
+WAIT_IN_C = """
+if os.environ["RANK"] == "1":
+    import ctypes
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2): ctypes.CDLL(None).pthread_mutex_lock(mutex)
 time.sleep(600)
+"""
+# A rank that some scheduler, or its user, asks to stop.
+STOP_ONE = """
+if os.environ["RANK"] == "0":
+    while not (other := Path(sys.argv[1]) / "ready-1").exists() or not other.read_text(): time.sleep(0.05)
+    os.kill(int(other.read_text()), signal.SIGTERM)
+time.sleep(600)
+"""
+# Counts up until its third attempt, on as many ranks as there are; a signal to one of them stops and saves all, as
+# `treenail train` does.
+COUNT = """
+import os, signal, sys, time
+from pathlib import Path
+import torch, torch.distributed as dist
+from tests.launch.listening import is_loopback, listening_addresses
+from treenail.adapters.launch import LAUNCH_ID, detect, process_group
+directory, asked = Path(sys.argv[1]), []
+signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+saved = directory / os.environ[LAUNCH_ID]
+with process_group(detect(), timeout=60):
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    if rank == 0:
+        with (directory / "attempts").open("a") as file: print(world_size, saved.exists(), file=file)
+    step = first = int(saved.read_text()) if saved.exists() else 0
+    stop = torch.zeros(())
+    while not stop and not (world_size == 1 and first):
+        stop = torch.tensor(float(bool(asked)))
+        dist.all_reduce(stop)
+        step += 1
+        time.sleep(0.05)
+        if world_size == 2 and step == first + 5: (directory / f"counted-{rank}").write_text(str(step))
+    beyond = [each for each in listening_addresses(os.getppid()) if not is_loopback(each)]
+    if beyond: raise ValueError(beyond)
+    dist.barrier()
+    if rank == 0: saved.write_text(str(step))
+if stop: sys.exit(143)
 """
 
 
@@ -116,6 +163,13 @@ def wait_for(*files: Path) -> list[int]:
         assert time.monotonic() < deadline, "the ranks did not start"
         time.sleep(0.05)
     return [int(file.read_text()) for file in files]
+
+
+def wait_for_lines(file: Path, lines: int) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists() or file.read_text().count("\n") < lines:
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
@@ -179,59 +233,74 @@ def test_a_rank_that_fails_ends_the_others_and_is_named_in_one_line(
 def test_ranks_are_started_again_after_one_failed(launch: Command, tmp_path: Path) -> None:
     done = launch("--nproc", "2", "--max-restarts", "1", write(tmp_path, RECOVER))
     assert (done.code, done.out) == (0, "recovered\n" * 2)
-    assert done.err.endswith("rank 1 failed: ValueError: image 3 is torn; restart 1 of 1\n")
+    host = socket.gethostname()
+    assert done.err.endswith(f"{host}: rank 1 of 2 failed: ValueError: image 3 is torn; restart 1 of 1\n")
 
 
 def test_when_no_restarts_are_left_the_last_failure_is_shown(launch: Command, tmp_path: Path) -> None:
     done = launch("--nproc", "1", "--max-restarts", "1", write(tmp_path, "import sys; sys.exit(5)"))
-    restart = "a rank ended without a word; restart 1 of 1\n"
-    assert done == Called(5, "", restart + "error: rank 0 of 1 ended with exit code 5; its own output says why\n")
+    failure = "rank 0 of 1 ended with exit code 5; its own output says why"
+    assert done == Called(5, "", f"{socket.gethostname()}: {failure}; restart 1 of 1\nerror: {failure}\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_signal_to_the_launcher_lets_the_ranks_save_their_work(
-    number: signal.Signals, tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "treenail.adapters.cli",
-        "launch",
-        "--nproc",
-        "2",
-        str(write(tmp_path, STOP)),
-        str(tmp_path),
-    ]
-    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    started.append(launcher)
-    pids = wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
-    launcher.send_signal(number)
-    _, errors = launcher.communicate(timeout=60)
-    saved = [tmp_path / "saved-0", tmp_path / "saved-1"]
-    if number is signal.SIGKILL:  # nobody waits for the ranks then, but they hear of it
-        assert wait_for(*saved) == [signal.SIGTERM] * 2
-    else:
-        assert [file.read_text() for file in saved] == [str(int(number))] * 2  # they were waited for
-        assert (launcher.returncode, errors) == (128 + number, "")
+def test_ranks_that_were_asked_to_stop_are_not_started_again(launch: Command, tmp_path: Path) -> None:
+    done = launch("--nproc", "2", "--max-restarts", "3", write(tmp_path, STOP + STOP_ONE), tmp_path)
+    assert done == Called(128 + signal.SIGTERM, "", "")
+    assert [(tmp_path / f"saved-{rank}").read_text() for rank in (0, 1)] == [str(int(signal.SIGTERM))] * 2
+
+
+def start(tmp_path: Path, program: str, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start a launcher of its own, with a session of its own as at a terminal."""
+    command = [*prefix, sys.executable, "-m", "treenail.adapters.cli", "launch", *options]
+    return subprocess.Popen(
+        [*command, str(write(tmp_path, program)), str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_end(*pids: int) -> None:
     deadline = time.monotonic() + 20
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(("number", "prefix"), [(signal.SIGTERM, ("nohup",)), (signal.SIGINT, ())])
+def test_a_signal_to_the_launcher_lets_the_ranks_save_their_work(
+    number: signal.Signals, prefix: tuple[str, ...], tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    launcher = start(tmp_path, STOP + WAIT, "--nproc", "2", prefix=prefix)
+    started.append(launcher)
+    pids = wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
+    if prefix:  # nohup ignores it
+        launcher.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+    launcher.send_signal(number)
+    _, errors = launcher.communicate(timeout=60)
+    saved = [(tmp_path / f"saved-{rank}").read_text() for rank in (0, 1)]
+    assert saved == [str(int(number))] * 2  # they were waited for
+    assert (launcher.returncode, errors) == (128 + number, "")
+    wait_for_end(*pids)
+
+
+def test_ranks_of_a_killed_launcher_save_their_work_or_end_when_they_cannot(
+    tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    launcher = start(tmp_path, STOP + WAIT_IN_C, "--nproc", "2", "--grace", "2")
+    started.append(launcher)
+    pids = wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
+    launcher.kill()
+    wait_for_end(*pids)
+    assert (tmp_path / "saved-0").read_text() == str(int(signal.SIGTERM))
+    assert not (tmp_path / "saved-1").exists()
+
+
 def test_ranks_that_do_not_stop_in_time_are_killed(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
-    stubborn = STOP.replace("time.sleep(1)", "return")
-    command = [
-        sys.executable,
-        "-m",
-        "treenail.adapters.cli",
-        "launch",
-        "--grace",
-        "1",
-        str(write(tmp_path, stubborn)),
-        str(tmp_path),
-    ]
-    launcher = subprocess.Popen(command, start_new_session=True, text=True)
+    launcher = start(tmp_path, STOP.replace("time.sleep(1)", "return") + WAIT, "--grace", "1")
     started.append(launcher)
     pids = wait_for(tmp_path / "ready-0")
     launcher.terminate()
@@ -239,43 +308,50 @@ def test_ranks_that_do_not_stop_in_time_are_killed(tmp_path: Path, started: list
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_hangup_is_ignored_under_nohup(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
-    command = [
-        "nohup",
-        sys.executable,
-        "-m",
-        "treenail.adapters.cli",
-        "launch",
-        str(write(tmp_path, STOP)),
-        str(tmp_path),
-    ]
-    launcher = subprocess.Popen(
-        command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True
+def test_two_machines_meet_at_the_first_one(
+    launch: Command, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    program = (
+        "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(os.environ['MASTER_PORT'])"
     )
-    started.append(launcher)
-    wait_for(tmp_path / "ready-0")
-    launcher.send_signal(signal.SIGHUP)
-    time.sleep(0.5)
-    launcher.terminate()
-    assert launcher.wait(timeout=60) == 128 + signal.SIGTERM
-    assert (tmp_path / "saved-0").read_text() == str(int(signal.SIGTERM))
+    options = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    second = start(tmp_path, program, *options, "--node-rank", "1")
+    started.append(second)
+    assert launch(*options, "--node-rank", "0", tmp_path / "script.py", tmp_path) == Called(0, "", "")
+    assert second.wait(timeout=60) == 0
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
 
 
-def test_two_machines_meet_at_the_first_one(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
-    script, port = write(tmp_path, TALK), free_port()
-    command = [sys.executable, "-m", "treenail.adapters.cli", "launch", "--nproc", "1", "--nnodes", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    machines = [
-        subprocess.Popen(
-            [*command, "--node-rank", str(rank), str(script)], env=environment, stdout=subprocess.PIPE, text=True
+def test_a_machine_that_joins_and_one_that_leaves_restart_the_ranks_where_they_were(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[subprocess.Popen[str]],
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    endpoint = f"localhost:{free_port()}"
+
+    def come_and_go() -> None:
+        wait_for_lines(tmp_path / "attempts", 1)
+        options = ["--nnodes", "1:2", "--rdzv-endpoint", endpoint]
+        started.append(start(tmp_path, COUNT, *options))
+        wait_for(tmp_path / "counted-0", tmp_path / "counted-1")
+        started[0].terminate()
+
+    script = write(tmp_path, COUNT)
+    visitor = threading.Thread(target=come_and_go)
+    visitor.start()
+    try:
+        code = launch_ranks(
+            ["script", str(script), str(tmp_path)], 1, Machines(1, 2, endpoint=endpoint, last_call=3), max_restarts=1
         )
-        for rank in (0, 1)
-    ]
-    started += machines
-    outputs = [machine.communicate(timeout=120)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0]
-    assert all(re.search(r'"__main__", 1.0, "\d+", (true|false), \[\]\]\n$', output) for output in outputs)
+    finally:
+        visitor.join()
+    assert (code, started[0].wait(timeout=60)) == (0, 128 + signal.SIGTERM)
+    # One launch of three attempts: each began where the one before had stopped.
+    assert (tmp_path / "attempts").read_text().splitlines() == ["1 False", "2 True", "1 True"]
+    line = f"{socket.gethostname()}: the number of machines changes, and the ranks start again\n"
+    assert capfd.readouterr().err == line * 2
 
 
 def test_a_rank_of_srun_is_the_process_itself(tmp_path: Path) -> None:
@@ -302,7 +378,8 @@ def test_a_mistake_in_a_config_is_said_once(launch: Command, tmp_path: Path) -> 
     done = launch("--nproc", "2", "train", config)
     errors = done.err.splitlines()
     assert done.code == 2
-    assert errors[0].startswith("error: all 2 ranks failed: ")
+    # A rank that is slower to find it is ended by then.
+    assert re.match(r"error: (all 2 ranks|rank [01] of 2) failed: ", errors[0])
     assert all(line.startswith("error: ") for line in errors)
     assert done.err.count("Run takes no 'optimiser'; did you mean 'optimizer'?") == 1
 
@@ -344,6 +421,10 @@ def test_a_taken_port_is_an_error_that_says_so(launch: Command, tmp_path: Path) 
             ["--rdzv-endpoint", "a:1", "--node-rank", "0", "s.py"],
             "--rdzv-endpoint is a meeting place without a first machine",
         ),
+        (
+            ["--nnodes", "1:2", "--rdzv-endpoint", "node0", "s.py"],
+            "--rdzv-endpoint: 'node0' has no port; give HOST:PORT, the same on all machines: node0:29500",
+        ),
         (["--grace", "-1", "s.py"], "-1 s is no time to stop in"),
         (["--max-restarts", "-1", "s.py"], "-1 restarts are not possible"),
         (
@@ -366,10 +447,7 @@ def test_wrong_arguments_are_one_line(launch: Command, tmp_path: Path, arguments
     assert done.err.startswith(f"error: {message}")
 
 
-def test_a_mistake_in_the_launched_commands_arguments_ends_before_anything_starts(
-    launch: Command, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        launch("--nproc", "2", "train", CONFIG, "--resmue")
-    assert ended.value.code == 2
-    assert "unrecognized arguments: --resmue" in capfd.readouterr().err
+def test_a_mistake_in_the_launched_commands_arguments_ends_before_anything_starts(launch: Command) -> None:
+    done = launch("--nproc", "2", "train", CONFIG, "--resmue")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("error: unrecognized arguments: --resmue\n")

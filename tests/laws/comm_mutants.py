@@ -199,7 +199,8 @@ class PromotesSums(Mutant):
     # torch.sum of small integers is int64
     def all_reduce(self, tensor: Tensor, op: str = "sum") -> Tensor:
         found = self.real.all_reduce(tensor, op)
-        return found.long() if op == "sum" and found.dtype == torch.int8 else found
+        small = found.dtype in {torch.uint8, torch.int8, torch.int16, torch.int32}
+        return found.long() if op == "sum" and small else found
 
 
 class LosesNan(Mutant):

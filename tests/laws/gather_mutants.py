@@ -82,8 +82,15 @@ def gives_zero_elsewhere(communicator: Communicator, data: Any, destination: int
 
 def keeps_numbers_of_one_rank(communicator: Communicator, data: Any, destination: int) -> Any:
     # a number on each rank becomes the number of rank 0
+    def first(found: Any, given: Any) -> Any:
+        if isinstance(given, int | float | str):
+            return found[0]
+        if isinstance(given, dict):
+            return {key: first(found[key], given[key]) for key in found}
+        return tuple(map(first, found, given)) if type(given) is tuple else found
+
     found = gather_data(communicator, data, destination)
-    return found[0] if found is not None and isinstance(data, int | float | str) else found
+    return None if found is None else first(found, data)
 
 
 # all_gather_data
@@ -95,9 +102,7 @@ def tells_rank_0_only(communicator: Communicator, data: Any) -> Any:
 
 def is_the_argument_alone(communicator: Communicator, data: Any) -> Any:
     # SCEPTER DST-05 and mmengine outside of a distributed run: the input unchanged
-    return (
-        data if communicator.world_size < 3 and isinstance(data, Tensor | list) else all_gather_data(communicator, data)
-    )
+    return data if communicator.world_size == 1 else all_gather_data(communicator, data)
 
 
 def empties_its_argument(communicator: Communicator, data: Any) -> Any:

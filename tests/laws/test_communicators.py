@@ -19,6 +19,10 @@ O = TypeVar("O")  # noqa: E741  # what it returns
 class TestSingleProcess(CommunicatorLaws):
     worlds = (1,)
 
+    @pytest.fixture(autouse=True)
+    def _fewer(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        look_at_fewer(request.function, 4, monkeypatch)  # threads look at worlds of one, too
+
     def run(self, world_size: int, program: Callable[[Communicator, I], O], inputs: Sequence[I]) -> list[O]:
         return [program(SingleProcess(), inputs[0])]
 

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-from tests.parallel.models import Net, made, optimizer_of, train, whole_state
+from tests.parallel.models import STEPS, Net, NormNet, made, optimizer_of, train, whole, whole_state
 from tests.parallel.sharded_checks import PLAN
-from treenail.adapters.checkpoint import read_shards, read_whole, snapshot_shards, stored_names, write_shards
+from treenail.adapters.checkpoint import (
+    CheckpointStore,
+    RankCheckpointer,
+    read_shards,
+    read_whole,
+    snapshot_shards,
+    write_shards,
+)
+from treenail.adapters.checkpoint.parts import take
+from treenail.adapters.comm import current_communicator
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.parallel import ShardedModel, ShardedOptimizer, bare, data_parallel, data_share, fully_sharded
-from treenail.kernel import CheckpointError
+from treenail.adapters.parallel import bare, data_parallel, data_share, fully_sharded
+from treenail.kernel import CheckpointError, StateError
 
 DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128),
@@ -69,12 +78,12 @@ def _save(tensors: dict[str, Tensor], directory: Path) -> None:
     dist.barrier()
 
 
-def _tensors(state: dict[str, object]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def tensors_of(state: object, path: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a state tree by their paths."""
+    if isinstance(state, Tensor):
+        return {path[1:]: state}
+    branches = state.items() if isinstance(state, dict) else ()
+    return {name: each for key, branch in branches for name, each in tensors_of(branch, f"{path}/{key}").items()}
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -104,46 +113,50 @@ def read_tensors_of_every_kind(directory: Path) -> None:
     assert_same_bits(*({name: _local(tensor) for name, tensor in tensors.items()} for tensors in (targets, expected)))
 
 
-def _sharded_run(seed: int, mesh: dict[str, int] | None = None) -> tuple[ShardedModel, ShardedOptimizer]:
+class _Run(NamedTuple):
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def state(self) -> dict[str, object]:
+        return {"model": bare(self.model).state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def whole(self) -> dict[str, Tensor]:
+        return {name: whole(tensor).clone() for name, tensor in tensors_of(self.state()).items()}
+
+    def save(self, directory: Path) -> None:
+        _checkpointer(directory).save(self.state(), step=STEPS, epoch=0, reason="a check", pointers=("latest",))
+
+    def load(self, directory: Path) -> None:
+        _, state = _checkpointer(directory).load("latest", {"model": bare(self.model), "optimizer": self.optimizer})
+        bare(self.model).load_state_dict(state["model"])  # type: ignore[arg-type]  # a mapping
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]  # a mapping
+
+
+def _checkpointer(directory: Path) -> RankCheckpointer:
+    return RankCheckpointer(CheckpointStore(LocalFiles(directory)), current_communicator())
+
+
+def _sharded_run(seed: int, mesh: dict[str, int] | None = None) -> _Run:
     plan = None if mesh is None else PLAN
     module = fully_sharded(made(Net, seed), classes=("Block",), mesh=mesh, tensor_plan=plan)
-    optimizer = optimizer_of(module)
+    run = _Run(module, optimizer_of(module))
     if seed == 0:
-        train(module, optimizer, data_share(module))
-    return ShardedModel(module), ShardedOptimizer(module, optimizer)
-
-
-def _state(run: tuple[ShardedModel, ShardedOptimizer]) -> dict[str, Tensor]:
-    model, optimizer = run
-    return {
-        **{f"model.{name}": tensor for name, tensor in _tensors(model.state_dict()).items()},
-        **{f"optimizer.{name}": tensor for name, tensor in _tensors(optimizer.state_dict()).items()},
-    }
-
-
-def _read(run: tuple[ShardedModel, ShardedOptimizer], files: LocalFiles, directory: str) -> None:
-    """Load a run whose optimizer has not stepped yet."""
-    model, optimizer = run
-    saved = {name.removeprefix("optimizer.") for name in stored_names(files, directory)}
-    template, weights = optimizer.template(saved), model.state_dict()
-    read_shards(
-        {f"model.{name}": tensor for name, tensor in _tensors(weights).items()}
-        | {f"optimizer.{name}": tensor for name, tensor in template.items()},
-        files,
-        directory,
-    )
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(optimizer.state_dict() | template)
+        train(module, run.optimizer, data_share(module))
+    return run
 
 
 def save_a_training_run(directory: Path) -> None:
     for name, mesh in (("line", None), ("grid", {"data": 2, "tensor": 2})):
-        state = _state(_sharded_run(0, mesh))
-        _save(state, directory / name)
-        whole = {key: _whole(tensor) for key, tensor in state.items()}
+        run = _sharded_run(0, mesh)
+        run.save(directory / name)
+        tensors = run.whole()
         if dist.get_rank() == 0:
-            torch.save(whole, directory / f"{name}.pt")
+            torch.save(tensors, directory / f"{name}.pt")
         dist.barrier()
+
+
+def _expected(directory: Path, name: str) -> dict[str, Tensor]:
+    return cast("dict[str, Tensor]", torch.load(directory / f"{name}.pt", weights_only=True))
 
 
 class Tiny(Net):
@@ -154,13 +167,12 @@ class Tiny(Net):
 
 
 def tensors_smaller_than_the_mesh_are_saved_whole(directory: Path) -> None:
-    files = LocalFiles(directory)
     mesh = {"data": 2, "tensor": 2}
     module, other = (fully_sharded(made(Tiny, seed), mesh=mesh, tensor_plan=PLAN) for seed in (0, 1))
-    _save(_tensors(ShardedModel(module).state_dict()), directory / "tiny")
+    _save(dict(module.state_dict()), directory / "tiny")
     if dist.get_rank() == 0:
-        assert_same_bits(read_whole(files, "tiny"), dict(made(Tiny).state_dict()))
-    read_shards(_tensors(ShardedModel(other).state_dict()), files, "tiny")
+        assert_same_bits(read_whole(LocalFiles(directory), "tiny"), dict(made(Tiny).state_dict()))
+    read_shards(dict(other.state_dict()), LocalFiles(directory), "tiny")
     assert_same_bits(whole_state(other), dict(made(Tiny).state_dict()))
 
 
@@ -169,22 +181,24 @@ def a_training_run_goes_on_elsewhere(directory: Path) -> None:
     for name in ("line", "grid"):
         for mesh in meshes:
             run = _sharded_run(1, mesh)
-            _read(run, LocalFiles(directory), name)
-            expected = cast("dict[str, Tensor]", torch.load(directory / f"{name}.pt", weights_only=True))
-            assert_same_bits({key: _whole(tensor) for key, tensor in _state(run).items()}, expected)
+            run.load(directory / name)
+            assert_same_bits(run.whole(), _expected(directory, name))
 
 
 def data_parallel_goes_on_from_shards(directory: Path) -> None:
     module = data_parallel(made(Net, seed=1))
-    optimizer = optimizer_of(module)
-    run = ShardedModel(module), ShardedOptimizer(module, optimizer)
-    _read(run, LocalFiles(directory), "line")
-    expected = cast("dict[str, Tensor]", torch.load(directory / "line.pt", weights_only=True))
-    assert_same_bits(_state(run), expected)
-    assert_same_bits(
-        dict(bare(module).state_dict()),
-        {k.removeprefix("model."): v for k, v in expected.items() if k.startswith("model.")},
-    )
+    run = _Run(module, optimizer_of(module))
+    run.load(directory / "line")
+    assert_same_bits(run.whole(), _expected(directory, "line"))
+
+
+def a_group_of_one_saves_what_it_shards(directory: Path) -> None:
+    run = _sharded_run(0)
+    run.save(directory / "one")
+    assert [path.name for path in (directory / "one").glob("*/shard-*")] == ["shard-00001-of-00001.safetensors"]
+    again = _sharded_run(1)
+    again.load(directory / "one")
+    assert_same_bits(again.whole(), run.whole())
 
 
 def damage_is_told_on_every_rank_and_names_the_tensor(directory: Path) -> None:
@@ -192,14 +206,14 @@ def damage_is_told_on_every_rank_and_names_the_tensor(directory: Path) -> None:
     if rank == 0:
         shutil.copytree(directory / "line", damaged)
     dist.barrier()
-    files, shard = LocalFiles(directory), max(damaged.iterdir())
+    shard = max(damaged.glob("*/shard-*"))
     content = shard.read_bytes()
     run = _sharded_run(1)
     for made_of_it, message in (
-        (content[:-1], r"torn: of '(model|optimizer)\..*' \d+ of \d+ bytes are there"),
+        (content[:-1], r"torn: of '(model|optimizer)/.*' \d+ of \d+ bytes are there"),
         (content[:4], "no header"),
         (content[:100], "header is torn"),
-        (content[:-1] + bytes([content[-1] ^ 1]), "checksum of '(model|optimizer)\\."),
+        (content[:-1] + bytes([content[-1] ^ 1]), "checksum of '(model|optimizer)/"),
         (None, "1 of 4 shards are missing, such as shard-00004-of-00004"),
     ):
         dist.barrier()
@@ -207,30 +221,34 @@ def damage_is_told_on_every_rank_and_names_the_tensor(directory: Path) -> None:
             shard.unlink() if made_of_it is None else shard.write_bytes(made_of_it)
         dist.barrier()
         with pytest.raises(CheckpointError, match=message):
-            _read(run, files, damaged.name)
+            run.load(damaged)
 
 
 def a_checkpoint_of_another_model_is_refused_and_changes_nothing(directory: Path) -> None:
-    files, run = LocalFiles(directory), _sharded_run(1)
-    _read(run, files, "line")
-    state = _state(run)
-    before = {name: _whole(tensor).clone() for name, tensor in state.items()}
-    renamed = {name.replace("head", "haed"): tensor for name, tensor in state.items()}
-    without = {name: tensor for name, tensor in state.items() if "head" not in name}
-    wider = {**state, "model.norm.bias": torch.zeros(6, dtype=torch.float64)}
-    narrower = {**state, "model.norm.bias": torch.zeros(5)}
+    run = _sharded_run(1)
+    run.load(directory / "line")
+    before = run.whole()
+    _, shards = take(run.state())
+    renamed = {name.replace("head", "haed"): tensor for name, tensor in shards.items()}
+    without = {name: tensor for name, tensor in shards.items() if "head" not in name}
+    wider = {**shards, "model/norm.bias": torch.zeros(6, dtype=torch.float64)}
+    narrower = {**shards, "model/norm.bias": torch.zeros(5)}
     for tensors, message in (
-        (renamed, "no tensor 'model.haed.weight'; did you mean 'model.head.weight'|no tensor 'model.haed"),
-        (without, "has the tensor 'model.head.bias' and .* more, for which there is no place"),
+        (renamed, "no tensor 'model/haed.weight'; did you mean 'model/head.weight'|no tensor 'model/haed"),
+        (without, "has the tensor 'model/head.bias' and .* more, for which there is no place"),
         (
             wider,
-            r"'model.norm.bias' is torch.float64 of shape \[5\] in the checkpoint, torch.float64 of shape \[6\] here",
+            r"'model/norm.bias' is torch.float64 of shape \[5\] in the checkpoint, torch.float64 of shape \[6\] here",
         ),
         (narrower, "torch.float32 of shape"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            read_shards(tensors, files, "line")
-    assert_same_bits({name: _whole(tensor) for name, tensor in state.items()}, before)
+            read_shards(tensors, LocalFiles(directory / "line"), f"step-{STEPS:08d}")
+    assert_same_bits(run.whole(), before)
+    module = fully_sharded(made(NormNet))
+    other = _Run(module, optimizer_of(module))
+    with pytest.raises(StateError, match=r"the run has no place for model/"):
+        other.load(directory / "line")
 
 
 def what_cannot_be_saved_is_told_on_every_rank(_: Path) -> None:
@@ -239,6 +257,7 @@ def what_cannot_be_saved_is_told_on_every_rank(_: Path) -> None:
         snapshot_shards(tensors)
 
 
+ALONE = (a_group_of_one_saves_what_it_shards,)
 SAVE = (save_tensors_of_every_kind, save_a_training_run, tensors_smaller_than_the_mesh_are_saved_whole)
 READ = (read_tensors_of_every_kind, a_training_run_goes_on_elsewhere)
 REFUSE = (

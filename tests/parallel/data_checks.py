@@ -15,6 +15,7 @@ from tests.parallel.models import (
     Gan,
     Net,
     NormNet,
+    accumulate,
     assert_close,
     assert_equal_states,
     batches,
@@ -22,6 +23,7 @@ from tests.parallel.models import (
     optimizer_of,
     train,
     trained_alone,
+    whole_gradients,
 )
 from treenail.adapters.parallel import (
     SyncBatchNorm,
@@ -72,24 +74,11 @@ def accumulated_gradients_are_those_of_the_whole_batch_and_synced_once(_: Path) 
         return work.get_future().then(lambda future: future.value()[0])
 
     module.register_comm_hook(None, count)
-    _accumulate(module)
+    accumulate(module, data_share(module))
     assert syncs == [0]
     alone = made(Net)
-    _accumulate(alone)
-    for (name, found), expected in zip(bare(module).named_parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-12, msg=name)
-
-
-def _accumulate(module: nn.Module) -> None:
-    """Run forward and backward passes over three micro-batches of this rank's share; the last one communicates."""
-    rank, size = data_share(module) if isinstance(module, DistributedDataParallel) else (0, 1)
-    inputs, targets = next(batches())
-    micro = list(zip(inputs[rank::size].chunk(3), targets[rank::size].chunk(3), strict=True))
-    with without_gradient_sync(module):
-        for x, y in micro[:-1]:
-            ((module(x) - y).square().mean() / 3).backward()
-    x, y = micro[-1]
-    ((module(x) - y).square().mean() / 3).backward()
+    accumulate(alone)
+    assert_close(whole_gradients(bare(module)), whole_gradients(alone))
 
 
 def no_sync_reaches_wrappers_inside_and_may_be_nested(_: Path) -> None:

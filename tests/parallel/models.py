@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from treenail.adapters.parallel import without_gradient_sync
+
 STEPS, BATCH, WIDTH = 4, 12, 5  # an odd width splits unevenly in two, and over data within tensor
 
 
@@ -101,6 +103,25 @@ def train(
         optimizer.zero_grad()
         (module(inputs[rank::size]) - targets[rank::size]).square().mean().backward()
         optimizer.step()
+
+
+def accumulate(
+    module: nn.Module, share: tuple[int, int] = (0, 1), between: Callable[[], object] = lambda: None
+) -> None:
+    """Run forward and backward passes over three micro-batches of a share; the last one communicates."""
+    rank, size = share
+    inputs, targets = next(batches())
+    *first, last = zip(inputs[rank::size].chunk(3), targets[rank::size].chunk(3), strict=True)
+
+    def backward(micro_batch: tuple[Tensor, Tensor]) -> None:
+        x, y = micro_batch
+        ((module(x) - y).square().mean() / 3).backward()
+
+    with without_gradient_sync(module):
+        for micro_batch in first:
+            backward(micro_batch)
+            between()
+    backward(last)
 
 
 def trained_alone(model: Callable[[], nn.Module], shape: tuple[int, ...] = (WIDTH,)) -> nn.Module:

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from tests.parallel.models import (
     Net,
     NormNet,
+    accumulate,
     assert_close,
     assert_equal_states,
     batches,
@@ -62,18 +63,14 @@ def fully_sharded_trains_as_one_process(_: Path) -> None:
 
 def accumulated_gradients_of_shards_are_those_of_the_whole_batch(_: Path) -> None:
     module, alone = fully_sharded(made(Net), classes=("Block",)), made(Net)
-    rank, size = data_share(module)
-    (inputs, targets), *_rest = batches()
-    (alone(inputs) - targets).square().mean().backward()
-    micro = list(zip(inputs[rank::size].chunk(3), targets[rank::size].chunk(3), strict=True))
-    with without_gradient_sync(module):
-        for x, y in micro[:-1]:
-            with without_gradient_sync(module):
-                pass  # leaving an inner one must not end the outer one
-            ((module(x) - y).square().mean() / 3).backward()
-            assert all(parameter.grad is None for parameter in module.parameters())
-    x, y = micro[-1]
-    ((module(x) - y).square().mean() / 3).backward()
+
+    def nothing_yet() -> None:
+        assert all(parameter.grad is None for parameter in module.parameters())
+        with without_gradient_sync(module):
+            pass  # leaving an inner one must not end the outer one
+
+    accumulate(module, data_share(module), nothing_yet)
+    accumulate(alone)
     assert_close(whole_gradients(module), whole_gradients(alone))
 
 
@@ -168,6 +165,10 @@ def wrong_plans_are_refused(_: Path) -> None:
         ({}, "splits nothing"),
         ({"blocks.*.upp": "colwise"}, r"'blocks.\*.upp' in the plan matches no module of Net"),
         ({"haed": "colwise"}, "did you mean 'head'"),
+        (
+            {"blocks.*.upp": "colwise", "head": "rowwise", "tail": "colwise"},
+            r"'blocks.\*.upp', 'tail' in the plan match no module of Net; .* are blocks.\*.up, blocks.\*.down, head",
+        ),
         ({"blocks.*.up": "colwise", "blocks.0.up": "rowwise"}, "both match 'blocks.0.up'"),
         ({"norm": "colwise"}, "'norm' is a LayerNorm; only Linear and Embedding"),
         ({"blocks.*": "rowwise"}, "'blocks.0' is a Block"),

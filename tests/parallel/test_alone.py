@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.parallel.models import Gan, Net, NormNet, made, optimizer_of, train
+from tests.parallel.models import Gan, NormNet, made
 from treenail.adapters.checkpoint import consolidate, read_shards, read_whole, snapshot_shards, write_shards
 from treenail.adapters.config.structs import struct_of
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.parallel import (
     BatchNorm,
-    ShardedModel,
-    ShardedOptimizer,
     SyncBatchNorm,
     bare,
     convert_sync_batchnorm,
@@ -33,7 +30,7 @@ from treenail.adapters.parallel import (
     tensor_parallel,
     without_gradient_sync,
 )
-from treenail.kernel import CheckpointError, CommunicationError, StateError, Stateful
+from treenail.kernel import CheckpointError, CommunicationError
 
 WAYS: tuple[Callable[[nn.Module], nn.Module], ...] = (
     lambda module: data_parallel(module, static_graph=True, sync_batchnorm=True),
@@ -189,65 +186,6 @@ def test_normalisation_that_cannot_be_synced_is_refused_and_nothing_changed(laye
     with pytest.raises(ValueError, match=message):
         convert_sync_batchnorm(module)
     assert type(module[0]) is nn.BatchNorm1d
-
-
-def _trained() -> tuple[nn.Module, torch.optim.Optimizer]:
-    module = made(Net)
-    optimizer = optimizer_of(module)
-    train(module, optimizer)
-    return module, optimizer
-
-
-def test_the_state_of_an_optimizer_goes_by_names_whatever_the_order_of_parameters() -> None:
-    module, optimizer = _trained()
-    other = made(Net, seed=1)
-    bias = [p for n, p in other.named_parameters() if n.endswith("bias")]
-    weights = [p for n, p in other.named_parameters() if n.endswith("weight")]
-    groups = torch.optim.AdamW([{"params": bias}, {"params": weights}], lr=0.05)
-    model, states = ShardedModel(other), ShardedOptimizer(other, groups)
-    assert isinstance(model, Stateful)
-    assert isinstance(states, Stateful)
-    model.load_state_dict(ShardedModel(module).state_dict())
-    states.load_state_dict(deepcopy(ShardedOptimizer(module, optimizer).state_dict()))
-    train(module, optimizer)
-    train(other, groups)
-    for (name, found), expected in zip(other.named_parameters(), module.parameters(), strict=True):
-        assert torch.equal(found, expected), name
-
-
-def test_a_state_of_something_else_is_refused() -> None:
-    module, optimizer = _trained()
-    gan, state = made(Gan), ShardedOptimizer(module, optimizer).state_dict()
-    with pytest.raises(StateError, match="does not fit the model"):
-        ShardedModel(gan).load_state_dict(ShardedModel(module).state_dict())
-    with pytest.raises(StateError, match=r"does not fit the optimizer: it has no 'param_groups.generator.0.weight"):
-        ShardedOptimizer(gan, optimizer_of(gan)).load_state_dict(state)
-    head = ShardedOptimizer(module, torch.optim.AdamW(module.get_submodule("head").parameters()))
-    with pytest.raises(StateError, match=r"it has 'param_groups.blocks.0.down.bias.amsgrad'"):
-        head.load_state_dict(state)
-    with pytest.raises(StateError, match="of one group were saved with different 'lr'"):
-        ShardedOptimizer(module, optimizer_of(module)).load_state_dict(state | {"param_groups.norm.bias.lr": 1.0})
-    with pytest.raises(StateError, match=r"shape \[6, 3\] of the optimizer is none of the module's"):
-        ShardedOptimizer(module, optimizer_of(gan))
-
-
-def test_the_template_of_a_state_leaves_an_optimizer_as_it_was() -> None:
-    saved = {
-        name: tensor
-        for name, tensor in ShardedOptimizer(*_trained()).state_dict().items()
-        if isinstance(tensor, Tensor)
-    }
-    fresh = made(Net, seed=1)
-    before = deepcopy(fresh.state_dict())
-    optimizer = optimizer_of(fresh)
-    template = ShardedOptimizer(fresh, optimizer).template(saved)
-    assert {name: tensor.shape for name, tensor in template.items()} == {name: t.shape for name, t in saved.items()}
-    assert not optimizer.state
-    assert optimizer.param_groups[0]["lr"] == 0.05
-    assert all(parameter.grad is None for parameter in fresh.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
-    with pytest.raises(StateError, match="LBFGS cannot make the step"):
-        ShardedOptimizer(fresh, torch.optim.LBFGS(fresh.parameters())).template(())
 
 
 def _saved(directory: Path, **tensors: Tensor) -> LocalFiles:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, start_processes
+
+from tests.parallel.forks import fork_server
 
 Check = Callable[[Path], None]
 """Runs on every rank of a world, with a directory that all worlds share; asserts what it expects."""
@@ -25,9 +28,9 @@ def run_worlds(worlds: Sequence[tuple[int, Sequence[Check]]], directory: Path) -
     """Run the checks of each world, one world after another; returns the traceback of each that failed, by its name."""
     failures: dict[str, str] = {}
     try:
-        # A spawned process has nothing of this one's memory, whose threads would not be there with it.
+        fork_server()
         start_processes(  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            _process, args=(worlds, directory), nprocs=PROCESSES, start_method="spawn"
+            _process, args=(worlds, directory), nprocs=PROCESSES, start_method="forkserver"
         )
     except ProcessException as error:
         failures["all"] = str(error)
@@ -71,6 +74,13 @@ def _run_checks(world_size: int, checks: Sequence[Check], directory: Path, failu
             rest = checks[checks.index(check) + 1 :]
             failures |= {name_of(world_size, other): f"not run after '{name}': {error}" for other in rest}
             return
+
+
+def shared_directory(name: str, factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Return a directory that all test workers of this session share, for `once` to make."""
+    base = factory.getbasetemp()
+    is_worker = hasattr(request.config, "workerinput")  # each worker of pytest-xdist has a directory in a common one
+    return (base.parent if is_worker else base) / name
 
 
 def once(directory: Path, run: Callable[[], Mapping[str, str]]) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """A run that many ranks share; each rank writes down which samples it consumed.
 
-What shall go wrong, on which rank and when, the environment says: RUN_TROUBLE="stop 2 9" stops from rank 2 after step 9.
+What shall go wrong, on which rank and when, the environment says: RUN_TROUBLE="slow 0 0, kill 1 9" kills rank 1 after
+step 9, when rank 0 was slow from the beginning.
 """
 
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from treenail.kernel import Engine, Hook, late, spec
 SAMPLES = 62  # 8 batches of 8; the last one of 6 leaves ranks without a sample, or with less than the others
 BATCH = 8
 EPOCHS = 3
+EPOCH = -(-SAMPLES // BATCH)
+STEPS = EPOCHS * EPOCH
 
 
 class NumberedPoints:
@@ -96,9 +100,25 @@ class TroubleHook(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.what == "raise":
             raise ArithmeticError("the sum is wrong")
+        elif self.what == "exit":
+            sys.exit(3)
 
 
-trouble = os.environ.get("RUN_TROUBLE", "").split()
+def drawn(directory: Path, attempt: int) -> dict[int, list[list[int]]]:
+    """Return the indices of each step of an attempt, rank by rank."""
+    steps: dict[int, list[list[int]]] = {}
+    for path in sorted(directory.glob(f"drawn-{attempt}-*.jsonl")):
+        for line in map(json.loads, path.read_text().splitlines()):
+            steps.setdefault(line["step"], []).append(line["indices"])
+    return steps
+
+
+def batch_of(shares: list[list[int]]) -> list[int]:
+    """Return a batch in its order, from the shares of the ranks."""
+    return [share[place] for place in range(len(shares[0])) for share in shares if place < len(share)]
+
+
+troubles = [each.split() for each in os.environ.get("RUN_TROUBLE", "").split(",") if each]
 noise = os.environ.get("RUN_NOISE", "") == "1"
 
 run = Run(
@@ -115,6 +135,6 @@ run = Run(
         "logger": spec(LoggerHook)(interval=3, least_seconds=0.0),
         "checkpoint": spec(CheckpointHook)(interval=3, by="step"),
         "recorder": spec(Recorder)(os.environ.get("RUN_RECORDS", ".")),
-        **({"trouble": spec(TroubleHook)(trouble[0], int(trouble[1]), int(trouble[2]))} if trouble else {}),
+        **{what: spec(TroubleHook)(what, int(rank), int(step)) for what, rank, step in troubles},
     },
 )

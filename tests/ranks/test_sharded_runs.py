@@ -1,19 +1,22 @@
-"""Runs whose parameters are spread over ranks train, save, and go on anywhere as others do."""
+"""Runs of every way to spread a model train, save, and go on anywhere as others do, on the number of ranks that is there."""
 
+import json
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
 import torch
 from torch import nn
 
-from tests.ranks.ranked_run import EPOCHS
+from tests.parallel.worlds import Check, once, run_worlds, shared_directory
+from tests.ranks.ranked_run import EPOCH, EPOCHS, SAMPLES, STEPS, Recorder, TroubleHook, batch_of, drawn
 from tests.ranks.ranked_run import run as recorded_run
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.comm import current_communicator
 from treenail.adapters.files import LocalFiles
-from treenail.adapters.launch import spawn
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.parallel import fully_sharded, tensor_parallel
@@ -37,83 +40,130 @@ WAYS = {
 }
 
 
-def described(way: str, epochs: int) -> Run:
+class Task(NamedTuple):
+    """A run: in which way, its directory, where that is copied from and resumed, epochs, and whether rank 2 stops it."""
+
+    way: str
+    name: str
+    before: str | None = None
+    epochs: int = EPOCHS
+    stops: bool = False
+
+
+def described(task: Task, directory: Path) -> Run:
     described = recorded_run
-    if way == "seed sampler":  # which gives each rank its own samples where it is used by itself
+    if task.way == "seed sampler":  # which gives each rank its own samples where it is used by itself
         seeded = msgspec.structs.replace(recorded_run.train, sampler=late(DefaultSampler)(seed=mix(7, "train")))
         described = msgspec.structs.replace(recorded_run, train=seeded)
-    if way == "sum":
+    if task.way == "sum":
         described = msgspec.structs.replace(
             recorded_run,
             loss=spec(nn.CrossEntropyLoss)(reduction="sum"),
             optimizer=late(torch.optim.SGD)(lr=0.01),
         )
+    trouble = {"trouble": spec(TroubleHook)("stop", 2, 9)} if task.stops else {}
     return msgspec.structs.replace(
         described,
-        hooks={},
+        hooks={"recorder": spec(Recorder)(str(directory)), **trouble},
         test=recorded_run.val,
-        distributed=WAYS[way],
-        loop=late(EpochLoop)(max_epochs=epochs),
+        distributed=WAYS[task.way],
+        loop=late(EpochLoop)(max_epochs=task.epochs),
     )
 
 
-def train_all(tasks: list[tuple[str, str, str | None, int]]) -> list[dict[str, float]]:
-    """Train one run after another: (way, directory, where the directory is copied from and resumed, epochs)."""
-    results = []
-    for way, directory, before, epochs in tasks:
-        ranks = current_communicator()
-        if before is not None and ranks.rank == 0:
-            shutil.copytree(before, directory)
+def train_all(root: Path, *tasks: Task) -> None:
+    """Train one run after another."""
+    ranks = current_communicator()
+    for task in tasks:
+        directory = root / task.name
+        if task.before is not None and ranks.rank == 0:
+            shutil.copytree(root / task.before, directory)
         ranks.barrier()
-        Path(directory).mkdir(exist_ok=True)
-        summary = train(described(way, epochs), Path(directory), resume="latest" if before else None)
-        results.append(summary.metrics)
-    return results
+        directory.mkdir(exist_ok=True)
+        train(described(task, directory), directory, resume="latest" if task.before else None)
+
+
+def on_two(root: Path) -> None:
+    train_all(
+        root,
+        Task("sharded", "sharded-first", epochs=1),
+        Task("sharded", "sharded-sharded", "sharded-first"),
+        Task("plain", "sharded-plain", "sharded-first"),
+        Task("sharded", "alone-sharded", "alone-first"),
+        Task("tensor", "tensor"),
+        Task("seed sampler", "seed-sampler-two", epochs=1),
+        Task("sum", "sum-two", epochs=1),
+    )
+
+
+def on_four(root: Path) -> None:
+    train_all(
+        root,
+        Task("sharded", "sharded-four", "sharded-first"),
+        Task("both", "both"),
+        Task("plain", "stopped", stops=True),
+    )
+
+
+def again_on_three(root: Path) -> None:
+    train_all(root, Task("plain", "stopped-three", "stopped"))
+
+
+def again_on_two(root: Path) -> None:
+    train_all(root, Task("plain", "stopped-two", "stopped"))
+
+
+def in_a_group_of_one(root: Path) -> None:
+    train_all(root, Task("sharded", "sharded-one", "alone-first"))
+
+
+WORLDS: tuple[tuple[int, tuple[Check, ...]], ...] = (
+    (2, (on_two,)),
+    (4, (on_four,)),
+    (3, (again_on_three,)),
+    (2, (again_on_two,)),
+    (1, (in_a_group_of_one,)),
+)
+
+
+def state_of(directory: Path) -> dict[str, object]:
+    return CheckpointStore(LocalFiles(directory / "checkpoints")).load("latest")[1]
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    state = CheckpointStore(LocalFiles(directory / "checkpoints")).load("latest")[1]
-    model = state["model"]
+    model = state_of(directory)["model"]
     assert isinstance(model, dict)
     return model
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train in all ways on 2, 3, 4 ranks and alone, and go on with what others have saved."""
-    root = tmp_path_factory.mktemp("runs")
-
-    def task(way: str, name: str, before: str | None = None, epochs: int = EPOCHS) -> tuple[str, str, str | None, int]:
-        return way, str(root / name), None if before is None else str(root / before), epochs
-
-    train_all([task("plain", "alone"), task("plain", "alone-first", epochs=1)])
-    spawn(
-        train_all,
-        2,
-        [
-            task("sharded", "sharded-first", epochs=1),
-            task("sharded", "sharded-sharded", "sharded-first"),
-            task("plain", "sharded-plain", "sharded-first"),
-            task("sharded", "alone-sharded", "alone-first"),
-            task("tensor", "tensor"),
-            task("seed sampler", "seed-sampler-two", epochs=1),
-            task("sum", "sum-two", epochs=1),
-        ],
-    )
-    spawn(train_all, 4, [task("sharded", "sharded-four", "sharded-first"), task("both", "both")])
-    train_all(
-        [
-            task("plain", "sharded-alone", "sharded-first"),
-            task("seed sampler", "seed-sampler", epochs=1),
-            task("sum", "sum", epochs=1),
-        ]
-    )
+def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Train in all ways alone, on 2, 3 and 4 ranks, and go on with what others have saved."""
+    root = shared_directory("sharded-runs", tmp_path_factory, request)
+    failures = once(root, lambda: train_in_all_ways(root))
+    assert not failures, "\n".join(f"{name}: {text}" for name, text in failures.items())
     return root
+
+
+def train_in_all_ways(root: Path) -> dict[str, str]:
+    train_all(root, Task("plain", "alone"), Task("plain", "alone-first", epochs=1))
+    failures = run_worlds(WORLDS, root)
+    if not failures:
+        train_all(
+            root,
+            Task("plain", "sharded-alone", "sharded-first"),
+            Task("seed sampler", "seed-sampler", epochs=1),
+            Task("sum", "sum", epochs=1),
+        )
+    return failures
 
 
 @pytest.mark.parametrize(
     "name",
-    ["sharded-sharded", "sharded-plain", "alone-sharded", "sharded-four", "sharded-alone", "tensor", "both"],
+    [
+        *("sharded-sharded", "sharded-plain", "alone-sharded", "sharded-four", "sharded-alone", "sharded-one"),
+        *("tensor", "both", "stopped-three", "stopped-two"),
+    ],
 )
 def test_every_way_gives_what_one_process_gives(runs: Path, name: str) -> None:
     expected = weights(runs / "alone")
@@ -122,6 +172,30 @@ def test_every_way_gives_what_one_process_gives(runs: Path, name: str) -> None:
     for each, weight in found.items():
         assert weight.shape == expected[each].shape
         assert torch.allclose(weight, expected[each], atol=1e-5), f"{name}: {each}"
+
+
+def test_ranks_that_stop_and_change_their_number_see_each_sample_once(runs: Path) -> None:
+    """Stopped on 4 ranks from one of them, resumed on 2 and on 3."""
+    engine = state_of(runs / "stopped")["engine"]
+    assert isinstance(engine, dict)
+    assert 9 < engine["step"] < STEPS, "no rank stopped the run in its middle"
+    assert all(len(shares) == 4 for shares in drawn(runs / "stopped", 1).values()), "ranks stopped at different steps"
+    whole = [batch_of(shares) for _, shares in sorted(drawn(runs / "alone", 1).items())]
+    for name, ranks in (("stopped-three", 3), ("stopped-two", 2)):
+        resumed = drawn(runs / name, 2)
+        assert all(len(shares) == ranks for shares in resumed.values())
+        found = [batch_of(shares) for _, shares in sorted({**drawn(runs / name, 1), **resumed}.items())]
+        assert found == whole, "the batches are not those of one process"
+        for epoch in range(EPOCHS):
+            seen = Counter(index for batch in found[epoch * EPOCH : (epoch + 1) * EPOCH] for index in batch)
+            assert seen == Counter(range(SAMPLES)), f"not every sample once in epoch {epoch}"
+        for ours, theirs in zip(validations(runs / name), validations(runs / "alone"), strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def validations(directory: Path) -> list[list[float]]:
+    lines = map(json.loads, (directory / "jsonlines" / "scalars.jsonl").read_text().splitlines())
+    return [[line["val/loss"], line["val/accuracy"]] for line in lines if "val/loss" in line]
 
 
 @pytest.mark.parametrize("name", ["seed-sampler", "sum"])
@@ -146,11 +220,12 @@ def test_parts_are_written_by_their_ranks(runs: Path) -> None:
     assert manifest.world_size == 2
 
 
-def test_a_sharded_checkpoint_is_tested_in_one_process(runs: Path) -> None:
-    metrics = evaluate_run(described("plain", EPOCHS), runs / "sharded-sharded" / "checkpoints" / "latest")
-    assert metrics == pytest.approx(
-        evaluate_run(described("plain", EPOCHS), runs / "alone" / "checkpoints" / "latest"), abs=1e-5
+def test_a_sharded_checkpoint_is_tested_in_one_process(runs: Path, tmp_path: Path) -> None:
+    run = described(Task("plain", "tested"), tmp_path)
+    sharded, alone = (
+        evaluate_run(run, runs / name / "checkpoints" / "latest") for name in ("sharded-sharded", "alone")
     )
+    assert sharded == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_shard_that_is_missing_or_damaged_is_named(runs: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _fire(point: str, handlers: list[tuple[str, Callable[..., None]]]) -> Callab
         for name, handler in handlers:
             try:
                 handler(*arguments)
-            except Exception as error:
+            except BaseException as error:  # a SystemExit, too, must say where it came from
                 error.add_note(f"raised by hook '{name}' at {point}")
                 raise
 

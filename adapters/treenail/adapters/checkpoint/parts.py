@@ -8,6 +8,7 @@ from typing import Final
 
 from torch import Tensor
 
+from treenail.adapters.checkpoint.tensors import is_spread
 from treenail.kernel import CheckpointError
 
 SHARDS: Final = "shards"
@@ -35,8 +36,6 @@ def take(tree: Mapping[str, object]) -> tuple[dict[str, object], dict[str, Tenso
 
 
 def _without(value: object, path: Path, taken: dict[Path, Tensor]) -> object:
-    from torch.distributed.tensor import DTensor
-
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_without(item, (*path, place), taken) for place, item in enumerate(value))
     if not isinstance(value, dict):
@@ -45,7 +44,7 @@ def _without(value: object, path: Path, taken: dict[Path, Tensor]) -> object:
     if hasattr(value, "_metadata"):
         kept._metadata = value._metadata  # type: ignore[attr-defined]  # as nn.Module.state_dict does
     for key, item in value.items():
-        if isinstance(item, DTensor):
+        if is_spread(item):
             taken[*path, key] = item
         else:
             kept[key] = _without(item, (*path, key), taken)

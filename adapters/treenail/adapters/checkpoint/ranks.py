@@ -1,13 +1,12 @@
-"""Work that all ranks of torch's process group do together: if it fails on one of them, it raises on all."""
+"""Work that ranks do together: if it fails on one of them, it raises on all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-import torch.distributed as dist
-
-from treenail.kernel import CheckpointError
+from treenail.adapters.comm import all_gather_object, gather_object, scatter_object_list
+from treenail.kernel import CheckpointError, Communicator, TreenailError
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
@@ -16,82 +15,68 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Failure(NamedTuple):
-    """An error on its way to other ranks."""
+def together(ranks: Communicator, action: Callable[[], T]) -> list[T]:
+    """Do something on every rank, and return what each got, in rank order.
 
-    message: str
-    where: str | None
-    mend: str | None
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """Describe an error of this rank."""
-        if isinstance(error, CheckpointError):
-            return cls(error.message, error.where, error.mend)
-        return cls(f"rank {dist.get_rank() if _is_distributed() else 0} failed: {error!r}", None, None)
-
-    def error(self) -> CheckpointError:
-        """Return the error that it describes."""
-        return CheckpointError(self.message, where=self.where, mend=self.mend)
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Return those of torch's process group, (0, 1) without one."""
-    return (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
-
-
-def together(action: Callable[[], None]) -> None:
-    """Do something on every rank.
+    Args:
+        ranks: All of which call this.
+        action: Its value and errors can be pickled.
 
     Raises:
-        CheckpointError: It failed on a rank; the first rank's error, on every rank.
+        TreenailError: It failed on one of several ranks; the first such rank's error, on every rank.
+        CheckpointError: The same, of any other exception.
     """
-    failure, cause = _attempt(action)
-    outcomes = [failure]
-    if _is_distributed():
-        outcomes = [None] * dist.get_world_size()
-        dist.all_gather_object(outcomes, failure)
-    if failures := [outcome for outcome in outcomes if outcome is not None]:
-        raise failures[0].error() from cause
+    if ranks.world_size == 1:
+        return [action()]
+    own = _attempt(ranks, action)
+    return _values(all_gather_object(ranks, own), own.error)
+
+
+def on_first(ranks: Communicator, action: Callable[[], T]) -> T:
+    """Do something on rank 0, and return what it got, or raise its error, on every rank."""
+    return together(ranks, lambda: action() if ranks.rank == 0 else None)[0]  # type: ignore[return-value]  # rank 0 has done it
 
 
 def plan_together(
-    plan: Callable[[], SavePlan], merge: Callable[[list[SavePlan]], tuple[list[SavePlan], Metadata]]
+    ranks: Communicator,
+    plan: Callable[[], SavePlan],
+    merge: Callable[[list[SavePlan]], tuple[list[SavePlan], Metadata]],
 ) -> SavePlan:
     """Make a plan on every rank, merge the plans on rank 0 and return this rank's part.
 
     Raises:
         CheckpointError: A rank could not make its plan, or they do not go together; on every rank.
     """
-    plans: list[SavePlan] = []
-    failure, cause = _attempt(lambda: plans.append(plan()))
-    rank, world_size = rank_and_world_size()
-    own: SavePlan | Failure = failure or plans[0]
-    gathered: list[SavePlan | Failure] = [own] * world_size
-    if world_size > 1:
-        dist.gather_object(own, gathered if rank == 0 else None)
-    merged: Sequence[SavePlan | Failure] = gathered
-    if rank == 0 and not any(isinstance(outcome, Failure) for outcome in gathered):
-        parts: list[SavePlan] = []
-        failure, cause = _attempt(lambda: parts.extend(merge([p for p in gathered if not isinstance(p, Failure)])[0]))
-        merged = [failure] * world_size if failure else parts
-    elif rank == 0:
-        merged = [next(outcome for outcome in gathered if isinstance(outcome, Failure))] * world_size
-    received: list[SavePlan | Failure] = [merged[0]]
-    if world_size > 1:
-        dist.scatter_object_list(received, list(merged) if rank == 0 else None)
-    if isinstance(received[0], Failure):
-        raise received[0].error() from cause
-    return received[0]
+    own = _attempt(ranks, plan)
+    gathered = gather_object(ranks, own)
+    parts: list[_Outcome[SavePlan]] | None = None
+    if gathered is not None:
+        merged = _attempt(ranks, lambda: merge(_values(gathered))[0])
+        each = [_Outcome(part, None) for part in merged.value or ()]
+        parts = each if merged.error is None else [_Outcome(None, merged.error)] * ranks.world_size
+        own = own if merged.error is None else _Outcome(None, merged.error)
+    return _values([scatter_object_list(ranks, parts)], own.error)[0]
 
 
-def _attempt(action: Callable[[], object]) -> tuple[Failure | None, Exception | None]:
+class _Outcome(NamedTuple, Generic[T]):
+    value: T | None
+    error: TreenailError | None
+
+
+def _attempt(ranks: Communicator, action: Callable[[], T]) -> _Outcome[T]:
     try:
-        action()
+        return _Outcome(action(), None)
+    except TreenailError as error:
+        return _Outcome(None, error)
     except Exception as error:  # whatever it is, the other ranks must hear of it
-        return Failure.of(error), error
-    return None, None
+        told = CheckpointError(f"rank {ranks.rank} failed: {error!r}")
+        told.__cause__ = error
+        return _Outcome(None, told)
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _values(outcomes: Sequence[_Outcome[T]], cause: TreenailError | None = None) -> list[T]:
+    """Return the values of ranks that succeeded; an error of this rank is the cause, with its traceback."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error from cause
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]  # there is one where there is no error

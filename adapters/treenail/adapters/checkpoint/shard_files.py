@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Annotated, NamedTuple
 
@@ -92,6 +92,14 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Deferred(NamedTuple):
+    """A tensor that is read when it is needed."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
 class _Entry(Struct, frozen=True):
     dtype: str
     shape: tuple[_Size, ...]
@@ -130,9 +138,8 @@ def write_shard(
         _SHARD: msgspec.json.encode(info).decode(),
         _OFFSETS: msgspec.json.encode(offsets).decode(),
     }
-    tensors = {key: chunk.tensor for key, chunk in chunks.items()}
     return write_tensors(
-        files, directory, name, metadata, {key: _about(tensor) for key, tensor in tensors.items()}, tensors
+        files, directory, name, metadata, {key: deferred(chunk.tensor) for key, chunk in chunks.items()}
     )
 
 
@@ -141,27 +148,27 @@ def write_tensors(
     directory: str,
     name: str,
     metadata: Mapping[str, str],
-    about: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Deferred],
 ) -> FileEntry:
-    """Write a file of safetensors, durably; of the tensors, one at a time is looked up.
+    """Write a file of safetensors, durably; of the tensors, one at a time is read.
 
     Args:
         files: Where to.
         directory: In it.
         name: Of the file.
         metadata: Texts for the header.
-        about: Dtype and shape of each tensor.
-        tensors: The tensors: on the CPU, contiguous.
+        tensors: On the CPU, contiguous.
 
     Raises:
         CheckpointError: The backend failed.
     """
-    order = sorted(about, key=lambda key: (-about[key][0].itemsize, key))  # so that each lies at a multiple of its size
+    order = sorted(
+        tensors, key=lambda key: (-tensors[key].dtype.itemsize, key)
+    )  # so that each lies at a multiple of its size
     header: dict[str, object] = {_METADATA: dict(metadata)}
     end = 0
     for key in order:
-        dtype, shape = about[key]
+        dtype, shape, _ = tensors[key]
         start, end = end, end + dtype.itemsize * math.prod(shape)
         header[key] = _Entry(dtype=_NAMES[dtype], shape=shape, data_offsets=(start, end))
     encoded = msgspec.json.encode(header)
@@ -180,20 +187,23 @@ def write_tensors(
         files.write(path, content())
     except FileError as error:
         raise CheckpointError(
-            f"a file of the checkpoint could not be written: {error.message}", where=error.where, mend="make room"
+            f"a file of the checkpoint could not be written: {error.message}",
+            where=error.where,
+            mend="make room, or choose another place",
         ) from error
     return FileEntry(path=name, size=size, sha256=digest.hexdigest())
 
 
-def _content(header: bytes, order: list[str], tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+def _content(header: bytes, order: list[str], tensors: Mapping[str, Deferred]) -> Iterator[bytes]:
     yield len(header).to_bytes(8, "little")
     yield header
     for key in order:
-        yield from _blocks(tensors[key])
+        yield from _blocks(tensors[key].read())
 
 
-def _about(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
-    return tensor.dtype, tuple(tensor.shape)
+def deferred(tensor: Tensor) -> Deferred:
+    """Return a tensor that is there already as one that is read later."""
+    return Deferred(tensor.dtype, tuple(tensor.shape), lambda: tensor)
 
 
 def _blocks(tensor: Tensor) -> Iterator[bytes]:

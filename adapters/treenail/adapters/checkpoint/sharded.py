@@ -8,26 +8,28 @@ any number of ranks, each of which gets the parts that it needs then.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from treenail.adapters.checkpoint.files import SHARD
-from treenail.adapters.checkpoint.ranks import plan_together, rank_and_world_size, together
+from treenail.adapters.checkpoint.ranks import plan_together, together
 from treenail.adapters.checkpoint.shard_files import (
     Chunk,
     ChunkInfo,
+    Deferred,
     StoredTensor,
     read_chunk,
     read_header,
     write_shard,
-    write_tensors,
 )
-from treenail.adapters.checkpoint.tensors import check_tensor, pack
+from treenail.adapters.checkpoint.tensors import check_tensor, is_spread, pack
+from treenail.adapters.comm import current_communicator
 from treenail.contracts import FileEntry
-from treenail.kernel import CheckpointError, FileBackend, FileError, did_you_mean
+from treenail.kernel import CheckpointError, Communicator, FileBackend, FileError, did_you_mean
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
@@ -38,8 +40,8 @@ class ShardSnapshot(NamedTuple):
     """What this rank writes, at rest: nothing in it is shared with the training.
 
     Args:
-        rank: Of torch's process group.
-        world_size: Of torch's process group.
+        rank: Of the ranks that save.
+        world_size: How many they are.
         chunks: Parts of tensors by the tensors' names.
     """
 
@@ -48,32 +50,33 @@ class ShardSnapshot(NamedTuple):
     chunks: dict[str, Chunk]
 
 
-def snapshot_shards(tensors: Mapping[str, Tensor]) -> ShardSnapshot:
-    """Copy to the CPU what this rank writes of a state; all ranks of torch's process group call it together.
+def snapshot_shards(tensors: Mapping[str, Tensor], communicator: Communicator | None = None) -> ShardSnapshot:
+    """Copy to the CPU what this rank writes of a state; all ranks call it together.
 
     Of a DTensor each part is written once, by one of the ranks that hold it; a plain tensor by rank 0, whatever the
     others hold.
 
     Args:
         tensors: Plain tensors, and DTensors that are equally named on all ranks.
+        communicator: The ranks, those of torch's process group where there are DTensors; the `current_communicator`
+            when None.
 
     Raises:
         CheckpointError: A tensor cannot be saved; on every rank.
     """
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
-    from torch.distributed.tensor import DTensor
 
-    rank, world_size = rank_and_world_size()
-    own = {name: tensor for name, tensor in tensors.items() if rank == 0 or isinstance(tensor, DTensor)}
+    ranks = communicator or current_communicator()
+    own = {name: tensor for name, tensor in tensors.items() if ranks.rank == 0 or is_spread(tensor)}
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
 
     def plan_locally() -> SavePlan:
         for name, tensor in own.items():
-            check_tensor(tensor.to_local() if isinstance(tensor, DTensor) else tensor, name)
-        planner.set_up_planner(dict(own), is_coordinator=rank == 0)
+            check_tensor(tensor.to_local() if is_spread(tensor) else tensor, name)
+        planner.set_up_planner(dict(own), is_coordinator=ranks.rank == 0)
         return planner.create_local_plan()
 
-    plan = planner.finish_plan(plan_together(plan_locally, planner.create_global_plan))
+    plan = planner.finish_plan(plan_together(ranks, plan_locally, planner.create_global_plan))
     chunks: dict[str, Chunk] = {}
     for item in plan.items:
         data, part = planner.resolve_data(item), item.tensor_data
@@ -81,7 +84,7 @@ def snapshot_shards(tensors: Mapping[str, Tensor]) -> ShardSnapshot:
             raise CheckpointError(f"'{item.index.fqn}' is no tensor", mend="give tensors only")
         packed, form = pack(data)
         chunks[item.index.fqn] = Chunk(packed, tuple(part.chunk.offsets), tuple(part.size), "complex" in form)
-    return ShardSnapshot(rank, world_size, chunks)
+    return ShardSnapshot(ranks.rank, ranks.world_size, chunks)
 
 
 def write_shards(snapshot: ShardSnapshot, files: FileBackend, directory: str = "") -> FileEntry:
@@ -102,8 +105,10 @@ def write_shards(snapshot: ShardSnapshot, files: FileBackend, directory: str = "
     return write_shard(files, directory, _shard_name(rank, world_size), chunks, rank, world_size)
 
 
-def read_shards(tensors: Mapping[str, Tensor], files: FileBackend, directory: str = "") -> None:
-    """Fill tensors from a checkpoint of any number of ranks; all ranks of torch's process group call it together.
+def read_shards(
+    tensors: Mapping[str, Tensor], files: FileBackend, directory: str = "", communicator: Communicator | None = None
+) -> None:
+    """Fill tensors from a checkpoint of any number of ranks; all ranks call it together.
 
     Each rank reads and verifies the parts that overlap its own. When the checkpoint does not fit, nothing is changed;
     when a part turns out to be damaged, tensors before it have been filled.
@@ -112,20 +117,12 @@ def read_shards(tensors: Mapping[str, Tensor], files: FileBackend, directory: st
         tensors: Plain tensors and DTensors, changed in place; the names, shapes and dtypes of all that was saved.
         files: Where from.
         directory: Path of the checkpoint's directory.
+        communicator: The ranks; the `current_communicator` when None.
 
     Raises:
         CheckpointError: A shard is missing, torn or damaged, or the checkpoint is another model's; on every rank.
     """
-    together(lambda: _fill(tensors, files, directory))
-
-
-def stored_names(files: FileBackend, directory: str = "") -> set[str]:
-    """Return the names of the tensors in a sharded checkpoint; needs no communication.
-
-    Raises:
-        CheckpointError: A shard is missing or torn.
-    """
-    return set(_read_layout(files, directory))
+    together(communicator or current_communicator(), lambda: _fill(tensors, files, directory))
 
 
 def read_whole(files: FileBackend, directory: str = "") -> dict[str, Tensor]:
@@ -134,32 +131,20 @@ def read_whole(files: FileBackend, directory: str = "") -> dict[str, Tensor]:
     Raises:
         CheckpointError: A shard is missing, torn or damaged.
     """
-    layout = _read_layout(files, directory)
-    return {name: _assemble(files, name, whole) for name, whole in layout.items()}
+    return {name: tensor.read() for name, tensor in stored_tensors(files, directory).items()}
 
 
-def consolidate(files: FileBackend, directory: str, destination: FileBackend, path: str) -> FileEntry:
-    """Write all tensors of a sharded checkpoint into one file of safetensors, with one of them in memory at a time.
-
-    A complex tensor is written with real and imaginary part as last dimension, and its name in the header's
-    ``complex``.
-
-    Args:
-        files: Where from.
-        directory: Path of the checkpoint's directory.
-        destination: Where to.
-        path: Of the file.
+def stored_tensors(files: FileBackend, directory: str) -> dict[str, Deferred]:
+    """Return the tensors of a sharded checkpoint, whole; reading one verifies it.
 
     Raises:
-        CheckpointError: A shard is missing, torn or damaged, or the destination failed.
+        CheckpointError: A shard is missing or torn.
     """
     layout = _read_layout(files, directory)
-    about = {name: (whole.stored_dtype, whole.shape + (2,) * whole.is_complex) for name, whole in layout.items()}
-    metadata = {"format": "pt"}
-    if complex_names := ",".join(sorted(name for name, whole in layout.items() if whole.is_complex)):
-        metadata["complex"] = complex_names
-    above, _, name = path.rpartition("/")
-    return write_tensors(destination, above, name, metadata, about, _Assembled(files, layout))
+    return {
+        name: Deferred(whole.dtype, whole.shape, partial(_assemble, files, name, whole))
+        for name, whole in layout.items()
+    }
 
 
 class _Whole(NamedTuple):
@@ -173,23 +158,6 @@ class _Whole(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         return self.stored_dtype.to_complex() if self.is_complex else self.stored_dtype
-
-
-class _Assembled(Mapping[str, Tensor]):
-    """The tensors of a checkpoint as they are stored, each read when it is asked for."""
-
-    def __init__(self, files: FileBackend, layout: dict[str, _Whole]) -> None:
-        self._files, self._layout = files, layout
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = _assemble(self._files, name, self._layout[name])
-        return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layout)
-
-    def __len__(self) -> int:
-        return len(self._layout)
 
 
 def _assemble(files: FileBackend, name: str, whole: _Whole) -> Tensor:

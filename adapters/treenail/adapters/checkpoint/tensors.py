@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from treenail.kernel import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 # What safetensors both writes and reads; a dtype that it only writes (float8_e8m0fnu) would be lost.
 _HELD = frozenset(
@@ -19,6 +23,11 @@ _HELD = frozenset(
         *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
     }
 )
+
+
+def is_spread(value: object) -> TypeGuard[DTensor]:
+    """Tell whether a value is a DTensor, without importing its class, which takes a second."""
+    return isinstance(value, Tensor) and hasattr(value, "to_local")
 
 
 def check_tensor(tensor: Tensor, path: str) -> None:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
+from treenail.adapters.files import LocalFiles
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
     CHECKPOINTS,
@@ -22,6 +24,7 @@ from treenail.adapters.runtime import (
     has_checkpoint,
     locked,
     on_rank_0,
+    open_checkpoint,
 )
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
@@ -42,8 +45,12 @@ def train(options: Namespace) -> int:
             where="distributed.launcher",
             mend="leave it out, or let processes be 1",
         )
-    if detect(settings.launcher) is None and settings.processes > 1:
+    environment = detect(settings.launcher)
+    if environment is None and settings.processes > 1:
         return _start(options, settings.processes)
+    if environment and environment.rank == 0 and settings.processes not in {1, environment.world_size}:
+        started = f"a launcher started {environment.world_size}, and that counts"
+        print(f"warning: distributed.processes is {settings.processes}, but {started}", file=sys.stderr)
     with _ranks(settings) as ranks:
         return _train(options, loaded, ranks)
 
@@ -145,6 +152,19 @@ def export(options: Namespace) -> int:
     return 0
 
 
+def consolidate(options: Namespace) -> int:
+    """Write a checkpoint's tensors into one file of safetensors."""
+    out = options.out.absolute()
+    if out.is_dir():
+        raise ConfigError("this is a directory", where=str(options.out), mend="name a file: …/model.safetensors")
+    if out.exists() and not options.force:
+        raise ConfigError("this file exists already", where=str(options.out), mend="choose another, or add --force")
+    store, name = open_checkpoint(options.checkpoint)
+    written = consolidate_checkpoint(store, name, LocalFiles(out.parent), out.name, options.part)
+    _print_table([("written", str(options.out)), ("size", f"{written.size / 1e6:.1f} MB")])
+    return 0
+
+
 def adapters(options: Namespace) -> int:
     """List ports and adapters."""
     for port, registry in Catalog().registries.items():
@@ -197,4 +217,4 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-__all__ = ["adapters", "export", "test", "train"]
+__all__ = ["adapters", "consolidate", "export", "test", "train"]

@@ -16,7 +16,10 @@ _OF_TORCHRUN = ("nproc", "nnodes", "node_rank", "master_addr", "rdzv_endpoint", 
 
 def launch(options: Namespace) -> int:
     """Start the ranks, or become the one that Slurm or MPI started; wait, and say which rank failed."""
-    command = _resolve(options.words)
+    try:
+        command = _resolve(options.words)
+    except SystemExit as end:  # of argparse, which has said what is wrong with the words, or shown their help
+        return int(end.code or 0)
     if options.launcher in ("slurm", "mpi", "none"):
         given = [f"--{name.replace('_', '-')}" for name in _OF_TORCHRUN if getattr(options, name) is not None]
         if given:
@@ -28,43 +31,39 @@ def launch(options: Namespace) -> int:
     machines = _machines(options)
     if options.launcher == "spawn" and (machines.most > 1 or machines.endpoint):
         raise ConfigError("--launcher spawn starts processes of one machine only", mend="leave it out, or --nnodes")
-    return start_ranks(
-        command,
-        count_processes(options.nproc or "auto"),
-        machines,
-        max_restarts=options.max_restarts or 0,
-        grace=GRACE if options.grace is None else options.grace,
-        debug=options.debug,
-    )
+    try:
+        return launch_ranks(
+            command,
+            count_processes(options.nproc or "auto"),
+            machines,
+            max_restarts=options.max_restarts or 0,
+            grace=GRACE if options.grace is None else options.grace,
+            debug=options.debug,
+        )
+    except RankFailedError as error:
+        return _say(error, debug=options.debug)
 
 
-def start_ranks(
-    command: list[str],
-    processes: int,
-    machines: Machines = Machines(),  # noqa: B008 - immutable
-    *,
-    max_restarts: int = 0,
-    grace: float = GRACE,
-    debug: bool = False,
-) -> int:
-    """Start the ranks and wait; say which one failed, and return its exit code.
+def start_ranks(command: list[str], processes: int, *, debug: bool = False) -> int:
+    """Start ranks on this machine and wait; say which one failed, and return its exit code.
 
     Args:
         command: As `treenail.adapters.launch.launch` takes it.
-        processes: How many on this machine.
-        machines: How many there are.
-        max_restarts: How often the ranks are started again.
-        grace: Seconds that they have to stop after a signal.
+        processes: How many.
         debug: Show the failed rank's traceback.
     """
     try:
-        return launch_ranks(command, processes, machines, max_restarts=max_restarts, grace=grace, debug=debug)
+        return launch_ranks(command, processes, debug=debug)
     except RankFailedError as error:
-        if debug:
-            print(error.remote_traceback, file=sys.stderr)
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
+        return _say(error, debug=debug)
+
+
+def _say(error: RankFailedError, *, debug: bool) -> int:
+    if debug:
+        print(error.remote_traceback, file=sys.stderr)
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return error.exit_code
 
 
 def _resolve(words: list[str]) -> list[str]:

@@ -39,6 +39,7 @@ COMMANDS = {
     "completion": "completion",
     "complete": "completion",
     "export": "commands",
+    "consolidate": "commands",
     "adapters": "commands",
     "launch": "launching",
 }
@@ -60,16 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interrupted; nothing of this attempt is lost that a checkpoint holds", 128 + signal.SIGINT, options
         )
     except TreenailError as error:
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        return _report(f"{error}{notes}", 2 if isinstance(error, _WRONG_INPUT) else 1, options)
+        return _report(f"{error}{_notes(error)}", 2 if isinstance(error, _WRONG_INPUT) else 1, options)
+    except SystemExit as error:  # of a component: it ends the command as it asked, but not in silence
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        return _report(f"SystemExit: {error}{_notes(error)}; --debug shows where", code, options)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return 1
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         detail = " ".join(str(error).split())
         if "Original Traceback" in detail:  # a loader worker's exception, with all of its traceback as the message
             detail = f"{detail.partition(' Original Traceback')[0]} {str(error).strip().splitlines()[-1]}"
-        return _report(f"{type(error).__name__}: {detail}{notes}; --debug shows where", 1, options)
+        return _report(f"{type(error).__name__}: {detail}{_notes(error)}; --debug shows where", 1, options)
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _run(options: argparse.Namespace) -> int:

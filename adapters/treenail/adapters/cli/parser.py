@@ -19,6 +19,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of ``treenail``."""
     whole = argparse.ArgumentParser(prog="treenail", description="Train PyTorch models from checked configs.")
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    # Old launchers give a script its local rank this way; the environment says it, too, and that counts.
+    whole.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     commands = _Commands(whole)
     _train(commands)
     _test(commands)
@@ -28,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _schema(commands)
     _template(commands)
     _export(commands)
+    _consolidate(commands)
     _launch(commands)
     commands.add(
         "adapters",
@@ -201,6 +204,23 @@ def _export(commands: _Commands) -> None:
         "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the artefact")
+
+
+def _consolidate(commands: _Commands) -> None:
+    consolidate = commands.add(
+        "consolidate",
+        "write a checkpoint's tensors into one file",
+        "Write the tensors of a checkpoint into one file of safetensors, whole, whatever number of ranks saved it.",
+    )
+    consolidate.add_argument("checkpoint", type=Path, help="…/checkpoints/best, …/latest, or one's directory")
+    consolidate.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the file")
+    consolidate.add_argument(
+        "--part",
+        metavar="NAME",
+        help="only the tensors of a part of the run, by their names in its own state: model (default: of all parts, "
+        "as model/0.weight)",
+    )
+    consolidate.add_argument("--force", action="store_true", help="write over a file that is there")
 
 
 def _launch(commands: _Commands) -> None:

@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import reduce as fold
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from treenail.adapters.comm.arguments import check_rank, check_tag, items, tensors_of_ranks
 from treenail.adapters.comm.envelope import (
     Call,
     Envelope,
     Form,
-    disagreement,
+    ObjectMessageError,
     form_of,
+    object_in,
     pack,
     require_agreement,
+    require_fit,
     settled,
 )
-from treenail.adapters.comm.transport import TAGS, Transport
-from treenail.kernel import CommunicationError, did_you_mean
+from treenail.adapters.comm.operations import check_reducible, combine
+from treenail.adapters.comm.transport import Transport
+from treenail.kernel import CommunicationError
 
 _HEADER = 512
 """Bytes that an envelope may need besides the tensors in it; more only makes it two messages."""
 
 _CHUNK = 2**22
 """Elements that an operation other than a sum gathers from each rank at a time."""
-
-
-class _Operation(NamedTuple):
-    combine: Callable[[Tensor, Tensor], Tensor]
-    takes: Callable[[torch.dtype], bool]
-    taken: str
-
-
-def _any(dtype: torch.dtype) -> bool:
-    return True
-
-
-def _no_unsigned(dtype: torch.dtype) -> bool:
-    return dtype not in {torch.uint16, torch.uint32, torch.uint64}  # torch itself does not compute with them
-
-
-def _inexact(dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point or dtype.is_complex
-
-
-def _ordered(dtype: torch.dtype) -> bool:
-    return not dtype.is_complex and _no_unsigned(dtype)
-
-
-def _bits(dtype: torch.dtype) -> bool:
-    return not _inexact(dtype) and _no_unsigned(dtype)
-
-
-_OPERATIONS = {
-    "sum": _Operation(torch.add, _no_unsigned, "numbers and booleans"),
-    "mean": _Operation(torch.add, _inexact, "floating-point and complex numbers"),
-    "product": _Operation(torch.mul, _no_unsigned, "numbers and booleans"),
-    "min": _Operation(torch.minimum, _ordered, "real numbers and booleans"),
-    "max": _Operation(torch.maximum, _ordered, "real numbers and booleans"),
-    "band": _Operation(torch.bitwise_and, _bits, "integers and booleans"),
-    "bor": _Operation(torch.bitwise_or, _bits, "integers and booleans"),
-    "bxor": _Operation(torch.bitwise_xor, _bits, "integers and booleans"),
-}
-
-OPERATIONS = tuple(_OPERATIONS)
-"""Names of the operations of `all_reduce`."""
 
 
 class Collectives:
@@ -110,7 +72,7 @@ class Collectives:
         """
         tensor = settled(tensor)
         envelopes = self._agree("all_reduce", (op,), lambda: [check_reducible(tensor, op)])
-        self._same(envelopes, "forms")
+        require_fit(_calls(envelopes), [envelope.call.forms[0] for envelope in envelopes])
         parts = [part for envelope in envelopes if (part := envelope.tensor()) is not None]
         if len(parts) == self.world_size:
             result = combine(parts, op).to(tensor.device)
@@ -152,25 +114,19 @@ class Collectives:
         tensor = settled(tensor)
 
         def bring() -> list[Tensor]:
-            self._check_rank(source)
+            check_rank(source, self.world_size)
             if tensor is None and self.rank == source:
                 raise CommunicationError("the rank that sends gave None, must give a tensor")
             return [] if tensor is None else [tensor]
 
         envelopes = self._agree("broadcast", (source,), bring, inline=self.rank == source)
         sent = envelopes[source]
-        expected = sent.call.forms[0]
-        if any(
-            form.dtype != expected.dtype or form.shape != expected.shape
-            for each in envelopes
-            for form in each.call.forms
-        ):
-            raise self._disagreement(envelopes)
+        require_fit(_calls(envelopes), [form for envelope in envelopes for form in envelope.call.forms])
         target = torch.device("cpu") if tensor is None else tensor.device
         if (content := sent.tensor()) is not None:
             return content.to(target)
         device = self._route(envelopes, target)
-        memory = expected.new(device)
+        memory = sent.call.forms[0].new(device)
         if tensor is not None and self.rank == source:
             memory.copy_(tensor.detach())
         self._transport.broadcast(memory, source)
@@ -187,7 +143,7 @@ class Collectives:
         """
         tensor = settled(tensor)
         envelopes = self._agree("all_gather", (), lambda: [tensor])
-        self._same(envelopes, "rows")
+        require_fit(_calls(envelopes), [envelope.call.forms[0].rows for envelope in envelopes])
         return self._collect(tensor, envelopes, range(self.world_size))
 
     def gather(self, tensor: Tensor, destination: int = 0) -> list[Tensor] | None:
@@ -203,11 +159,11 @@ class Collectives:
         tensor = settled(tensor)
 
         def bring() -> list[Tensor]:
-            self._check_rank(destination)
+            check_rank(destination, self.world_size)
             return [tensor]
 
         envelopes = self._agree("gather", (destination,), bring)
-        self._same(envelopes, "rows")
+        require_fit(_calls(envelopes), [envelope.call.forms[0].rows for envelope in envelopes])
         parts = self._collect(tensor, envelopes, [destination])
         return parts if self.rank == destination else None
 
@@ -233,66 +189,73 @@ class Collectives:
             self._transport.transfer(outgoing, incoming)
         return [part.to(tensor.device) for part in parts]
 
-    def scatter(self, tensors: Sequence[Tensor] | None, source: int = 0) -> Tensor:
+    def scatter(self, tensors: Iterable[Tensor] | None, source: int = 0) -> Tensor:
         """Return this rank's one of the tensors of rank `source`.
 
         Args:
-            tensors: One for each rank, of any shapes and dtypes, on one device; None where they are not sent.
+            tensors: One for each rank, of any shapes and dtypes; None where they are not sent.
             source: Who sends.
 
         Raises:
             CommunicationError: The ranks disagree, there is no such rank, not one tensor for each rank, or a rank is gone.
         """
+        given: list[Tensor] = []
 
         def bring() -> list[Tensor]:
-            self._check_rank(source)
+            check_rank(source, self.world_size)
             if self.rank == source:
-                return self._one_each(tensors)
-            if tensors is not None:
+                given.extend(tensors_of_ranks(tensors, self.world_size))
+            elif tensors is not None:
                 raise CommunicationError(f"scatter from rank {source} was given tensors here", mend="give None")
-            return []
+            return given
 
         envelopes = self._agree("scatter", (source,), bring)
         sent = envelopes[source].call
         if not sent.sizes and not all(form.empty for form in sent.forms):
             outgoing: list[Tensor | None] = [None] * self.world_size
             incoming: list[Tensor | None] = [None] * self.world_size
-            if tensors is not None:
-                outgoing = [_plain(each, "cpu") if each.numel() else None for each in tensors]
+            if given:
+                outgoing = [_plain(each, "cpu") if each.numel() else None for each in given]
                 outgoing[self.rank] = None
             elif not sent.forms[self.rank].empty:
                 incoming[source] = sent.forms[self.rank].new()
             self._transport.transfer(outgoing, incoming)
             if (received := incoming[source]) is not None:
                 return received
-        if tensors is not None:
-            return tensors[self.rank].detach().clone(memory_format=torch.contiguous_format)
+        if given:
+            return given[self.rank].detach().clone(memory_format=torch.contiguous_format)
         content = envelopes[source].tensor(self.rank)
         if content is None:
             raise AssertionError("what was not received came with the envelope")
         return content
 
-    def all_to_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def all_to_all(self, tensors: Iterable[Tensor]) -> list[Tensor]:
         """Send the i-th tensor to rank i; return what the ranks sent here, in rank order.
 
         Args:
-            tensors: One for each rank, of any shapes and dtypes, on one device.
+            tensors: One for each rank, of any shapes and dtypes, on one device, which is that of the result.
 
         Raises:
             CommunicationError: Not one tensor for each rank, the ranks disagree, or a rank is gone.
         """
-        envelopes = self._agree("all_to_all", (), lambda: self._one_each(tensors))
-        device = self._route(envelopes, tensors[0].device)
+        given: list[Tensor] = []
+
+        def bring() -> list[Tensor]:
+            given.extend(tensors_of_ranks(tensors, self.world_size))
+            return given
+
+        envelopes = self._agree("all_to_all", (), bring)
+        device = self._route(envelopes, given[0].device)
         outgoing: list[Tensor | None] = [None] * self.world_size
         incoming: list[Tensor | None] = [None] * self.world_size
         received: list[Tensor] = []
         for rank, envelope in enumerate(envelopes):
             form = envelope.call.forms[self.rank]
             if rank == self.rank:
-                received.append(tensors[rank].detach().clone(memory_format=torch.contiguous_format))
+                received.append(given[rank].detach().clone(memory_format=torch.contiguous_format))
                 continue
-            if not envelopes[self.rank].call.sizes and tensors[rank].numel():
-                outgoing[rank] = _plain(tensors[rank], device)
+            if not envelopes[self.rank].call.sizes and given[rank].numel():
+                outgoing[rank] = _plain(given[rank], device)
             if (content := envelope.tensor(self.rank)) is not None:
                 received.append(content)
             else:
@@ -300,7 +263,7 @@ class Collectives:
                 received.append(incoming[rank])  # type: ignore[arg-type]  # it was made in the line above
         if any(not form.empty and not envelope.call.sizes for envelope in envelopes for form in envelope.call.forms):
             self._transport.transfer(outgoing, incoming)
-        return [part.to(tensors[0].device) for part in received]
+        return [part.to(given[0].device) for part in received]
 
     def isend(self, tensor: Tensor, destination: int, tag: int = 0) -> Callable[[], None]:
         """Begin to send to another rank, through the host's memory; the tensor may be changed at once.
@@ -316,7 +279,8 @@ class Collectives:
         Raises:
             CommunicationError: There is no such rank or tag, or the tensor cannot be sent.
         """
-        self._check_message(destination, tag)
+        check_rank(destination, self.world_size)
+        check_tag(tag)
         tensor = settled(tensor)
         form = form_of(tensor)
         size = tensor.element_size() * tensor.numel()
@@ -334,20 +298,24 @@ class Collectives:
             Waits for the tensor and returns it, on the CPU.
 
         Raises:
-            CommunicationError: There is no such rank or tag; or, when waiting, the rank is gone or sends nothing in time.
+            CommunicationError: There is no such rank or tag; or, when waiting, the rank is gone, sends nothing in time or sends
+                an object.
         """
-        self._check_message(source, tag)
-        wait = self._transport.start_receive(source, tag)
+        check_rank(source, self.world_size)
+        check_tag(tag)
+        wait = cache(self._transport.start_receive(source, tag))  # who waits again is given the same
 
         def receive() -> Tensor:
             content = Envelope(wait()).tensor()
             if content is None:
                 raise AssertionError("a message carries its tensor")
+            if (sealed := object_in(content)) is not None:
+                raise ObjectMessageError(sealed, source)
             return content
 
         return receive
 
-    def group(self, ranks: Sequence[int]) -> Collectives | None:
+    def group(self, ranks: Iterable[int]) -> Collectives | None:
         """Return a communicator of some of the ranks, numbered in the given order; None where this rank is not one.
 
         Args:
@@ -356,15 +324,14 @@ class Collectives:
         Raises:
             CommunicationError: The ranks disagree, a rank does not exist or comes twice, or there is none.
         """
-        members = tuple(ranks)
+        members: list[int] = []
 
         def bring() -> list[Tensor]:
+            members.extend(items(ranks, "ranks"))
             for rank in members:
-                self._check_rank(rank)
+                check_rank(rank, self.world_size)
             if not members or len(set(members)) < len(members):
-                raise CommunicationError(
-                    f"no group has the ranks {list(members)}", mend="name each at most once, and one"
-                )
+                raise CommunicationError(f"no group has the ranks {members}", mend="name each at most once, and one")
             return []
 
         self._agree("group", members, bring)
@@ -381,7 +348,7 @@ class Collectives:
     def _agree(
         self,
         name: str,
-        agreed: tuple[str | int, ...] = (),
+        agreed: Sequence[str | int] = (),
         bring: Callable[[], list[Tensor]] = list,
         *,
         inline: bool = True,
@@ -390,8 +357,8 @@ class Collectives:
 
         Args:
             name: The collective.
-            agreed: What must be equal on all ranks.
-            bring: Checks the arguments, and returns the tensors that this rank brings.
+            agreed: What must be equal on all ranks; looked at after `bring`.
+            bring: Checks the arguments, those that must be equal, too, and returns the tensors that this rank brings.
             inline: Whether their contents may travel at once.
 
         Raises:
@@ -401,84 +368,35 @@ class Collectives:
         envelope = self._prepare(name, number, agreed, bring, inline=inline)
         doing = f"collective {number} ({name})"
         envelopes = [Envelope(each) for each in self._transport.exchange(envelope, doing)]
-        require_agreement([each.call for each in envelopes])
+        require_agreement(_calls(envelopes))
         return envelopes
 
     def _prepare(
-        self, name: str, number: int, agreed: tuple[str | int, ...], bring: Callable[[], list[Tensor]], *, inline: bool
+        self, name: str, number: int, agreed: Sequence[str | int], bring: Callable[[], list[Tensor]], *, inline: bool
     ) -> bytearray:
         try:
-            for value in agreed:
-                if not isinstance(value, str | int):
-                    raise CommunicationError(f"{value!r} is neither a name nor a number")  # noqa: TRY301  # told to all
             tensors = bring()
             forms = tuple(form_of(tensor) for tensor in tensors)
             sizes = tuple(tensor.element_size() * tensor.numel() for tensor in tensors)
             device = tensors[0].device.type if tensors else "cpu"
             if not inline or sum(sizes) > self._transport.inline - _HEADER - 24 * len(sizes):
-                return pack(Call(name, number, agreed, forms, (), device))
-            return pack(Call(name, number, agreed, forms, sizes, device), [tensor.detach().cpu() for tensor in tensors])
+                return pack(Call(name, number, tuple(agreed), forms, (), device))
+            return pack(
+                Call(name, number, tuple(agreed), forms, sizes, device), [tensor.detach().cpu() for tensor in tensors]
+            )
         except CommunicationError as error:  # the others wait for this rank's word
             return pack(Call(name, number, refusal=str(error)))
         except Exception as error:
             return pack(Call(name, number, refusal=f"{type(error).__name__}: {error}"))
-
-    def _same(self, envelopes: Sequence[Envelope], what: str) -> None:
-        skip = 1 if what == "rows" else 0
-        forms = [envelope.call.forms[0] for envelope in envelopes]
-        if len({(form.dtype, len(form.shape), form.shape[skip:]) for form in forms}) > 1:
-            raise self._disagreement(envelopes)
-
-    @staticmethod
-    def _disagreement(envelopes: Sequence[Envelope]) -> CommunicationError:
-        calls = [envelope.call for envelope in envelopes]
-        return disagreement(calls, [str(call) for call in calls])
 
     def _route(self, envelopes: Sequence[Envelope], own: torch.device) -> torch.device:
         """Return the device from which tensors are moved: this rank's where all have one of its type, else the CPU."""
         kinds = {envelope.call.device for envelope in envelopes}
         return own if kinds == {own.type} and self._transport.native(own.type) else torch.device("cpu")
 
-    def _one_each(self, tensors: Sequence[Tensor] | None) -> list[Tensor]:
-        given = [settled(tensor) for tensor in tensors or ()]
-        if len(given) != self.world_size:
-            raise CommunicationError(f"{len(given)} tensors for {self.world_size} ranks", mend="give one for each rank")
-        return given
 
-    def _check_rank(self, rank: object) -> None:
-        if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank < self.world_size:
-            raise CommunicationError(
-                f"there is no rank {rank!r} in a world of {self.world_size}",
-                mend=f"ranks are 0 … {self.world_size - 1}",
-            )
-
-    def _check_message(self, rank: int, tag: int) -> None:
-        self._check_rank(rank)
-        if not isinstance(tag, int) or not 0 <= tag < TAGS:
-            raise CommunicationError(f"the tag is {tag!r}", mend=f"tags are 0 … {TAGS - 1}")
-
-
-def combine(parts: Sequence[Tensor], op: str) -> Tensor:
-    """Return the parts of all ranks combined in their order, as an operation of `all_reduce`; a mean is not divided yet."""
-    return fold(_OPERATIONS[op].combine, parts)
-
-
-def check_reducible(tensor: Tensor, op: str) -> Tensor:
-    """Check that a tensor has an operation; return it.
-
-    Raises:
-        CommunicationError: There is no such operation, or not for its dtype.
-    """
-    operation = _OPERATIONS.get(op)
-    if operation is None:
-        mend = did_you_mean(op, OPERATIONS) or f"known are {', '.join(OPERATIONS)}"
-        raise CommunicationError(f"there is no operation {op!r}", mend=mend)
-    form_of(tensor)
-    if not operation.takes(tensor.dtype):
-        raise CommunicationError(
-            f"there is no {op} of {tensor.dtype}", mend=f"it takes {operation.taken}; convert the tensor first"
-        )
-    return tensor
+def _calls(envelopes: Sequence[Envelope]) -> list[Call]:
+    return [envelope.call for envelope in envelopes]
 
 
 def _plain(tensor: Tensor, device: torch.device | str) -> Tensor:

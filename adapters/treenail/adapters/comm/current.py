@@ -59,11 +59,11 @@ def is_main_process() -> bool:
     return current_communicator().rank == 0
 
 
-def master_only(function: Callable[P, T]) -> Callable[P, T | None]:
+def master_only(func: Callable[P, T]) -> Callable[P, T | None]:
     """Make a function do its work on rank 0 only, and return None elsewhere."""
 
-    @functools.wraps(function)
+    @functools.wraps(func)
     def on_rank_0(*arguments: P.args, **keywords: P.kwargs) -> T | None:
-        return function(*arguments, **keywords) if is_main_process() else None
+        return func(*arguments, **keywords) if is_main_process() else None
 
     return on_rank_0

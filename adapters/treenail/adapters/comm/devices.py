@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from treenail.adapters.comm.torch_world import TorchCommunicator
+from treenail.adapters.comm.torch_world import TorchCommunicator, backends_of
 from treenail.kernel import Communicator
 
 D = TypeVar("D")
@@ -125,8 +124,7 @@ def get_comm_device(communicator: Communicator) -> torch.device:
     """
     if not isinstance(communicator, TorchCommunicator):
         return torch.device("cpu")
-    config = dist.get_backend_config(communicator.process_group)  # such as cpu:gloo,cuda:nccl
-    kinds = [entry.split(":")[0] for entry in config.split(",")]
-    if "cpu" in kinds or ":" not in config:
+    kinds = list(backends_of(communicator.process_group))
+    if "cpu" in kinds or not kinds:
         return torch.device("cpu")
     return torch.device(kinds[0], getattr(torch, kinds[0]).current_device())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from msgspec import Struct, msgpack
 from torch import Tensor
 
+from treenail.adapters.comm import telling
 from treenail.kernel import CommunicationError
 
 T = TypeVar("T")
@@ -51,6 +52,11 @@ class Form(Struct, frozen=True, array_like=True):
         """Whether it has no elements, so that nothing need be sent."""
         return 0 in self.shape
 
+    @property
+    def rows(self) -> tuple[str, int, Shape]:
+        """What tensors have in common that differ in their first dimension only."""
+        return self.dtype, len(self.shape), self.shape[1:]
+
     def new(self, device: torch.device | str = "cpu") -> Tensor:
         """Return memory for such a tensor."""
         return torch.empty(self.shape, dtype=DTYPES[self.dtype], device=device)
@@ -85,6 +91,7 @@ class Call(Struct, frozen=True, array_like=True):
         return f"{self.name}({what})"
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _ENCODER = msgpack.Encoder()
 _DECODER = msgpack.Decoder(Call)
 _START = 12
@@ -120,7 +127,27 @@ def settled(tensor: T) -> T:
     return tensor
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+OBJECT = torch.frombuffer(bytearray(b"treenail object\0"), dtype=torch.uint8)
+"""What the message of an object begins with, which is uint8[bytes] like many a tensor."""
+
+
+class ObjectMessageError(CommunicationError):
+    """An object came where a tensor was to be received.
+
+    Args:
+        content: The object, packed.
+        source: Who sent it.
+    """
+
+    def __init__(self, content: Tensor, source: int) -> None:
+        super().__init__(f"rank {source} sent an object, no tensor", mend="receive it by recv_object, or send a tensor")
+        self.content = content
+
+
+def object_in(message: Tensor) -> Tensor | None:
+    """Return the packed object in a message, uint8[bytes]; None if it is a tensor's."""
+    marked = message.dtype is torch.uint8 and message.dim() == 1 and torch.equal(message[: len(OBJECT)], OBJECT)
+    return message[len(OBJECT) :] if marked else None
 
 
 def flat_bytes(tensor: Tensor) -> Tensor:
@@ -185,47 +212,39 @@ def require_agreement(calls: Sequence[Call]) -> None:
         CommunicationError: They do not; the message says which rank does what.
     """
     refusals = {rank: call.refusal for rank, call in enumerate(calls) if call.refusal is not None}
-    first = calls[0]
     if refusals:
         raise CommunicationError(
-            f"{_name(calls)} was refused by {_told(refusals)}", mend="no data was moved; the ranks can go on"
+            f"{_name(calls)} was refused by {telling.of_ranks(refusals)}",
+            mend="no data was moved; the ranks can go on",
         )
-    if any((call.name, call.number, call.agreed) != (first.name, first.number, first.agreed) for call in calls):
-        numbered = len({call.number for call in calls}) > 1
-        raise disagreement(
+    numbered = len({call.number for call in calls}) > 1
+    if numbered or len({(call.name, call.agreed) for call in calls}) > 1:
+        raise _disagreement(
             calls, [f"{call}, its collective {call.number}" if numbered else str(call) for call in calls]
         )
 
 
-def disagreement(calls: Sequence[Call], descriptions: Sequence[str]) -> CommunicationError:
-    """Return the error for ranks that do different things.
+def require_fit(calls: Sequence[Call], kinds: Iterable[object]) -> None:
+    """Check that what ranks bring is of one kind.
 
     Args:
         calls: What each rank does.
-        descriptions: The same in words; ranks with equal ones are named together.
+        kinds: Of what is brought, whatever must be equal.
+
+    Raises:
+        CommunicationError: It is not; the message says what which rank brings.
     """
+    if len(set(kinds)) > 1:
+        raise _disagreement(calls, list(map(str, calls)))
+
+
+def _disagreement(calls: Sequence[Call], descriptions: Sequence[str]) -> CommunicationError:
     return CommunicationError(
-        f"the ranks disagree in {_name(calls)}: {_told(dict(enumerate(descriptions)))}",
+        f"the ranks disagree in {_name(calls)}: {telling.of_ranks(dict(enumerate(descriptions)))}",
         mend="every rank must call the same collectives in the same order, with tensors that fit",
     )
-
-
-def _told(words: Mapping[int, str]) -> str:
-    """Return what ranks say, those that say the same together."""
-    ranks: dict[str, list[int]] = {}
-    for rank, text in words.items():
-        ranks.setdefault(text, []).append(rank)
-    told = [f"rank{'s' if len(where) > 1 else ''} {_ranges(where)}: {text}" for text, where in ranks.items()]
-    more = f"; and {len(told) - 6} more" if len(told) > 6 else ""
-    return "; ".join(told[:6]) + more
 
 
 def _name(calls: Sequence[Call]) -> str:
     names = dict.fromkeys(call.name for call in calls)
     return f"collective {calls[0].number} ({' / '.join(names)})"
-
-
-def _ranges(ranks: list[int]) -> str:
-    if len(ranks) > 8:
-        return f"{', '.join(map(str, ranks[:8]))} and {len(ranks) - 8} more"
-    return ", ".join(map(str, ranks))

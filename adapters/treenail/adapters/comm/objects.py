@@ -6,12 +6,15 @@ was given. See `treenail.adapters.comm.packing` for what is pickled: ranks of on
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+from treenail.adapters.comm import telling
+from treenail.adapters.comm.arguments import items
+from treenail.adapters.comm.envelope import OBJECT, ObjectMessageError, form_of, object_in
 from treenail.adapters.comm.packing import Packed, describe, pack
 from treenail.adapters.comm.unpacking import unpack
 from treenail.kernel import CommunicationError, Communicator
@@ -66,7 +69,7 @@ def broadcast_object(communicator: Communicator, value: T | None = None, source:
     Raises:
         CommunicationError: The object cannot be sent, the ranks disagree, or there is no such rank; on every rank.
     """
-    sent = communicator.broadcast(_sealed(value) if communicator.rank == source else None, source)
+    sent = communicator.broadcast(_sealed(value)[0] if communicator.rank == source else None, source)
     result: T = _opened(sent, "broadcast_object", source)  # type: ignore[assignment]  # as in all_gather_object
     return result
 
@@ -87,21 +90,19 @@ def broadcast_object_list(communicator: Communicator, values: list[T], source: i
     described: list[Packed] = []
 
     def bring() -> list[list[object]]:
+        if not isinstance(values, MutableSequence):  # whose items can be replaced
+            raise CommunicationError(f"a {type(values).__name__} is no list of objects", mend="give a list")
         described.append(describe(values if sends else []))
         return [[len(values)]]
 
-    lengths = [columns[0][0] for columns in exchange(communicator, "broadcast_object_list", bring)]
-    if len(set(lengths)) > 1:
-        raise CommunicationError(
-            f"broadcast_object_list: the lists of ranks 0 … {len(lengths) - 1} have {', '.join(map(str, lengths))} items",
-            mend="give lists of the same length on every rank",
-        )
+    told = exchange(communicator, "broadcast_object_list", bring)
+    require_equal("broadcast_object_list", ["the number of objects"], [length for (length,) in told])
     sent = communicator.broadcast(pack(described) if sends else None, source)
     if not sends:
         values[:] = unpack(sent)[0]  # type: ignore[assignment]  # as in all_gather_object
 
 
-def scatter_object_list(communicator: Communicator, values: Sequence[T] | None = None, source: int = 0) -> T:
+def scatter_object_list(communicator: Communicator, values: Iterable[T] | None = None, source: int = 0) -> T:
     """Return this rank's one of the objects of rank `source`.
 
     Args:
@@ -113,17 +114,19 @@ def scatter_object_list(communicator: Communicator, values: Sequence[T] | None =
         CommunicationError: An object cannot be sent, there is not one for each rank, the ranks disagree, or there is no such
             rank; on every rank.
     """
+    size = communicator.world_size
+
+    def bring() -> list[list[object]]:
+        given = items(values, "objects")
+        if len(given) != size:
+            raise CommunicationError(f"{len(given)} objects for {size} ranks", mend="give one for each rank")
+        return [[value] for value in given]
+
     contents = None
     if communicator.rank == source:
-        given = list(values or ())
-        pairs = [_described(value) for value in given]
-        failure = next((failure for _, failure in pairs if failure is not None), None)
-        if len(given) != communicator.world_size:
-            failure = f"{len(given)} objects for {communicator.world_size} ranks; give one for each rank"
-        if failure is None:
-            contents = [pack(described) for described, _ in pairs]
-        else:
-            contents = [pack([describe([failure])])] * communicator.world_size
+        columns, failure = _attempted(bring)
+        told = describe([failure])
+        contents = [pack([told, column]) for column in columns] or [pack([told])] * size
     received = communicator.scatter(contents, source)
     result: T = _opened(received, "scatter_object_list", source)  # type: ignore[assignment]  # as in all_gather_object
     return result
@@ -141,8 +144,8 @@ def send_object(communicator: Communicator, value: object, destination: int, tag
     Raises:
         CommunicationError: The object cannot be sent (the receiver gets the same error), or there is no such rank.
     """
-    described, failure = _described(value)
-    communicator.isend(pack(described), destination, tag)()
+    sealed, failure = _sealed(value)
+    communicator.isend(torch.cat([OBJECT, sealed]), destination, tag)()
     if failure is not None:
         raise CommunicationError(f"send_object: rank {communicator.rank}: {failure}")
 
@@ -156,9 +159,19 @@ def recv_object(communicator: Communicator, source: int, tag: int = 0) -> object
         tag: The tag it is sent with.
 
     Raises:
-        CommunicationError: What was to be sent cannot be, there is no such rank, or nothing came.
+        CommunicationError: What was to be sent cannot be, there is no such rank, nothing came, or a tensor.
     """
-    return _opened(communicator.irecv(source, tag)(), "recv_object", source)
+    receive = communicator.irecv(source, tag)
+    try:
+        message = receive()
+        sealed = object_in(message)
+    except ObjectMessageError as error:  # which is no error here
+        sealed = error.content
+    if sealed is None:
+        raise CommunicationError(
+            f"rank {source} sent a tensor {form_of(message)}, no object", mend="receive it by irecv, or send an object"
+        )
+    return _opened(sealed, "recv_object", source)
 
 
 def exchange(
@@ -174,14 +187,7 @@ def exchange(
     Raises:
         CommunicationError: A rank raised one, has values that cannot be sent, or does something else; on every rank.
     """
-    failure = None
-    columns: list[Packed] = []
-    try:
-        columns = [describe(column) for column in bring()]
-    except CommunicationError as error:
-        failure = str(error)
-    except Exception as error:  # the others wait for this rank
-        failure = f"{type(error).__name__}: {error}"
+    columns, failure = _attempted(bring)
     told = [unpack(part) for part in communicator.all_gather(pack([describe([doing, failure]), *columns]))]
     for rank, each in enumerate(told):
         if each[0][0] != doing:
@@ -193,16 +199,6 @@ def exchange(
     return [each[1:] for each in told]
 
 
-def check_rank(communicator: Communicator, rank: object) -> None:
-    """Check that a rank is one of the communicator's.
-
-    Raises:
-        CommunicationError: It is not.
-    """
-    if rank not in range(communicator.world_size):
-        raise CommunicationError(f"there is no rank {rank!r}", mend=f"ranks are 0 … {communicator.world_size - 1}")
-
-
 def raise_failures(doing: str, failures: dict[int, str]) -> None:
     """Raise what ranks told of, if any did.
 
@@ -210,28 +206,43 @@ def raise_failures(doing: str, failures: dict[int, str]) -> None:
         CommunicationError: There are failures.
     """
     if failures:
-        ranks: defaultdict[str, list[int]] = defaultdict(list)
-        for rank, failure in failures.items():
-            ranks[failure].append(rank)
-        listed = [
-            f"rank{'s' if len(where) > 1 else ''} {', '.join(map(str, where))}: {failure}"
-            for failure, where in ranks.items()
-        ]
-        more = f"; and {len(listed) - 3} more" if len(listed) > 3 else ""
-        raise CommunicationError(f"{doing}: {'; '.join(listed[:3])}{more}")
+        raise CommunicationError(f"{doing}: {telling.of_ranks(failures)}")
 
 
-def _described(value: object) -> tuple[list[Packed], str | None]:
-    """Describe a value, or why it cannot be sent: a column of the failure (None), and a column of the value."""
+def require_equal(doing: str, names: Sequence[str], told: Sequence[Sequence[object]]) -> None:
+    """Check that ranks want the same.
+
+    Args:
+        doing: What the ranks do, for messages.
+        names: Of what must be equal.
+        told: The values on each rank, in the order of the names.
+
+    Raises:
+        CommunicationError: They are not; the message names what differs, and a rank.
+    """
+    for rank, values in enumerate(told):
+        for name, value, first in zip(names, values, told[0], strict=True):
+            if value != first:
+                raise CommunicationError(
+                    f"{doing}: {name} is {value!r} on rank {rank}, {first!r} on rank 0",
+                    mend="give the same on every rank",
+                )
+
+
+def _attempted(bring: Callable[[], Sequence[Sequence[object]]]) -> tuple[list[Packed], str | None]:
+    """Return columns, described, or why there are none: the others wait for this rank, whatever it raises."""
     try:
-        return [describe([None]), describe([value])], None
+        return [describe(column) for column in bring()], None
     except CommunicationError as error:
-        failure = str(error)
-        return [describe([failure])], failure
+        return [], str(error)
+    except Exception as error:
+        return [], f"{type(error).__name__}: {error}"
 
 
-def _sealed(value: object) -> Tensor:
-    return pack(_described(value)[0])
+def _sealed(value: object) -> tuple[Tensor, str | None]:
+    """Return a value packed, or in its place why it cannot be sent; and that reason."""
+    columns, failure = _attempted(lambda: [[value]])
+    return pack([describe([failure]), *columns]), failure
 
 
 def _opened(packed: Tensor, doing: str, source: int) -> object:

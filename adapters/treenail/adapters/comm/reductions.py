@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 
-import msgspec
 import torch
 from torch import Tensor
 
-from treenail.adapters.comm.collectives import check_reducible, combine
-from treenail.adapters.comm.objects import all_gather_object, check_rank, exchange
+from treenail.adapters.comm.arguments import check_rank, tensors_of_ranks
+from treenail.adapters.comm.envelope import form_of, settled
+from treenail.adapters.comm.objects import exchange, require_equal
+from treenail.adapters.comm.operations import check_reducible, reduced
+from treenail.adapters.comm.tree import difference, digest
 from treenail.kernel import CommunicationError, Communicator
 
 V = TypeVar("V", bound=Tensor | int | float | complex)
 
 _SMALL = 2**16
-"""Bytes of a dict up to which each rank sends all of it to all, which is one collective."""
+"""Bytes up to which each rank sends all that it has to all, which is one collective."""
+
+_SAME = "give the same operation, and tensors of the same names, shapes and dtypes, on every rank"
 
 _NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 
@@ -27,31 +30,35 @@ _NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: t
 def reduce(communicator: Communicator, tensor: Tensor, destination: int = 0, op: str = "sum") -> Tensor | None:
     """Return the element-wise reduction over ranks on rank `destination`, None elsewhere.
 
+    It is one collective for a tensor of at most 64 KiB, and one more for a larger one.
+
     Args:
         communicator: The ranks.
         tensor: Of the same shape and dtype on every rank.
         destination: Who gets it.
-        op: As of `Communicator.all_reduce`, which does the work.
+        op: As of `Communicator.all_reduce`.
 
     Raises:
         CommunicationError: The ranks disagree, the operation does not exist for this dtype, or there is no such rank.
     """
 
     def bring() -> list[list[object]]:
-        check_rank(communicator, destination)
-        return [[destination]]
+        check_rank(destination, communicator.world_size)
+        mine = check_reducible(settled(tensor), op)
+        return [[destination, op, str(form_of(mine))], [mine.detach()] if mine.nbytes <= _SMALL else []]
 
-    destinations = [columns[0][0] for columns in exchange(communicator, "reduce", bring)]
-    if len(set(destinations)) > 1:
-        raise CommunicationError(
-            f"reduce: ranks 0 … {len(destinations) - 1} want the result on ranks {', '.join(map(str, destinations))}",
-            mend="name the same destination on every rank",
-        )
-    result = communicator.all_reduce(tensor, op)
-    return result if communicator.rank == destination else None
+    told = exchange(communicator, "reduce", bring)
+    require_equal("reduce", ["destination", "op", "tensor"], [asked for asked, _ in told])
+    parts = [cast("list[Tensor]", sent) for _, sent in told]  # as brought above
+    if not parts[0]:
+        result = communicator.all_reduce(tensor, op)
+        return result if communicator.rank == destination else None
+    if communicator.rank != destination:
+        return None
+    return reduced([part for (part,) in parts], op).to(tensor.device)
 
 
-def reduce_scatter(communicator: Communicator, tensors: Sequence[Tensor], op: str = "sum") -> Tensor:
+def reduce_scatter(communicator: Communicator, tensors: Iterable[Tensor], op: str = "sum") -> Tensor:
     """Return the element-wise reduction over ranks of their tensors number `rank`.
 
     Args:
@@ -63,32 +70,18 @@ def reduce_scatter(communicator: Communicator, tensors: Sequence[Tensor], op: st
         CommunicationError: Not one tensor for each rank, the ranks' tensors do not fit, or the operation does not exist for
             their dtype; on every rank.
     """
+    given: list[Tensor] = []
+    forms = {"op": str(op)}
 
     def bring() -> list[list[object]]:
-        forms = [
-            f"{str(check_reducible(tensor, op).dtype).removeprefix('torch.')}{list(tensor.shape)}" for tensor in tensors
-        ]
-        if len(forms) != communicator.world_size:
-            raise CommunicationError(
-                f"{len(forms)} tensors for {communicator.world_size} ranks", mend="give one for each rank"
-            )
-        return [[op, *forms]]
+        given.extend(tensors_of_ranks(tensors, communicator.world_size))
+        forms.update((f"[{place}]", str(form_of(check_reducible(each, op)))) for place, each in enumerate(given))
+        return [[digest(forms)]]
 
-    told = [columns[0] for columns in exchange(communicator, "reduce_scatter", bring)]
-    for rank, forms in enumerate(told):
-        for place, (form, expected) in enumerate(zip(forms, told[0], strict=True), -1):
-            if form != expected:
-                raise CommunicationError(
-                    f"reduce_scatter: rank {rank} has {form}, rank 0 {expected}",
-                    where="op" if place < 0 else f"[{place}]",
-                )
-    return _combine(communicator.all_to_all(tensors), op)
-
-
-def _combine(parts: Sequence[Tensor], op: str) -> Tensor:
-    """Reduce the tensors of all ranks in the order of ranks, the same bit for bit wherever it is done."""
-    result = parts[0].clone() if len(parts) == 1 else combine(parts, op)
-    return result.div_(len(parts)) if op == "mean" else result
+    told = exchange(communicator, "reduce_scatter", bring)
+    if any(columns != told[0] for columns in told):
+        raise difference(communicator, "reduce_scatter: the tensors", forms, mend=_SAME)
+    return reduced(communicator.all_to_all(given), op)
 
 
 def send(communicator: Communicator, tensor: Tensor, destination: int, tag: int = 0) -> None:
@@ -127,28 +120,27 @@ def all_reduce_dict(communicator: Communicator, values: Mapping[str, V], op: str
             dtypes; on every rank, naming the keys.
     """
     groups: dict[torch.dtype, _Group] = {}
-    forms: list[tuple[str, str]] = []
+    forms = {"op": str(op)}
 
     def bring() -> list[Sequence[object]]:
         groups.update(_grouped(values, op))
-        forms.extend(sorted((str(name), _form(value)) for name, value in values.items()))
-        digest = hashlib.blake2b(msgspec.msgpack.encode([op, forms]), digest_size=16).digest()
+        forms.update(sorted((repr(name), _form(value)) for name, value in values.items()))
         small = sum(group.flat.nbytes for group in groups.values()) <= _SMALL
-        return [[digest], [group.flat for group in groups.values()] if small else []]
+        return [[digest(forms)], [group.flat for group in groups.values()] if small else []]
 
     told = exchange(communicator, "all_reduce_dict", bring)
     if len({columns[0][0] for columns in told}) > 1:
-        raise _difference(communicator, op, forms)
+        raise difference(communicator, "all_reduce_dict: the values", forms, mend=_SAME)
     # Equal digests mean equal sizes, so that all ranks go the same way.
     if told[0][1]:
         brought = [cast("list[Tensor]", columns[1]) for columns in told]  # as above
-        reduced = [_combine(parts, op) for parts in zip(*brought, strict=True)]
+        results = [reduced(parts, op) for parts in zip(*brought, strict=True)]
     else:
-        reduced = [communicator.all_reduce(group.flat, op) for group in groups.values()]
-    results: dict[str, Tensor | int | float | complex] = {}
-    for group, flat in zip(groups.values(), reduced, strict=True):
-        results.update(group.apart(flat))
-    return {name: cast("V", results[name]) for name in values}  # of the same type
+        results = [communicator.all_reduce(group.flat, op) for group in groups.values()]
+    found: dict[str, Tensor | int | float | complex] = {}
+    for group, flat in zip(groups.values(), results, strict=True):
+        found.update(group.apart(flat))
+    return {name: cast("V", found[name]) for name in values}  # of the same type
 
 
 class _Group(NamedTuple):
@@ -192,30 +184,7 @@ def _grouped(values: Mapping[str, Tensor | int | float | complex], op: str) -> d
 
 
 def _form(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    return f"a {type(value).__name__}"
-
-
-def _difference(communicator: Communicator, op: str, forms: list[tuple[str, str]]) -> CommunicationError:
-    """Find out together what differs."""
-    told = all_gather_object(communicator, (op, dict(forms)))
-    first_op, first = told[0]
-    problems = []
-    for rank, (other_op, other) in enumerate(told):
-        if other_op != first_op:
-            problems.append(f"rank {rank} asks for {other_op!r}, rank 0 for {first_op!r}")
-        for key in sorted(first.keys() | other.keys()):
-            if key not in other or key not in first:
-                problems.append(f"rank {rank if key in first else 0} lacks the key {key!r}")
-            elif first[key] != other[key]:
-                problems.append(f"{key!r} is {other[key]} on rank {rank}, {first[key]} on rank 0")
-    problems = list(dict.fromkeys(problems))
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    return CommunicationError(
-        f"all_reduce_dict: the ranks disagree: {'; '.join(problems[:5])}{more}",
-        mend="give the same keys, shapes and dtypes on every rank",
-    )
+    return str(form_of(value)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def all_reduce_params(
@@ -239,9 +208,9 @@ def all_reduce_params(
     """
     tensors = list(params)
     for bucket in _buckets(tensors, bucket_size_mb) if coalesce else ([tensor] for tensor in tensors):
-        reduced = communicator.all_reduce(_flat(bucket), op)
+        flat = communicator.all_reduce(_flat(bucket), op)
         with torch.no_grad():
-            for tensor, result in zip(bucket, _unflat(reduced, bucket), strict=True):
+            for tensor, result in zip(bucket, _unflat(flat, bucket), strict=True):
                 tensor.copy_(result)
 
 

@@ -12,8 +12,9 @@ from typing import Literal, TypeVar
 
 import torch
 
+from treenail.adapters.comm.arguments import items
 from treenail.adapters.comm.devices import get_comm_device
-from treenail.adapters.comm.objects import broadcast_object, exchange
+from treenail.adapters.comm.objects import broadcast_object, exchange, require_equal
 from treenail.adapters.comm.packing import describe, pack
 from treenail.adapters.comm.unpacking import unpack
 from treenail.kernel import CommunicationError, Communicator
@@ -33,8 +34,7 @@ def collect_results(
     """Return the results of all ranks, dealt out in turn, on rank 0; None elsewhere.
 
     First comes the first of each rank, then the second of each, and so on, which is the order of the dataset where each
-    rank had every world_size-th sample. What ranks know of their samples'
-    indices, `gather_samples` uses, and needs no such agreement.
+    rank had every world_size-th sample. `gather_samples` needs no such agreement: it uses the samples' indices.
 
     Args:
         communicator: The ranks.
@@ -57,18 +57,13 @@ def collect_results(
         if device == "gpu" and get_comm_device(communicator).type == "cpu":
             raise CommunicationError("these ranks do not communicate through GPUs", mend="use device='cpu'")
         if not isinstance(size, int) or size < 0:
-            raise CommunicationError(f"size is {size!r}, must be at least 0")
-        packed.append(pack([describe(results)]))
+            raise CommunicationError(f"size is {size!r}, must be a number of results, at least 0")
+        packed.append(pack([describe(items(results, "results"))]))
         return [[device, tmpdir is not None, size]]
 
     packed: list[torch.Tensor] = []
     told = exchange(communicator, "collect_results", check)
-    for rank, ((*asked,),) in enumerate(told):
-        if asked != told[0][0]:
-            raise CommunicationError(
-                f"collect_results: (device, tmpdir given, size) are {tuple(asked)} on rank {rank}, {tuple(told[0][0])} on rank 0",
-                mend="give the same on every rank",
-            )
+    require_equal("collect_results", ["device", "whether tmpdir is given", "size"], [asked for (asked,) in told])
     parts: Sequence[torch.Tensor] | None
     if tmpdir is not None:
         parts = _through_files(communicator, packed[0], Path(tmpdir))
@@ -85,8 +80,8 @@ def collect_results(
 def interleaved(parts: Sequence[Sequence[T]], size: int | None = None) -> list[T]:
     """Return the first item of each part, then the second of each, …; at most `size` of them."""
     rounds = zip_longest(*parts, fillvalue=_NOTHING)
-    items = [item for item in chain.from_iterable(rounds) if item is not _NOTHING]
-    return items[:size]  # type: ignore[return-value]  # what is left is of type T
+    found = [item for item in chain.from_iterable(rounds) if item is not _NOTHING]
+    return found[:size]  # type: ignore[return-value]  # what is left is of type T
 
 
 def _through_files(communicator: Communicator, packed: torch.Tensor, tmpdir: Path) -> list[torch.Tensor] | None:

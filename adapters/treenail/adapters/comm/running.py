@@ -26,11 +26,11 @@ def run_threads(
         world_size: Number of ranks, at least 1.
         function: Takes its rank's communicator first; it is also the `current_communicator` there.
         *arguments: What else it takes.
-        timeout: Seconds that a rank waits for another one.
+        timeout: Seconds that a rank waits for another one, more than 0.
 
     Raises:
         Exception: What a rank raised first, with a note that names the rank.
-        CommunicationError: There is no such world.
+        CommunicationError: There is no such world, or no such timeout.
     """
     transports = thread_world(world_size, timeout)
     values: dict[int, T] = {}

@@ -15,7 +15,8 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from treenail.adapters.comm.objects import broadcast_object, check_rank, exchange
+from treenail.adapters.comm.arguments import check_rank
+from treenail.adapters.comm.objects import broadcast_object, exchange, require_equal
 from treenail.adapters.comm.packing import describe
 from treenail.adapters.comm.structures import gathered
 from treenail.adapters.comm.tree import Kind, Structure
@@ -78,7 +79,7 @@ def gather_samples(
         CommunicationError: A value has none for each sample (the message has its path), the structures differ, an index is out
             of range, a sample is missing, or the ranks disagree; on every rank.
     """
-    return _gather(communicator, "gather_samples", data, indices, destination, size, device)
+    return _Plan(communicator, "gather_samples", data, indices, destination, size).whole(device)
 
 
 def all_gather_samples(
@@ -101,7 +102,7 @@ def all_gather_samples(
     Raises:
         CommunicationError: As of `gather_samples`.
     """
-    result = _gather(communicator, "all_gather_samples", data, indices, None, size, device)
+    result = _Plan(communicator, "all_gather_samples", data, indices, None, size).whole(device)
     if result is None:
         raise AssertionError("without a destination every rank receives")
     return result
@@ -154,19 +155,6 @@ def gather_sample_chunks(
             raise
 
 
-def _gather(
-    communicator: Communicator,
-    doing: str,
-    data: B,
-    indices: Sequence[int] | Tensor,
-    destination: int | None,
-    size: int | None,
-    device: torch.device | str,
-) -> Samples[B] | None:
-    plan = _Plan(communicator, doing, data, indices, destination, size)
-    return plan.piece(0, plan.count, device)
-
-
 class _Plan(Generic[B]):
     """Which rank sends which of its samples, known to all of them.
 
@@ -196,8 +184,9 @@ class _Plan(Generic[B]):
         structures: list[Structure] = []
 
         def bring() -> list[Sequence[object]]:
+            """Return what must be equal, and what the others must know of this rank's samples."""
             if destination is not None:
-                check_rank(communicator, destination)
+                check_rank(destination, communicator.world_size)
             if chunk_bytes is not None and chunk_bytes < 1:
                 raise CommunicationError(f"chunk_bytes is {chunk_bytes}, must be positive")
             numbers, padding = _indices(indices, size)
@@ -207,12 +196,7 @@ class _Plan(Generic[B]):
             return [[destination, size, chunk_bytes], [numbers, padding, sizes]]
 
         told = exchange(communicator, doing, bring)
-        for rank, (asked, _) in enumerate(told):
-            if asked != told[0][0]:
-                raise CommunicationError(
-                    f"{doing}: (destination, size, chunk_bytes) are {tuple(asked)} on rank {rank}, {tuple(told[0][0])} on rank 0",
-                    mend="give the same on every rank",
-                )
+        require_equal(doing, ["destination", "size", "chunk_bytes"], [asked for asked, _ in told])
         self._structure = structures[0]
         columns = [cast("list[Tensor]", each[1]) for each in told]  # as brought above
         numbers, padding = (torch.cat([each[place] for each in columns]) for place in range(2))
@@ -253,6 +237,10 @@ class _Plan(Generic[B]):
             fitting = int(torch.searchsorted(ends, before + most, right=True))
             bounds.append(max(fitting, bounds[-1] + 1))
         return bounds if len(bounds) > 1 else [0, 0]  # a dataset without samples is one empty piece
+
+    def whole(self, device: torch.device | str) -> Samples[B] | None:
+        """Return all samples where they are received, None elsewhere."""
+        return self.piece(0, self.count, device)
 
     def piece(self, start: int, stop: int, device: torch.device | str) -> Samples[B] | None:
         """Return samples start … stop-1 of those in order where they are received, None elsewhere."""

@@ -23,10 +23,11 @@ from typing import Any, TypeVar, cast, overload
 import torch
 from torch import Tensor
 
+from treenail.adapters.comm.arguments import check_rank
 from treenail.adapters.comm.envelope import flat_bytes
-from treenail.adapters.comm.objects import all_gather_object, check_rank, exchange, gather_object
+from treenail.adapters.comm.objects import all_gather_object, exchange, gather_object, require_equal
 from treenail.adapters.comm.packing import Packed, describe, pack
-from treenail.adapters.comm.tree import Kind, Structure, difference, join, merged
+from treenail.adapters.comm.tree import Kind, Structure, difference, digest, join, merged
 from treenail.adapters.comm.unpacking import unpack
 from treenail.kernel import CommunicationError, Communicator
 
@@ -192,25 +193,27 @@ def gathered(
     columns: list[Packed] = []
 
     def prepare() -> list[list[object]]:
+        """Describe what this rank has, but for tensors, of which the sizes decide how they travel."""
         if destination is not None:
-            check_rank(communicator, destination)
+            check_rank(destination, communicator.world_size)
         structure = bring()
         brought.append(structure)
         columns.append(describe([leaf.value for leaf in structure.leaves if leaf.kind in {Kind.OBJECT, Kind.ARRAY}]))
         columns.extend(describe(leaf.value) for leaf in structure.leaves if leaf.kind is Kind.LIST)
         sizes = [leaf.value.nbytes for leaf in structure.leaves if leaf.kind is Kind.TENSOR]
-        return [[structure.digest(), destination], sizes]
+        return [[digest(structure.forms), destination], sizes]
 
     told = exchange(communicator, doing, prepare)
     structure = brought[0]
     if len({each[0][0] for each in told}) > 1:
-        raise difference(communicator, doing, structure)
-    if any(each[0][1] != destination for each in told):
-        wanted = ", ".join(str(each[0][1]) for each in told)
-        raise CommunicationError(
-            f"{doing}: ranks 0 … {len(told) - 1} want the result on ranks {wanted}",
-            mend="name the same destination on every rank",
+        raise difference(
+            communicator,
+            f"{doing}: the structures",
+            structure.forms,
+            mend="give values of the same structure on every rank; "
+            "one that holds nothing gives tensors of no rows, and empty lists",
         )
+    require_equal(doing, ["destination"], [each[0][1:] for each in told])
     totals = map(sum, zip(*(cast("list[int]", each[1]) for each in told), strict=True))  # sizes are numbers
     tensors = [leaf for leaf in structure.leaves if leaf.kind is Kind.TENSOR]
     large = {leaf.path for leaf, total in zip(tensors, totals, strict=True) if total >= _LARGE}

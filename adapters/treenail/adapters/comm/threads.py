@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from treenail.adapters.comm.arguments import check_timeout, check_world_size
 from treenail.kernel import CommunicationError
 
 T = TypeVar("T")
@@ -177,9 +178,9 @@ def thread_world(world_size: int, timeout: float = 60.0) -> list[ThreadTransport
         timeout: Seconds that a rank waits for another one.
 
     Raises:
-        CommunicationError: A world has at least one rank.
+        CommunicationError: There is no such world, or no such timeout.
     """
-    if world_size < 1:
-        raise CommunicationError(f"there is no world of {world_size} ranks", mend="a world has at least one rank")
+    check_world_size(world_size)
+    check_timeout(timeout)
     meeting = _Meeting(_World(timeout), range(world_size))
     return [ThreadTransport(meeting, rank) for rank in range(world_size)]

@@ -1,13 +1,11 @@
-"""A world of processes: torch's process groups, with failures that say who failed, and where."""
+"""A world of processes: torch's process groups, and gloo's beside them."""
 
 from __future__ import annotations
 
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
-from time import monotonic, sleep
 from typing import Protocol, cast
 
 import torch
@@ -15,17 +13,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
+from treenail.adapters.comm.arguments import TAGS, check_timeout
 from treenail.adapters.comm.collectives import Collectives
 from treenail.adapters.comm.envelope import flat_bytes, length_of
 from treenail.adapters.comm.threads import ThreadTransport
-from treenail.adapters.comm.transport import TAGS
+from treenail.adapters.comm.watch import Watch
 from treenail.kernel import CommunicationError
-
-_SLICE = 1.0
-"""Seconds between two looks at whether another rank has told of a failure; waiting itself costs nothing."""
-
-_GRACE = 4.0
-"""Seconds in which ranks that are alive report after a failure; all of them look every `_SLICE`."""
 
 _FIRST = 1024
 """Bytes of a message that are sent before its length is known."""
@@ -54,10 +47,11 @@ class TorchCommunicator(Collectives):
         timeout: Seconds that a rank waits for another one.
 
     Raises:
-        CommunicationError: There is no process group, or this process is not one of its ranks.
+        CommunicationError: There is no process group, this process is not one of its ranks, or there is no such timeout.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, timeout: float = 1800.0) -> None:
+        check_timeout(timeout)
         if not dist.is_available() or not dist.is_initialized():
             raise CommunicationError(
                 "torch.distributed has not been initialised in this process",
@@ -75,9 +69,7 @@ class TorchCommunicator(Collectives):
     @property
     def process_group(self) -> dist.ProcessGroup:
         """The process group of torch whose ranks these are."""
-        if (group := self._over_torch.group_of_torch) is None:
-            raise AssertionError("it was made over a group")
-        return group
+        return self._over_torch.process_group
 
     def cause_of(self, error: BaseException) -> CommunicationError | None:
         """Return which rank's failure an error comes from that torch's own collectives raised (DDP's); None for any other."""
@@ -98,9 +90,9 @@ class TorchTransport:
     def __init__(
         self, host: _Peers, order: Sequence[int], timeout: float, name: str, group: dist.ProcessGroup | None = None
     ) -> None:
-        self._held = _Held(host, group)
+        self._groups = _Groups(host, group)
         # A group that outlives the interpreter takes the process down with it: nobody is left to join its threads.
-        weakref.finalize(self, self._held.release)
+        weakref.finalize(self, self._groups.release)
         self._order = tuple(order)
         self._timeout = timeout
         self._name = name
@@ -108,11 +100,7 @@ class TorchTransport:
         self.rank = self._order.index(host.rank())
         self.world_size = len(self._order)
         self.inline = 2048 if self.world_size <= 64 else 512
-        self._store: _Store = _get_default_store()
-        self._last = "none"
-        self._doing = "none"
-        self._broken: str | None = None
-        self._hosts = self._held.hosts
+        self._watch = Watch(_get_default_store(), name, self.rank, self.world_size, timeout)
         self._own = ThreadTransport.alone()  # a backend sends nothing from a rank to itself
         self._sending: dict[object, object] = {}
         self._receiving: defaultdict[tuple[int, int], deque[_Letter]] = defaultdict(deque)
@@ -128,24 +116,24 @@ class TorchTransport:
         return cls(host, order, timeout, name, group)
 
     @property
-    def group_of_torch(self) -> dist.ProcessGroup | None:
-        """Torch's group, if this is over one."""
-        return self._held.group
+    def process_group(self) -> dist.ProcessGroup:
+        """Torch's group, over which this is.
 
-    @property
-    def _host(self) -> _Peers:
-        if self._held.host is None:
+        Raises:
+            CommunicationError: The process is ending.
+        """
+        if self._groups.torchs is None:
             raise CommunicationError("the process is ending")
-        return self._held.host
+        return self._groups.torchs
 
-    @property
-    def _group(self) -> dist.ProcessGroup | None:
-        return self._held.group
+    def cause_of(self, error: BaseException) -> CommunicationError | None:
+        """Return which rank's failure an error of torch.distributed comes from; None for any other error."""
+        return self._watch.cause_of(error)
 
     # Collectives
 
     def exchange(self, envelope: bytearray, doing: str) -> list[bytearray]:  # noqa: D102
-        self._last, self._doing = self._doing, doing
+        self._watch.begin(doing)
         starts = self._all_gather(envelope[: self.inline], self.inline)
         rest = max(map(length_of, starts)) - self.inline
         if rest <= 0:
@@ -159,39 +147,40 @@ class TorchTransport:
         for rank, each in zip(self._order, received, strict=True):
             memory[rank] = torch.frombuffer(each, dtype=torch.uint8)
         mine = torch.frombuffer(content.ljust(size, b"\0"), dtype=torch.uint8)
-        self._run(lambda: self._host.allgather([memory], [mine]))
+        self._watch.run(lambda: self._groups.host.allgather([memory], [mine]))
         return received
 
     def sums(self, tensor: Tensor) -> bool:  # noqa: D102
         return tensor.dtype in _SUMMED
 
     def all_reduce(self, tensor: Tensor) -> None:  # noqa: D102
-        self._run(lambda: self._peers(tensor).allreduce([tensor]))
+        self._watch.run(lambda: self._peers(tensor).allreduce([tensor]))
 
     def broadcast(self, tensor: Tensor, source: int) -> None:  # noqa: D102
-        self._run(lambda: self._peers(tensor).broadcast(flat_bytes(tensor), self._order[source]))
+        self._watch.run(lambda: self._peers(tensor).broadcast(flat_bytes(tensor), self._order[source]))
 
     def transfer(self, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:  # noqa: D102
-        works: list[dist.Work] = []
         moved = next((tensor for tensor in (*outgoing, *incoming) if tensor is not None), None)
         if moved is None:
             return
-        if self._group is not None and moved.device.type in self._devices - {"cpu"}:
+        if self._groups.torchs is not None and moved.device.type in self._devices - {"cpu"}:
             # NCCL must know all of them before it begins with one.
-            self._guard(lambda: works.extend(dist.batch_isend_irecv(self._operations(outgoing, incoming))))
+            works = self._watch.guard(lambda: dist.batch_isend_irecv(self._operations(outgoing, incoming)))
         else:
-            for rank, tensor in enumerate(incoming):
-                if tensor is not None:
-                    works.append(self._message(self._host.recv, flat_bytes(tensor), rank, 2 * TAGS))
-            for rank, tensor in enumerate(outgoing):
-                if tensor is not None:
-                    works.append(self._message(self._host.send, flat_bytes(tensor), rank, 2 * TAGS))
+            host = self._groups.host
+            messages = [(host.recv, incoming), (host.send, outgoing)]
+            works = [
+                self._message(function, flat_bytes(tensor), rank, 2 * TAGS)
+                for function, tensors in messages
+                for rank, tensor in enumerate(tensors)
+                if tensor is not None
+            ]
         for work in works:
-            self._wait(work)
+            self._watch.wait(work)
 
     def _operations(self, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> list[dist.P2POp]:
         return [
-            dist.P2POp(function, flat_bytes(tensor), group=self._group, group_peer=self._order[rank])
+            dist.P2POp(function, flat_bytes(tensor), group=self._groups.torchs, group_peer=self._order[rank])
             for rank in range(self.world_size)
             for function, tensor in ((dist.irecv, incoming[rank]), (dist.isend, outgoing[rank]))
             if tensor is not None
@@ -201,31 +190,36 @@ class TorchTransport:
         return device == "cpu" or device in self._devices
 
     def _peers(self, tensor: Tensor) -> _Peers:
-        return self._host if tensor.device.type == "cpu" or self._group is None else self._group
+        return self._groups.host if tensor.device.type == "cpu" or self._groups.torchs is None else self._groups.torchs
 
     # Messages
 
-    def start_send(self, content: bytearray, destination: int, tag: int) -> Callable[[], None]:  # noqa: D102
+    def start_send(self, content: bytearray, destination: int, tag: int) -> Callable[[], None]:
+        """Begin to send bytes as a message of a known length and, where there is more, another one of the rest."""
         if destination == self.rank:
             return self._own.start_send(content, 0, tag)
         first = torch.frombuffer(content[:_FIRST].ljust(_FIRST, b"\0"), dtype=torch.uint8)
         parts = [first, *([torch.frombuffer(content, dtype=torch.uint8)[_FIRST:]] if len(content) > _FIRST else [])]
-        works = [self._message(self._host.send, part, destination, 2 * tag + place) for place, part in enumerate(parts)]
+        works = [
+            self._message(self._groups.host.send, part, destination, 2 * tag + place)
+            for place, part in enumerate(parts)
+        ]
         letter = object()
         self._sending[letter] = (works, parts)  # they must live until they are sent, even if nobody keeps `wait`
 
         def wait() -> None:
             for work in works:
-                self._wait(work)
+                self._watch.wait(work)
             self._sending.pop(letter, None)
 
         return wait
 
-    def start_receive(self, source: int, tag: int) -> Callable[[], bytearray]:  # noqa: D102
+    def start_receive(self, source: int, tag: int) -> Callable[[], bytearray]:
+        """Begin to receive the start of a message; the rest is asked for once its length is known."""
         if source == self.rank:
             return self._own.start_receive(0, tag)
         first = bytearray(_FIRST)
-        work = self._message(self._host.recv, torch.frombuffer(first, dtype=torch.uint8), source, 2 * tag)
+        work = self._message(self._groups.host.recv, torch.frombuffer(first, dtype=torch.uint8), source, 2 * tag)
         letters = self._receiving[source, tag]
         letter = _Letter(first, work)
         letters.append(letter)
@@ -238,29 +232,30 @@ class TorchTransport:
         return wait
 
     def _finish(self, letter: _Letter, source: int, tag: int) -> None:
-        self._doing = f"receiving from rank {source} with tag {tag}"
-        self._wait(letter.work)
+        self._watch.doing = f"receiving from rank {source} with tag {tag}"
+        self._watch.wait(letter.work)
         content = letter.first
         size = length_of(content)
         if size > _FIRST:
             rest = bytearray(size - _FIRST)
-            self._wait(self._message(self._host.recv, torch.frombuffer(rest, dtype=torch.uint8), source, 2 * tag + 1))
+            self._watch.wait(
+                self._message(self._groups.host.recv, torch.frombuffer(rest, dtype=torch.uint8), source, 2 * tag + 1)
+            )
             content = content + rest
         letter.content = content[:size]
 
     def _message(
         self, function: Callable[[list[Tensor], int, int], dist.Work], part: Tensor, peer: int, tag: int
     ) -> dist.Work:
-        works: list[dist.Work] = []
-        self._guard(lambda: works.append(function([part], self._order[peer], tag)))
-        return works[0]
+        return self._watch.guard(lambda: function([part], self._order[peer], tag))
 
     # Groups
 
-    def group(self, ranks: Sequence[int], number: int) -> TorchTransport | None:  # noqa: D102
-        if self._group is not None and self.world_size == dist.get_world_size():
+    def group(self, ranks: Sequence[int], number: int) -> TorchTransport | None:
+        """Return the transport of some ranks: over a group of torch's where these are all of the world's, else over gloo."""
+        if self._groups.torchs is not None and self.world_size == dist.get_world_size():
             # torch sorts the ranks of a group, and every rank of the world takes part in making one.
-            members = [dist.get_global_rank(self._group, self._order[rank]) for rank in ranks]
+            members = [dist.get_global_rank(self._groups.torchs, self._order[rank]) for rank in ranks]
             made = dist.new_group(sorted(members))
             if self.rank not in ranks or made is None:
                 return None
@@ -271,124 +266,33 @@ class TorchTransport:
         name = f"{self._name}/{number}"
         place = list(ranks).index(self.rank)
         host = _gloo(_get_default_store(), f"{name}/{list(ranks)}", place, len(ranks), self._timeout)
-        self._hosts.append(host)  # who lets go of a group early breaks it for ranks that are still connecting
+        self._groups.others.append(host)
         return TorchTransport(host, range(len(ranks)), self._timeout, f"{name}/{list(ranks)}")
 
-    # Waiting, and failures
-
     def abort(self, reason: str) -> None:  # noqa: D102
-        with suppress(RuntimeError):  # who cannot be told has failed, too
-            if not self._store.check([_ABORT]):  # the first failure is the one to tell
-                self._store.set(_ABORT, reason)
-
-    def cause_of(self, error: BaseException) -> CommunicationError | None:
-        """Return which rank's failure an error of torch.distributed comes from; None for any other error."""
-        text = str(error)
-        torchs = isinstance(error, dist.DistError) or (
-            isinstance(error, RuntimeError) and any(word in text for word in _TORCHS)
-        )
-        if not torchs:
-            return None
-        self._doing, self._last = "a collective of torch's own", self._doing
-        return self._failure(text)
-
-    def _run(self, start: Callable[[], dist.Work | None]) -> None:
-        works: list[dist.Work | None] = []
-        self._guard(lambda: works.append(start()))
-        if works[0] is not None:
-            self._wait(works[0])
-
-    def _guard(self, start: Callable[[], object]) -> None:
-        if self._broken is not None:
-            raise CommunicationError(f"these ranks cannot communicate any more: {self._broken}")
-        try:
-            start()
-        except RuntimeError as error:
-            raise self._failure(str(error)) from error
-
-    def _wait(self, work: dist.Work) -> None:
-        deadline = monotonic() + self._timeout
-        while True:
-            left = deadline - monotonic()
-            try:
-                work.wait(timedelta(seconds=max(0.001, min(_SLICE, left))))
-                return
-            except RuntimeError as error:
-                if "imed out" not in str(error):
-                    raise self._failure(str(error)) from error
-            if work.is_completed():  # between the end of that wait and now, or the backend's own timeout was shorter
-                self._guard(work.wait)
-                return
-            if left <= 0:
-                raise self._failure(f"not done within {self._timeout:g} s")
-            if self._told():
-                raise self._failure("another rank told of it")
-
-    def _told(self) -> bool:
-        try:
-            return self._store.check([_ABORT]) or self._store.check([f"{self._name}/trouble"])
-        except RuntimeError:
-            return True
-
-    def _failure(self, cause: str) -> CommunicationError:
-        """Find out together with the ranks that are alive who is not, and return the error."""
-        try:
-            explanation = self._diagnose(cause)
-        except RuntimeError as error:
-            explanation = (
-                f"{_short(cause)}; the store of the process group, often at rank 0, is gone: {_short(str(error))}"
-            )
-        first, _, frames = explanation.partition("\n")
-        self._broken = f"{self._doing} failed: {first}"
-        failure = CommunicationError(
-            self._broken, mend="look at the first error of that rank; the processes must be started again"
-        )
-        if frames:
-            failure.add_note(frames)
-        return failure
-
-    def _diagnose(self, cause: str) -> str:
-        store, name = self._store, self._name
-        if not store.check([_ABORT]):
-            store.set(f"{name}/trouble/{self.rank}", self._doing)
-            store.set(f"{name}/trouble", "")
-            deadline = monotonic() + _GRACE
-            while monotonic() < deadline and not store.check([_ABORT]) and self._silent():
-                sleep(0.02)
-        if store.check([_ABORT]):
-            return store.get(_ABORT).decode(errors="replace")
-        silent = self._silent()
-        if not silent:
-            doing = [store.get(f"{name}/trouble/{rank}").decode() for rank in range(self.world_size)]
-            if len(set(doing)) > 1:
-                told = "; ".join(f"rank {rank} was in {each}" for rank, each in enumerate(doing[:8]))
-                return f"the ranks did different things: {told} ({_short(cause)})"
-            return _short(cause)
-        who = f"rank {silent[0]}" if len(silent) == 1 else f"ranks {', '.join(map(str, silent[:8]))}"
-        return f"{who} did not take part, is gone or does something else; done before: {self._last} ({_short(cause)})"
-
-    def _silent(self) -> list[int]:
-        keys = [f"{self._name}/trouble/{rank}" for rank in range(self.world_size)]
-        return [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+        self._watch.abort(reason)
 
 
-_ABORT = "treenail/abort"
-_TORCHS = ("third_party/gloo/", "NCCL error", "ProcessGroup", "timeout caused pair closure")
-"""What errors of torch's collectives have in common: a class of their own they have not."""
-
-
-class _Held:
+class _Groups:
     """The groups of a transport, which are let go when it is, or when the process ends."""
 
-    def __init__(self, host: _Peers, group: dist.ProcessGroup | None) -> None:
-        self.host: _Peers | None = host
-        self.group = group
-        self.hosts: list[_Peers] = []
+    def __init__(self, host: _Peers, torchs: dist.ProcessGroup | None) -> None:
+        self._host: _Peers | None = host
+        self.torchs = torchs
+        self.others: list[_Peers] = []
+        """Those of its groups: who lets go of one early breaks it for ranks that are still connecting."""
+
+    @property
+    def host(self) -> _Peers:
+        """What moves tensors of the CPU."""
+        if self._host is None:
+            raise CommunicationError("the process is ending")
+        return self._host
 
     def release(self) -> None:
         """Let go of them."""
-        self.host = self.group = None
-        self.hosts.clear()
+        self._host = self.torchs = None
+        self.others.clear()
 
 
 class _Peers(Protocol):
@@ -400,14 +304,6 @@ class _Peers(Protocol):
     def broadcast(self, tensor: Tensor, root: int, /) -> dist.Work: ...
     def send(self, tensors: list[Tensor], destination: int, tag: int, /) -> dist.Work: ...
     def recv(self, tensors: list[Tensor], source: int, tag: int, /) -> dist.Work: ...
-
-
-class _Store(Protocol):
-    """What is used of torch's stores, whose own methods are not typed."""
-
-    def set(self, key: str, value: str) -> None: ...
-    def get(self, key: str) -> bytes: ...
-    def check(self, keys: list[str]) -> bool: ...
 
 
 class _Letter:
@@ -424,11 +320,11 @@ def _gloo(store: Store, name: str, rank: int, world_size: int, timeout: float) -
     return cast("_Peers", made)  # torch types some of its methods, and not as it documents them
 
 
+def backends_of(group: dist.ProcessGroup) -> dict[str, str]:
+    """Return the backend of a group for each type of device: cpu: gloo, cuda: nccl."""
+    return dict(each.split(":") for each in dist.get_backend_config(group).split(",") if ":" in each)
+
+
 def _devices(group: dist.ProcessGroup) -> frozenset[str]:
     """Return the types of devices whose tensors a group moves as they are; gloo takes those of a GPU through the host."""
-    backends = dict(each.split(":") for each in dist.get_backend_config(group).split(",") if ":" in each)
-    return frozenset(device for device, backend in backends.items() if device == "cpu" or backend != "gloo")
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return frozenset(device for device, backend in backends_of(group).items() if device == "cpu" or backend != "gloo")

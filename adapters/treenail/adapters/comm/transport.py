@@ -7,9 +7,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-TAGS = 2**20
-"""Tags of messages are below it."""
-
 
 class Transport(Protocol):
     """Moves bytes and tensors between ranks that have agreed on what comes.

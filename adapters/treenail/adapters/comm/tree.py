@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from enum import Enum
 from itertools import chain
@@ -16,6 +16,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from treenail.adapters.comm import telling
 from treenail.adapters.comm.objects import all_gather_object
 from treenail.kernel import CommunicationError, Communicator
 
@@ -73,10 +74,6 @@ class Structure:
         other = copy(self)
         other.leaves = [Leaf(leaf.path, leaf.kind, value) for leaf, value in zip(self.leaves, values, strict=True)]
         return other
-
-    def digest(self) -> bytes:
-        """Return 16 bytes that are equal where forms are, and only there."""
-        return hashlib.blake2b(msgspec.msgpack.encode(self.forms), digest_size=16).digest()
 
     def _walk(self, data: object, path: str) -> Rebuild:
         if isinstance(data, tuple):
@@ -170,14 +167,26 @@ def _fields_of(data: object, names: Sequence[str]) -> Callable[[Sequence[object]
     return make
 
 
-def difference(communicator: Communicator, doing: str, structure: Structure) -> CommunicationError:
-    """Find out together where the structures of ranks differ, and return the error."""
-    told = all_gather_object(communicator, structure.forms)
+def digest(forms: Mapping[str, str]) -> bytes:
+    """Return 16 bytes that are equal where forms are, and only there."""
+    return hashlib.blake2b(msgspec.msgpack.encode(forms), digest_size=16).digest()
+
+
+def difference(communicator: Communicator, what: str, forms: Mapping[str, str], *, mend: str) -> CommunicationError:
+    """Find out together where ranks differ, and return the error.
+
+    Args:
+        communicator: The ranks.
+        what: What differs, in a few words.
+        forms: What this rank has, by path; containers come before what they hold.
+        mend: What to do.
+    """
+    told = all_gather_object(communicator, dict(forms))
     problems = []
-    for rank, forms in enumerate(told):
+    for rank, theirs in enumerate(told):
         differing: list[str] = []
-        for path in {**told[0], **forms}:  # containers come before what they hold
-            here, there = told[0].get(path), forms.get(path)
+        for path in {**told[0], **theirs}:
+            here, there = told[0].get(path), theirs.get(path)
             if here == there or any(_within(path, container) for container in differing):
                 continue
             differing.append(path)
@@ -185,12 +194,7 @@ def difference(communicator: Communicator, doing: str, structure: Structure) -> 
                 problems.append(f"{path}: rank {rank if there is None else 0} lacks the key")
             else:
                 problems.append(f"{path or 'the whole'}: rank {rank} has {there}, rank 0 {here}")
-    problems = list(dict.fromkeys(problems))
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    return CommunicationError(
-        f"{doing}: the structures differ: {'; '.join(problems[:5])}{more}",
-        mend="give values of the same structure on every rank; one that holds nothing gives tensors of no rows, and empty lists",
-    )
+    return CommunicationError(f"{what} differ: {telling.listed(problems)}", mend=mend)
 
 
 def _within(path: str, container: str) -> bool:

@@ -128,7 +128,8 @@ class Names:
         else:
             found = self._registered(name, slot)
         if slot is not None and not self.schemas.fits(found, slot):
-            raise RegistryError(f"'{name}' is {self._kind(found)}, not {a(slot.name)}")
+            mend = "derive a hook's class from treenail.kernel.Hook" if slot.port == "hook" else None
+            raise RegistryError(f"'{name}' is {self._kind(found)}, not {a(slot.name)}", mend=mend)
         return found
 
     def _declares(self, scope: str, name: str) -> bool:

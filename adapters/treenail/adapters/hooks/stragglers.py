@@ -23,6 +23,9 @@ class StragglerHook(Hook):
     pass before it. (On a GPU the forward pass counts as far as the host waits for it.) Every `interval` steps the mean and
     largest of these times over the ranks are published as ``ranks/ahead`` and ``ranks/ahead_max``, in seconds.
 
+    Where data parallelism broadcasts buffers (batch normalisation), ranks meet before the forward pass already, so that each is
+    as late as the slowest: give `data_parallel` ``broadcast_buffers: false`` to measure there.
+
     Args:
         factor: Report a rank that needs so many times what the median rank does.
         interval: Steps between reports.

@@ -7,25 +7,21 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
-from uuid import uuid4
 
 import torch
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous.api import RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from treenail.adapters.launch.environment import LOOPBACK, RankEnvironment
-from treenail.adapters.launch.failures import Failure, first_cause, rank_failed, read_report
+from treenail.adapters.launch.agent import Agent, StoppedError
+from treenail.adapters.launch.endpoint import Place, parse_endpoint, place
+from treenail.adapters.launch.environment import LOOPBACK, RankEnvironment, set_variables
 from treenail.adapters.launch.loopback import collectives_on_loopback
-from treenail.adapters.launch.rendezvous import NAME, register
+from treenail.adapters.launch.rendezvous import ElasticRendezvous, FixedRendezvous, Meeting, NotNeededError
 from treenail.adapters.launch.spawning import check_processes, cores
 from treenail.kernel import CommunicationError, ConfigError
 
@@ -47,8 +43,10 @@ class Machines(NamedTuple):
         node_rank: This machine's number, where least equals most and no endpoint is given.
         host: Where they meet: node 0.
         port: There; 0 takes a free one, which is of use on one machine only.
-        endpoint: ``host:port`` of a meeting place that makes no difference between the machines (torch's c10d rendezvous).
+        endpoint: ``host:port`` of a meeting place that makes no difference between the machines (torch's c10d rendezvous), but
+            that the machine it names has to stay until the end.
         run_id: The same on all machines, with an endpoint.
+        last_call: Seconds that the ranks wait for further machines as soon as the least are there, with an endpoint.
     """
 
     least: int = 1
@@ -58,6 +56,7 @@ class Machines(NamedTuple):
     port: int = 0
     endpoint: str | None = None
     run_id: str | None = None
+    last_call: float = 30.0
 
 
 def launch(
@@ -72,7 +71,8 @@ def launch(
     """Run a command on every rank and wait for the end; return 0, or 128 + n when signal n stopped all of them.
 
     SIGTERM, SIGINT, SIGHUP and SIGQUIT are passed on to the ranks. A rank that fails ends the others; then all start again,
-    `max_restarts` times.
+    `max_restarts` times. Ranks that a signal stopped in good order do not. Where machines may come and go, a launcher that gets
+    a signal leaves, and the ranks of the others start again, as they do when a machine joins.
 
     Args:
         command: ``["script", path, *arguments]`` or ``["module", name, *arguments]``.
@@ -83,43 +83,49 @@ def launch(
         debug: Let torchrun say what it does.
 
     Raises:
-        ConfigError: The port is taken, or the numbers are none of a world.
-        CommunicationError: Machines did not come.
+        ConfigError: The port is taken, the endpoint is none, or the numbers are none of a world.
+        CommunicationError: Machines did not come, or where they meet is gone.
         RankFailedError: A rank failed, and there are no restarts left.
     """
-    check_processes(processes)
-    if not 1 <= machines.least <= machines.most:
-        raise ConfigError(f"{machines.least} to {machines.most} machines are no range", mend="as in --nnodes 2 or 2:4")
-    if not 0 <= machines.node_rank < machines.most:
-        raise ConfigError(
-            f"there is no machine {machines.node_rank} of {machines.most}", mend="--node-rank counts from 0"
-        )
-    if not 0 <= grace < 2**31:
-        raise ConfigError(f"{grace:g} s is no time to stop in", mend="--grace is at least 0")
-    if max_restarts < 0:
-        raise ConfigError(f"{max_restarts} restarts are not possible", mend="--max-restarts is at least 0")
-    register()
-    with TemporaryDirectory(prefix="treenail-launch-") as reports, _quiet(debug), _own_signals():
-        config = _config(processes, machines, max_restarts, grace, _Reports(reports, processes, max_restarts))
-        world_size = processes * machines.most
-        with _environment(processes, alone=machines.most == 1 and machines.endpoint is None):
-            try:
-                elastic_launch(config, sys.executable)("-P", "-u", str(_WORKER), *command)
-            except ChildFailedError as error:
-                failures = [
-                    read_report(failure.error_file, rank, failure.exitcode, failure.timestamp)
-                    for rank, failure in error.failures.items()
-                ]
-                stopped = _stopped(failures)
-                if stopped:
-                    return stopped
-                raise rank_failed(failures, world_size) from None
-            except SignalException as end:
-                return 128 + int(end.sigval)
-            except RendezvousError as error:
-                raise CommunicationError(
-                    f"the machines did not meet: {error}", mend=f"see whether all {machines.least} were started"
-                ) from error
+    _check(processes, machines, max_restarts, grace)
+    where = _meeting_place(machines)
+    rank = (sys.executable, "-P", "-u", str(_WORKER), str(os.getpid()), f"{grace:g}", *command)
+    with ExitStack() as stack:
+        reports = Path(stack.enter_context(TemporaryDirectory(prefix="treenail-launch-")))
+        stack.enter_context(_quiet(debug))
+        stack.enter_context(_own_signals())
+        stack.enter_context(set_variables(_inherited(processes)))
+        if where.host == LOOPBACK:
+            stack.enter_context(collectives_on_loopback())
+        try:
+            meeting = _meet(machines, where)
+            stack.enter_context(set_variables({LAUNCH_ID: meeting.launch_id}))
+            agent = Agent(rank, processes, meeting, max_restarts=max_restarts, grace=grace, directory=reports)
+            return _run(agent, meeting)
+        except dist.DistError as error:
+            first_line = str(error).partition("\n")[0]
+            raise CommunicationError(
+                f"the launchers of the machines lost each other: {first_line}",
+                where=str(where),
+                mend="see what became of the other machines",
+            ) from error
+
+
+def _run(agent: Agent, meeting: Meeting) -> int:
+    """Wait for the ranks, and let no machine join a run that ended."""
+    goes_on = False
+    try:
+        agent.wait()
+    except StoppedError as stop:
+        return stop.exit_code
+    except SignalException as end:
+        goes_on = True  # on the other machines, where they can do without this one
+        return 128 + int(end.sigval)
+    except NotNeededError:
+        print("the run ended without this machine: there were enough others", file=sys.stderr)
+    finally:
+        if not goes_on:
+            meeting.shutdown()
     return 0
 
 
@@ -133,7 +139,7 @@ def become_rank(command: Sequence[str], environment: RankEnvironment | None) -> 
     os.environ.update(environment.variables() if environment else {})
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-u", str(_WORKER), *command])
+    os.execv(sys.executable, [sys.executable, "-P", "-u", str(_WORKER), "0", "0", *command])
 
 
 def count_processes(wanted: str) -> int:
@@ -157,93 +163,55 @@ def count_processes(wanted: str) -> int:
     return int(wanted)
 
 
-class _Reports(DefaultLogsSpecs):
-    """Where the ranks' reports of failures lie; says, before each restart, why there is one."""
-
-    def __init__(self, directory: str, processes: int, max_restarts: int) -> None:
-        super().__init__(log_dir=directory)
-        self._max_restarts = max_restarts
-        self._before: dict[int, str] = {}
-
-    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
-        """Return the files of an attempt, as torchrun asks for them before it starts the ranks."""
-        restart = int(envs[0]["TORCHELASTIC_RESTART_COUNT"])
-        ranks = {local: int(each["RANK"]) for local, each in envs.items()}
-        if self._before:
-            reports = [read_report(path, rank, 1, time.time()) for rank, path in self._before.items()]
-            said = [report for report in reports if report.message]
-            cause = first_cause(said) if said else None
-            why = f"rank {cause.rank} failed: {cause.message}" if cause else "a rank ended without a word"
-            print(f"{why}; restart {restart} of {self._max_restarts}", file=sys.stderr)
-        destinations = super().reify(envs)
-        self._before = {ranks[local]: path for local, path in destinations.error_files.items()}
-        return destinations
+def _check(processes: int, machines: Machines, max_restarts: int, grace: float) -> None:
+    """Refuse numbers that are none of a launch."""
+    check_processes(processes)
+    if not 1 <= machines.least <= machines.most:
+        raise ConfigError(f"{machines.least} to {machines.most} machines are no range", mend="as in --nnodes 2 or 2:4")
+    if not 0 <= machines.node_rank < machines.most:
+        raise ConfigError(
+            f"there is no machine {machines.node_rank} of {machines.most}", mend="--node-rank counts from 0"
+        )
+    if not 0 <= grace < 2**31:
+        raise ConfigError(f"{grace:g} s is no time to stop in", mend="--grace is at least 0")
+    if max_restarts < 0:
+        raise ConfigError(f"{max_restarts} restarts are not possible", mend="--max-restarts is at least 0")
 
 
-def _config(processes: int, machines: Machines, max_restarts: int, grace: float, reports: _Reports) -> LaunchConfig:
-    fixed = machines.endpoint is None
-    if fixed and machines.least < machines.most:
+def _meeting_place(machines: Machines) -> Place:
+    """Return where the machines meet; refuse numbers of machines that cannot."""
+    if machines.endpoint is not None:
+        if not machines.last_call > 0:
+            raise ConfigError(f"{machines.last_call:g} s is no time to wait for further machines", mend="it is above 0")
+        return parse_endpoint(machines.endpoint)
+    if machines.least < machines.most:
         raise ConfigError(
             f"{machines.least} to {machines.most} machines meet at a common place, and none is given",
             mend="add --rdzv-endpoint HOST:PORT, the same on all machines",
         )
-    if fixed and machines.most > 1 and not machines.port:
+    if machines.most > 1 and not machines.port:
         raise ConfigError(
             "several machines meet at node 0, and its port is not given",
             mend="add --master-addr HOST and --master-port PORT, the same on all machines",
         )
-    run_id = machines.run_id or ("treenail" if machines.most > 1 or not fixed else uuid4().hex)
-    config = LaunchConfig(
-        min_nodes=machines.least,
-        max_nodes=machines.most,
-        nproc_per_node=processes,
-        logs_specs=reports,
-        run_id=run_id,
-        role="rank",
-        rdzv_backend=NAME if fixed else "c10d",
-        rdzv_endpoint=f"{machines.host}:{machines.port}" if fixed else machines.endpoint or "",
-        rdzv_configs={"timeout": 900} | ({"rank": machines.node_rank} if fixed else {}),
-        max_restarts=max_restarts,
-        monitor_interval=0.1,
-    )
-    known = {field.name for field in fields(LaunchConfig)}
-    if "shutdown_timeout" in known:  # an older torch always waits 30 s
-        config.shutdown_timeout = round(grace)
-    if "signals_to_handle" in known:  # what is ignored stays so: SIGHUP under nohup
-        heard = [each.name for each in _STOPS if signal.getsignal(each) is not signal.SIG_IGN]
-        config.signals_to_handle = ",".join(heard)
-    return config
+    return place(machines.host, machines.port)
 
 
-def _stopped(failures: list[Failure]) -> int:
-    """Return the common exit code of ranks that stopped in good order after a signal, 0 if they did not."""
-    codes = {failure.exit_code for failure in failures}
-    orderly = not any(failure.message for failure in failures) and len(codes) == 1
-    return max(codes) if orderly and codes <= {128 + signal.SIGINT, 128 + signal.SIGTERM} else 0
+def _meet(machines: Machines, where: Place) -> Meeting:
+    run_id = machines.run_id or "treenail"
+    if machines.endpoint is None:
+        return FixedRendezvous(where, machines.node_rank, machines.most, run_id)
+    return ElasticRendezvous(where, machines.least, machines.most, run_id, machines.last_call)
 
 
-@contextmanager
-def _environment(processes: int, *, alone: bool) -> Iterator[None]:
-    """Set what the ranks inherit."""
-    ours = {
+def _inherited(processes: int) -> dict[str, str]:
+    """Return the environment variables that the ranks inherit."""
+    # What is ignored stays so: SIGHUP under nohup. An older torch does not ask, and hears all of them.
+    heard = [each.name for each in _STOPS if signal.getsignal(each) is not signal.SIG_IGN]
+    return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(cores() // processes, 1))),
-        LAUNCH_ID: uuid4().hex,
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(heard),
     }
-    # torchrun leaves its own there as well.
-    before = {name: os.environ.get(name) for name in (*ours, "TORCHELASTIC_SIGNALS_TO_HANDLE")}
-    os.environ.update(ours)
-    try:
-        if alone:
-            with collectives_on_loopback():
-                yield
-        else:
-            yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

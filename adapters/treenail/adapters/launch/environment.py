@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
@@ -59,6 +60,21 @@ class RankEnvironment(NamedTuple):
             "MASTER_PORT": str(self.master_port),
             "TORCHELASTIC_USE_AGENT_STORE": str(self.store_is_hosted),
         }
+
+
+@contextmanager
+def set_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """While inside, this process, and each that it starts, has these environment variables."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def detect(
@@ -268,4 +284,4 @@ def _checked(environment: RankEnvironment, names: Mapping[str, str]) -> RankEnvi
     return environment
 
 
-__all__ = ["LOOPBACK", "Launcher", "RankEnvironment", "detect"]
+__all__ = ["LOOPBACK", "Launcher", "RankEnvironment", "detect", "set_variables"]

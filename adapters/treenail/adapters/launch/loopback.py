@@ -8,16 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Final
 
 # torch documents it under this name, without a word for type checkers.
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-from treenail.adapters.launch.environment import LOOPBACK
+from treenail.adapters.launch.environment import LOOPBACK, set_variables
 from treenail.kernel import CommunicationError, ConfigError
 
 _BACKLOG: Final = 4096  # all ranks may come at once
@@ -65,11 +65,25 @@ def host_store(host: str, port: int, timeout: float) -> TCPStore:
     )
 
 
-def reach_store(host: str, port: int, timeout: float) -> TCPStore:
+def reach_store(
+    host: str,
+    port: int,
+    timeout: float,
+    *,
+    who: str = "rank 0 or its launcher",
+    mend: str = "see what became of rank 0; MASTER_ADDR and MASTER_PORT must lead to it",
+) -> TCPStore:
     """Return the store that another process hosts, as soon as it does.
 
+    Args:
+        host: Where it listens.
+        port: There.
+        timeout: Seconds to wait for it, and that reading a key waits.
+        who: Hosts it, for the error.
+        mend: What to do where it does not, for the error.
+
     Raises:
-        CommunicationError: Nobody listened there within the timeout.
+        CommunicationError: Nobody listened there within the timeout, or something else than a store.
     """
     deadline = time.monotonic() + timeout
     while True:  # torch would do so itself, with a page of C++ frames for each attempt
@@ -79,12 +93,35 @@ def reach_store(host: str, port: int, timeout: float) -> TCPStore:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise CommunicationError(
-                    f"nobody listened within {timeout:g} s, so rank 0 or its launcher is not there: {error}",
+                    f"nobody listened within {timeout:g} s, so {who} is not there: {error}",
                     where=f"{host}:{port}",
-                    mend="see what became of rank 0; MASTER_ADDR and MASTER_PORT must lead to it",
+                    mend=mend,
                 ) from error
         time.sleep(0.1)
-    return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout), wait_for_workers=False)
+    store = _open_store(host, port, timeout)
+    if isinstance(store, TCPStore):
+        return store
+    first_line = str(store or f"it did not answer within {timeout:g} s").partition("\n")[0]
+    raise CommunicationError(
+        f"what listens there is not {who}: {first_line}", where=f"{host}:{port}", mend=mend
+    ) from store
+
+
+def _open_store(host: str, port: int, timeout: float) -> TCPStore | DistError | None:
+    """Return the store; the error, if that is none; None if nothing answered: torch would wait for ever."""
+    opened: list[TCPStore | DistError] = []
+
+    def open_store() -> None:
+        seconds = timedelta(seconds=timeout)
+        try:
+            opened.append(TCPStore(host, port, is_master=False, timeout=seconds, wait_for_workers=False))
+        except DistError as error:
+            opened.append(error)
+
+    thread = threading.Thread(target=open_store, name="reach-store", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return opened[0] if opened else None
 
 
 def loopback_interface() -> str:
@@ -93,16 +130,10 @@ def loopback_interface() -> str:
     return next((name for name in names if name in ("lo", "lo0")), "lo")
 
 
-@contextmanager
-def collectives_on_loopback() -> Iterator[None]:
+def collectives_on_loopback() -> AbstractContextManager[None]:
     """While inside, gloo and NCCL bind to loopback, unless the environment names another interface."""
-    added = {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"} - os.environ.keys()
-    os.environ.update(dict.fromkeys(added, loopback_interface()))
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    unsaid = {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"} - os.environ.keys()
+    return set_variables(dict.fromkeys(unsaid, loopback_interface()))
 
 
 __all__ = ["TCPStore", "collectives_on_loopback", "host_store", "is_loopback", "loopback_interface", "reach_store"]

@@ -6,12 +6,14 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple
 
+from treenail.adapters.launch.collecting import SETTLE, collect
 from treenail.adapters.launch.environment import LOOPBACK, RankEnvironment
-from treenail.adapters.launch.failures import Failure, rank_failed
+from treenail.adapters.launch.failures import Failure
 from treenail.adapters.launch.group import TIMEOUT
 from treenail.adapters.launch.loopback import host_store
 from treenail.adapters.launch.spawning import Died, check_processes, pack, run_in_group
@@ -19,8 +21,6 @@ from treenail.kernel import ConfigError, require
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-_SETTLE: Final = 0.5  # seconds after a failure in which the other ranks may say theirs, so that the first is named
 
 
 def spawn_on_ray(
@@ -76,7 +76,8 @@ def spawn_on_ray(
             actor.run.remote(environment, work, backend, timeout)
             for actor, environment in zip(actors, _environments(hosts, master, port), strict=True)
         ]
-        return _collect(ray, running)
+        waiting = {reference: rank for rank, reference in enumerate(running)}
+        return [pickle.loads(answer) for answer in collect(processes, partial(_arrivals, ray, waiting))]
     finally:
         for actor in actors:
             with suppress(Exception):  # it may be gone already
@@ -137,30 +138,17 @@ def _environments(hosts: Sequence[str], master: str, port: int) -> list[RankEnvi
     return environments
 
 
-def _collect(ray: Any, running: list[Any]) -> list[Any]:
-    """Return what the ranks returned, in rank order; raise what the first of them died of."""
-    answers: dict[int, bytes] = {}
-    failures: list[Failure] = []
-    waiting = {reference: rank for rank, reference in enumerate(running)}
-    deadline: float | None = None
-    while waiting and (deadline is None or time.monotonic() < deadline):
-        patience = None if deadline is None else max(deadline - time.monotonic(), 0)
-        for reference in ray.wait(list(waiting), num_returns=1, timeout=patience)[0]:
-            rank = waiting.pop(reference)
-            try:
-                answer = ray.get(reference)
-            except ray.exceptions.RayError as error:  # the actor's process ended
-                failures.append(Failure(rank, 1, (str(error).splitlines() or [""])[0], "", time.time() - _SETTLE))
-                continue
-            if isinstance(answer, bytes):
-                answers[rank] = answer
-            else:
-                failures.append(Failure(rank, 1, *answer))
-        if failures and deadline is None:
-            deadline = time.monotonic() + _SETTLE
-    if failures:
-        raise rank_failed(failures, len(running))
-    return [pickle.loads(answers[rank]) for rank in range(len(running))]
+def _arrivals(ray: Any, waiting: dict[Any, int], patience: float | None) -> Iterator[tuple[int, bytes | Failure]]:
+    """Wait for a rank's end; yield its answer, and take it out of those that are waited for."""
+    for reference in ray.wait(list(waiting), num_returns=1, timeout=patience)[0]:
+        rank = waiting.pop(reference)
+        try:
+            answer = ray.get(reference)
+        except ray.exceptions.RayError as error:  # the actor's process ended
+            first_line = str(error).partition("\n")[0]
+            yield rank, Failure(rank, 1, first_line, "", time.time() - SETTLE)
+        else:
+            yield rank, answer if isinstance(answer, bytes) else Failure(rank, 1, *answer)
 
 
 __all__ = ["spawn_on_ray"]

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -17,8 +18,9 @@ from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 
 import torch
 
+from treenail.adapters.launch.collecting import SETTLE, collect
 from treenail.adapters.launch.environment import LOOPBACK, RankEnvironment
-from treenail.adapters.launch.failures import Failure, describe, is_consequence, rank_failed
+from treenail.adapters.launch.failures import Failure, describe, is_consequence
 from treenail.adapters.launch.group import TIMEOUT, check_backend, process_group
 from treenail.adapters.launch.loopback import host_store
 from treenail.kernel import ConfigError
@@ -27,7 +29,6 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _PER_CORE: Final = 16  # each imports torch, and takes hundreds of megabytes
-_SETTLE: Final = 0.5  # seconds after a failure in which the other ranks may say theirs, so that the first is named
 _MERCY: Final = 5.0  # seconds between SIGTERM and SIGKILL after a failure
 _INTERRUPTED_MERCY: Final = 60.0  # the same after Ctrl-C: time to save a checkpoint
 
@@ -73,7 +74,8 @@ def spawn(
             process.start()
             theirs.close()  # or the end of the process would not be the end of the pipe
             ranks.append(_Rank(rank, process, ours))
-        answers = _collect(ranks)
+        answers = collect(processes, partial(_arrivals, list(ranks)))
+        _leave([each.process for each in ranks])
     except BaseException as error:
         _end([each.process for each in ranks], _MERCY if isinstance(error, Exception) else _INTERRUPTED_MERCY)
         raise
@@ -223,50 +225,36 @@ def _end_with_parent() -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def _collect(ranks: list[_Rank]) -> list[bytes]:
-    """Return what the ranks sent, in rank order; raise what the first of them died of."""
-    answers: dict[int, bytes] = {}
-    failures: dict[int, Failure] = {}
-    waiting = list(ranks)
-    deadline: float | None = None
-    while waiting and (deadline is None or time.monotonic() < deadline):
-        # The pipe alone would not do: processes that the rank started may hold its other end.
-        ends = [end for each in waiting for end in (each.connection, each.process.sentinel)]
-        wait(ends, None if deadline is None else max(deadline - time.monotonic(), 0))
-        for each in list(waiting):
-            ended = not each.process.is_alive()  # asked before the pipe: what it sent last is there then
-            if not each.connection.poll() and not ended:
-                continue
-            answer = _answer(each)
+def _arrivals(waiting: list[_Rank], patience: float | None) -> Iterator[tuple[int, bytes | Failure]]:
+    """Wait for a rank's end; yield the answers that are there, and take their ranks out of those that are waited for."""
+    # The pipe alone would not do: processes that the rank started may hold its other end.
+    wait([end for each in waiting for end in (each.connection, each.process.sentinel)], patience)
+    for each in list(waiting):
+        ended = not each.process.is_alive()  # asked before the pipe: what it sent last is there then
+        if each.connection.poll() or ended:
             waiting.remove(each)
-            if isinstance(answer, bytes):
-                answers[each.rank] = answer
-            elif answer is not None:
-                failures[each.rank] = Failure(each.rank, 1, *answer)
-            else:
-                code = each.process.exitcode or 0
-                words = "" if code else "it ended before the function returned"
-                failures[each.rank] = Failure(each.rank, code, words, "", time.time() - _SETTLE)
-        if failures and deadline is None:
-            deadline = time.monotonic() + _SETTLE
-    if failures:
-        raise rank_failed(failures.values(), len(ranks))
-    for each in ranks:
-        each.process.join(_MERCY)
-        each.process.kill()  # a thread that it left behind would keep it for ever
-        each.process.join()
-        each.process.close()
-    return [answers[rank] for rank in range(len(ranks))]
+            yield each.rank, _answer(each)
 
 
-def _answer(rank: _Rank) -> bytes | Died | None:
+def _answer(rank: _Rank) -> bytes | Failure:
     try:
         answer = rank.connection.recv()
     except EOFError:  # it ended without a word
         rank.process.join()
-        return None
+        code = rank.process.exitcode or 0
+        words = "" if code else "it ended before the function returned"
+        return Failure(rank.rank, code, words, "", time.time() - SETTLE)
     assert isinstance(answer, bytes | Died)
-    return answer
+    return answer if isinstance(answer, bytes) else Failure(rank.rank, 1, *answer)
+
+
+def _leave(processes: list[SpawnProcess]) -> None:
+    """Reap processes that have sent their answer; a thread that one left behind would keep it for ever."""
+    for process in processes:
+        process.join(_MERCY)
+        process.kill()
+        process.join()
+        process.close()
 
 
 def _end(processes: list[SpawnProcess], mercy: float) -> None:

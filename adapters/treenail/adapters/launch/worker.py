@@ -1,33 +1,36 @@
 """A rank that `treenail launch` started: runs a script or a module as Python would, and tells the launcher what went wrong.
 
-It is run by its path, as ``python -P worker.py {script PATH | module NAME} ARGUMENTS``, so that nothing but the standard library
-is imported before the user's own code.
+It is run by its path, as ``python -P worker.py LAUNCHER GRACE {script PATH | module NAME} ARGUMENTS``, so that nothing but the
+standard library is imported before the user's own code.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final
-
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
-def main(kind: str, target: str, *arguments: str) -> None:
+def main(launcher: str, grace: str, kind: str, target: str, *arguments: str) -> None:
     """Run a script or a module as ``__main__``.
 
     Args:
+        launcher: The number of the process that this one must not outlive, ``"0"`` for none.
+        grace: Seconds to stop in when it dies.
         kind: ``"script"`` or ``"module"``.
         target: The script's path, or the module's name.
         *arguments: What stands behind it in sys.argv.
     """
-    _end_with_parent()
+    if int(launcher):
+        watch = threading.Thread(
+            target=_end_with, args=(int(launcher), float(grace)), name="end-with-launcher", daemon=True
+        )
+        watch.start()
     os.environ["TREENAIL_RANK_PROCESS"] = str(os.getpid())  # failures.LAUNCHED, without an import
     sys.excepthook = _report_and_print
     sys.argv = [target, *arguments]
@@ -45,13 +48,13 @@ def main(kind: str, target: str, *arguments: str) -> None:
         raise
 
 
-def _end_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when the launcher dies: a rank of a killed launcher saves its work and ends (Linux)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before
-            os.kill(os.getpid(), signal.SIGTERM)
+def _end_with(launcher: int, grace: float) -> None:
+    """End this process when its launcher died: it may save its work, if it does not wait for ranks that are gone."""
+    while os.getppid() == launcher:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+    os._exit(128 + signal.SIGTERM)  # the main thread sits in a collective, where no handler of Python runs
 
 
 def _report_and_print(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

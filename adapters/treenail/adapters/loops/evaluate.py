@@ -165,13 +165,24 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
 @contextmanager
 def _buffers_of_rank_0(model: nn.Module, ranks: Communicator | None) -> Iterator[None]:
     """Let every rank have the buffers of rank 0 meanwhile, whose checkpoint has them; its own are of its samples only."""
-    buffers = list(model.buffers()) if ranks is not None else []
-    own = [buffer.clone() for buffer in buffers]
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for buffer in model.buffers() if ranks is not None else ():
+        groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    own = [(group, _packed(group)) for group in groups.values()]
     try:
-        for buffer in buffers:
-            if ranks is not None:
-                buffer.copy_(ranks.broadcast(buffer))
+        for group, before in own:
+            if ranks is not None:  # one message for all buffers of a dtype
+                _unpack(ranks.broadcast(before), group)
         yield
     finally:
-        for buffer, before in zip(buffers, own, strict=True):
-            buffer.copy_(before)
+        for group, before in own:
+            _unpack(before, group)
+
+
+def _packed(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _unpack(packed: Tensor, tensors: Sequence[Tensor]) -> None:
+    for tensor, values in zip(tensors, packed.split_with_sizes([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(values.view(tensor.shape))

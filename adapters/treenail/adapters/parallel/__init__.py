@@ -4,7 +4,6 @@ from treenail.adapters.parallel.batchnorm import BatchNorm, SyncBatchNorm, conve
 from treenail.adapters.parallel.clipping import clip_grad_norm
 from treenail.adapters.parallel.data import data_parallel, separate_data_parallel
 from treenail.adapters.parallel.sharding import fully_sharded
-from treenail.adapters.parallel.state import ShardedModel, ShardedOptimizer
 from treenail.adapters.parallel.tensor import Plan, Split, tensor_parallel
 from treenail.adapters.parallel.world import data_share, device_mesh
 from treenail.adapters.parallel.wrappers import bare, without_gradient_sync
@@ -12,8 +11,6 @@ from treenail.adapters.parallel.wrappers import bare, without_gradient_sync
 __all__ = [
     "BatchNorm",
     "Plan",
-    "ShardedModel",
-    "ShardedOptimizer",
     "Split",
     "SyncBatchNorm",
     "bare",

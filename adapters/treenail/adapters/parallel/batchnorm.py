@@ -28,7 +28,17 @@ class SyncBatchNorm(_BatchNorm):
         self.converted_from._check_input_dim(self, input)  # type: ignore[no-untyped-call]  # torch's own
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        """Normalise float[N, C, …] over N and … of all ranks."""
+        """Normalise over N and … of all ranks.
+
+        Args:
+            input: float[N, C, …] of this rank, N of which may be 0.
+
+        Returns:
+            float[N, C, …]: Of the input's dtype.
+
+        Raises:
+            ValueError: The input has other dimensions, or all ranks together have one value per channel, or none.
+        """
         if not self.training or not is_distributed() or dist.get_world_size(self.process_group) == 1:
             return _BatchNorm.forward(self, input)
         if input.device.type != "cpu":
@@ -147,7 +157,8 @@ class _SyncedNormalisation(torch.autograd.Function):
         total = counts.sum()
         if total <= 1:
             raise ValueError(
-                f"batch normalisation needs more than one value per channel in training; there are {int(total)}"
+                f"batch normalisation needs more than one value per channel in training; all ranks together have "
+                f"{int(total)}: choose another batch_size, or drop_last"
             )
         mean = (means * counts).sum(0) / total
         squares = (deviations + (means - mean).square() * counts).sum(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor.parallel import ParallelStyle
     from torch.distributed.tensor.placement_types import Placement
+
+_NUMBER = re.compile(r"\b\d+\b")  # of one of several modules alike
+_SHOWN = 20
 
 Kind = Literal["colwise", "rowwise", "sequence"]
 Layout = Literal["replicated", "features", "sequence"]
@@ -77,12 +81,14 @@ def apply_plan(module: nn.Module, plan: Plan, mesh: DeviceMesh) -> None:
     names = [name for name, _ in module.named_modules() if name]
     if not plan:
         raise ValueError("the plan splits nothing; name at least one module")
+    matches = {pattern: [name for name in names if _matches(name, pattern)] for pattern in plan}
+    if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
+        raise ValueError(
+            f"{', '.join(map(repr, unmatched))} in the plan match{'' if unmatched[1:] else 'es'} no module of "
+            f"{type(module).__name__}; {_advice(module, unmatched)}"
+        )
     for pattern, split in plan.items():
-        matched = [name for name in names if _matches(name, pattern)]
-        if not matched:
-            hint = did_you_mean(pattern, names) or "name modules as named_modules() does, * for any one part of a name"
-            raise ValueError(f"'{pattern}' in the plan matches no module of {type(module).__name__}; {hint}")
-        for name in matched:
+        for name in matches[pattern]:
             if (other := origin.setdefault(name, pattern)) != pattern:
                 raise ValueError(f"'{other}' and '{pattern}' in the plan both match '{name}'; let one of them do so")
             styles[name] = split
@@ -98,6 +104,17 @@ def apply_plan(module: nn.Module, plan: Plan, mesh: DeviceMesh) -> None:
 def _matches(name: str, pattern: str) -> bool:
     parts, patterns = name.split("."), pattern.split(".")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _advice(module: nn.Module, unmatched: Sequence[str]) -> str:
+    """Say which patterns would match what can be split."""
+    splittable = [name for name, part in module.named_modules() if name and isinstance(part, nn.Linear | nn.Embedding)]
+    patterns = list(dict.fromkeys(_NUMBER.sub("*", name) for name in splittable))
+    if not patterns:
+        return "it has no Linear or Embedding that could be split"
+    hint = next(filter(None, (did_you_mean(pattern, [*splittable, *patterns]) for pattern in unmatched)), None)
+    more = f" and {len(patterns) - _SHOWN} more" if len(patterns) > _SHOWN else ""
+    return f"{f'{hint}; ' if hint else ''}its Linear and Embedding modules are {', '.join(patterns[:_SHOWN])}{more}"
 
 
 def _check_layer(name: str, layer: nn.Module, split: Kind | Split, ranks: int) -> None:

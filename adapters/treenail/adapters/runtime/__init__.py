@@ -2,8 +2,7 @@
 
 from treenail.adapters.runtime.assemble import Assembly, assemble
 from treenail.adapters.runtime.ranks import RankRng, StopVote, failures_told, on_rank_0
-from treenail.adapters.runtime.run import Summary, export, test, train
-from treenail.adapters.runtime.shards import RankCheckpointer
+from treenail.adapters.runtime.run import Summary, export, open_checkpoint, test, train
 from treenail.adapters.runtime.workdir import (
     CHECKPOINTS,
     Place,
@@ -17,7 +16,6 @@ __all__ = [
     "CHECKPOINTS",
     "Assembly",
     "Place",
-    "RankCheckpointer",
     "RankRng",
     "StopVote",
     "Summary",
@@ -29,6 +27,7 @@ __all__ = [
     "has_checkpoint",
     "locked",
     "on_rank_0",
+    "open_checkpoint",
     "test",
     "train",
 ]

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from treenail.adapters.comm import TorchCommunicator, all_gather_object, broadcast_object
+from treenail.adapters.runtime.notes import with_notes
 from treenail.adapters.seeding import RngState, seed_process
 from treenail.kernel import CommunicationError, Communicator, Engine, Hook, StateError, TreenailError, mix
 
@@ -157,5 +158,5 @@ def failures_told(communicator: Communicator) -> Iterator[None]:
         if communicator.world_size > 1:
             frames = "".join(traceback.format_exception(error))
             kind = "" if isinstance(error, TreenailError) else f"{type(error).__name__}: "
-            communicator.abort(f"{kind}{' '.join(str(error).split())}\n{frames}")
+            communicator.abort(f"{kind}{with_notes(error)}\n{frames}")
         raise

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from torch import Tensor, nn
 
-from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.comm import SingleProcess, current_communicator
 from treenail.adapters.documents import Document, dump_document, replace_text
 from treenail.adapters.files import LocalFiles
@@ -25,9 +25,8 @@ from treenail.adapters.hooks import (
 )
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
+from treenail.adapters.runtime.notes import note_batch_size
 from treenail.adapters.runtime.ranks import StopVote, failures_told
-from treenail.adapters.runtime.shards import RankCheckpointer
-from treenail.adapters.runtime.shards import load as load_checkpoint
 from treenail.adapters.runtime.signals import stop_on_signals
 from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG
 from treenail.adapters.vis import JsonLines
@@ -118,12 +117,13 @@ def _train(
         config=assembly.config,
         world_size=communicator.world_size,
     )
+    checkpointer = RankCheckpointer(store, communicator)
     alone = communicator.world_size == 1
     saves = True
     vote = StopVote(communicator, lambda reason: None if saves else engine.request_checkpoint(reason))
     engine = Engine(
         assembly.parts,
-        checkpointer=store if alone else RankCheckpointer(store, communicator),
+        checkpointer=checkpointer,
         agree=None if alone else vote,
     )
     for name, hook in default_hooks(run, assembly, work_dir, communicator).items():
@@ -133,7 +133,7 @@ def _train(
     saves = any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())
     state = None
     if resume:
-        manifest, state = load_checkpoint(store, resume, assembly.parts, communicator)
+        manifest, state = checkpointer.load(resume, assembly.parts)
         store.run = manifest.run
         if not allow_changes:
             refuse_changes(manifest.config, assembly.config, store.resolve(resume))
@@ -154,6 +154,9 @@ def _train(
         message = f"{error.where}: {error.message}" if error.where else error.message
         where = f"{store.files.uri}/{store.resolve(resume)}" if resume else None
         raise CheckpointError(message, where=where, mend=error.mend) from error
+    except ValueError as error:
+        note_batch_size(error, communicator.world_size)
+        raise
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
     return Summary(
         metrics=metrics,
@@ -253,16 +256,26 @@ def export(run: Run, checkpoint: Path, exporter: Exporter, destination: Path) ->
     return exporter.export(model, batch[0][:4], destination)
 
 
+def open_checkpoint(checkpoint: Path) -> tuple[CheckpointStore, str]:
+    """Return the store that a checkpoint lies in, and its name there.
+
+    Raises:
+        CheckpointError: There is no such path.
+    """
+    if not checkpoint.exists():
+        raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
+    path = checkpoint.absolute()
+    return CheckpointStore(LocalFiles(path.parent)), path.name
+
+
 def load_trained(run: Run, checkpoint: Path) -> tuple[nn.Module, Loss]:
     """Build the model and the loss of a config and give them a checkpoint's weights.
 
     Raises:
         CheckpointError: There is no such checkpoint, it is damaged, or it is of another model.
     """
-    if not checkpoint.exists():
-        raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
-    path = checkpoint.absolute()
-    _, state = CheckpointStore(LocalFiles(path.parent)).load(path.name)
+    store, name = open_checkpoint(checkpoint)
+    _, state = store.load(name)
     model, loss = run.model.build(), run.loss.build()
     for name, part in (("model", model), ("loss", loss)):
         weights = state.get(name)

@@ -1,4 +1,4 @@
-"""What the functions of other systems take as a group, as communicators."""
+"""What the functions of other systems take: groups, as communicators, and tensors that are filled in place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TypeAlias
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from treenail.adapters.comm.current import current_communicator
+from treenail.adapters.comm.envelope import form_of
 from treenail.adapters.comm.torch_world import TorchCommunicator
 from treenail.kernel import CommunicationError, Communicator
 
@@ -77,3 +80,17 @@ def rank_in(group: Group, rank: int | str) -> int:
     if number not in ranks:
         raise CommunicationError(f"rank {number} is not in the group of ranks {', '.join(map(str, ranks))}")
     return ranks.index(number)
+
+
+def filled(tensor: Tensor, content: Tensor) -> Tensor:
+    """Fill a tensor in place with another one of its shape and dtype, and return it.
+
+    Raises:
+        CommunicationError: The other one is of another shape or dtype.
+    """
+    if tensor.shape != content.shape or tensor.dtype != content.dtype:
+        raise CommunicationError(
+            f"a tensor {form_of(content)} does not fit into {form_of(tensor)}", mend="give one of that shape and dtype"
+        )
+    with torch.no_grad():
+        return tensor.copy_(content)

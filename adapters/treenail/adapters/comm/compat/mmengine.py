@@ -8,11 +8,10 @@ are errors on every rank. `init_dist` is in `treenail.adapters.launch`.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +20,8 @@ from torch.distributed import get_backend as _torch_backend
 
 from treenail.adapters.comm import devices, objects, reductions
 from treenail.adapters.comm import results as collected
-from treenail.adapters.comm.compat.groups import Group, communicator_of, rank_in
-from treenail.adapters.comm.current import current_communicator
+from treenail.adapters.comm.compat.groups import Group, communicator_of, filled, rank_in
+from treenail.adapters.comm.current import current_communicator, master_only
 from treenail.adapters.comm.devices import cast_data_device, get_data_device
 from treenail.adapters.comm.single import SingleProcess
 from treenail.adapters.comm.torch_world import TorchCommunicator
@@ -62,7 +61,6 @@ __all__ = [
     "sync_random_seed",
 ]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 Op = str | ReduceOp | ReduceOp.RedOpType
@@ -98,7 +96,7 @@ def all_reduce(data: Tensor, op: Op = "sum", group: Group = None) -> None:
     """
     communicator = communicator_of(group)
     if communicator.world_size > 1:
-        _fill(data, communicator.all_reduce(data, operation(op)))
+        filled(data, communicator.all_reduce(data, operation(op)))
 
 
 def all_gather(data: Tensor, group: Group = None) -> list[Tensor]:
@@ -116,7 +114,7 @@ def broadcast(data: Tensor, src: int = 0, group: Group = None) -> None:
     communicator, source = communicator_of(group), rank_in(group, src)
     received = communicator.broadcast(data.detach().reshape(-1), source)
     if communicator.rank != source:
-        _fill(data, received.view(data.shape))
+        filled(data, received.view(data.shape))
 
 
 def sync_random_seed(group: Group = None) -> int:
@@ -134,7 +132,7 @@ def all_reduce_dict(data: dict[str, Tensor], op: Op = "sum", group: Group = None
     communicator = communicator_of(group)
     if communicator.world_size > 1:
         for key, value in reductions.all_reduce_dict(communicator, data, operation(op)).items():
-            _fill(data[key], value)
+            filled(data[key], value)
 
 
 def all_gather_object(data: T, group: Group = None) -> list[T]:
@@ -175,8 +173,7 @@ def all_reduce_params(
 
 def get_dist_info(group: Group = None) -> tuple[int, int]:
     """Return (rank, world_size)."""
-    communicator = communicator_of(group)
-    return communicator.rank, communicator.world_size
+    return get_rank(group), get_world_size(group)
 
 
 def init_local_group(node_rank: int, num_gpus_per_node: int) -> None:
@@ -247,17 +244,7 @@ def _local(variable: str, ask: Callable[[Communicator], int], alone: int) -> int
 
 def is_main_process(group: Group = None) -> bool:
     """Return whether this is rank 0."""
-    return communicator_of(group).rank == 0
-
-
-def master_only(func: Callable[P, T]) -> Callable[P, T | None]:
-    """Make a function do its work on rank 0 of all ranks only, and return None elsewhere."""
-
-    @functools.wraps(func)
-    def on_rank_0(*args: P.args, **kwargs: P.kwargs) -> T | None:
-        return func(*args, **kwargs) if is_main_process() else None
-
-    return on_rank_0
+    return get_rank(group) == 0
 
 
 def barrier(group: Group = None) -> None:
@@ -295,8 +282,3 @@ def infer_launcher() -> str:
         if variable in os.environ:
             return launcher
     return "none"
-
-
-def _fill(tensor: Tensor, content: Tensor) -> None:
-    with torch.no_grad():
-        tensor.copy_(content)

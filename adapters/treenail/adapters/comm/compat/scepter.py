@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from treenail.adapters.comm import objects, reductions, structures
-from treenail.adapters.comm.compat.groups import Group, communicator_of, members, rank_in
+from treenail.adapters.comm.compat.groups import Group, communicator_of, filled, members, rank_in
 from treenail.adapters.comm.compat.mmengine import Op, operation
 from treenail.adapters.comm.current import current_communicator, get_dist_info
 from treenail.kernel import CommunicationError
@@ -108,7 +108,7 @@ def broadcast(tensor: Tensor, src: int | str = 0, group: Group = None) -> Tensor
         return tensor
     source = rank_in(group, src)
     received = communicator.broadcast(tensor, source)
-    return tensor if communicator.rank == source else _filled(tensor, received)
+    return tensor if communicator.rank == source else filled(tensor, received)
 
 
 def broadcast_object_list(data: list[T], src: int | str = 0, group: Group = None) -> list[T]:
@@ -126,7 +126,7 @@ def barrier() -> None:
 def all_reduce(tensor: Tensor, op: Op = ReduceOp.SUM, group: Group = None) -> Tensor:
     """Replace a tensor by its element-wise reduction over the group, and return it."""
     communicator = members(group)
-    return tensor if communicator is None else _filled(tensor, communicator.all_reduce(tensor, operation(op)))
+    return tensor if communicator is None else filled(tensor, communicator.all_reduce(tensor, operation(op)))
 
 
 def reduce(tensor: Tensor, dst: int, op: Op = ReduceOp.SUM, group: Group = None) -> Tensor:
@@ -135,7 +135,7 @@ def reduce(tensor: Tensor, dst: int, op: Op = ReduceOp.SUM, group: Group = None)
     if communicator is None:
         return tensor
     reduced = reductions.reduce(communicator, tensor, rank_in(group, dst), operation(op))
-    return tensor if reduced is None else _filled(tensor, reduced)
+    return tensor if reduced is None else filled(tensor, reduced)
 
 
 def reduce_scatter(output: Tensor, input_list: Sequence[Tensor], op: Op = ReduceOp.SUM, group: Group = None) -> Tensor:
@@ -143,7 +143,7 @@ def reduce_scatter(output: Tensor, input_list: Sequence[Tensor], op: Op = Reduce
     communicator = members(group)
     if communicator is None:
         return output
-    return _filled(output, reductions.reduce_scatter(communicator, input_list, operation(op)))
+    return filled(output, reductions.reduce_scatter(communicator, input_list, operation(op)))
 
 
 def all_gather(tensor: Tensor, uniform_size: bool = True, group: Group = None) -> list[Tensor]:
@@ -177,7 +177,7 @@ def scatter(data: Tensor, scatter_list: Sequence[Tensor] | None = None, src: int
     if communicator is None:
         return data
     source = rank_in(group, src)
-    return _filled(data, communicator.scatter(scatter_list if communicator.rank == source else None, source))
+    return filled(data, communicator.scatter(scatter_list if communicator.rank == source else None, source))
 
 
 class Pending:
@@ -223,21 +223,9 @@ def irecv(tensor: Tensor, src: int, group: Group = None, *, tag: int = 0) -> Pen
     if communicator.world_size == 1:
         return Pending(lambda: None)
     receive = communicator.irecv(rank_in(group, src), tag)
-    return Pending(lambda: _filled(tensor, receive()))
+    return Pending(lambda: filled(tensor, receive()))
 
 
 def shared_random_seed() -> int:
     """Return a random number, the same on every rank."""
     return reductions.sync_random_seed(current_communicator())
-
-
-def _filled(tensor: Tensor, content: Tensor) -> Tensor:
-    """Fill a tensor in place with another one of its shape and dtype."""
-    if tensor.shape != content.shape or tensor.dtype != content.dtype:
-        raise CommunicationError(
-            f"a tensor {str(content.dtype).removeprefix('torch.')}{list(content.shape)} does not fit into "
-            f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}",
-            mend="give one of that shape and dtype",
-        )
-    with torch.no_grad():
-        return tensor.copy_(content)

@@ -40,8 +40,8 @@ def _all_to_all(rank: Rank, given: list[Tensor]) -> list[Tensor]:
 def _messages(rank: Rank, given: list[Tensor]) -> list[Tensor]:
     if rank.world_size == 1:
         return []
-    receive = rank.communicator.irecv((rank.number - 1) % rank.world_size)
-    send = rank.communicator.isend(given[0], (rank.number + 1) % rank.world_size)
+    receive = rank.communicator.irecv(rank.before)
+    send = rank.communicator.isend(given[0], rank.after)
     found = receive()
     send()
     return [found]

@@ -34,6 +34,16 @@ class Rank:
         """How many there are."""
         return self.communicator.world_size
 
+    @property
+    def before(self) -> int:
+        """The rank before it, in a ring."""
+        return (self.number - 1) % self.world_size
+
+    @property
+    def after(self) -> int:
+        """The rank after it, in a ring."""
+        return (self.number + 1) % self.world_size
+
     def make(self, tensor: Described) -> Tensor:
         """Return a described tensor on this rank's device."""
         return tensor.make(self.device)

@@ -102,13 +102,12 @@ def _is_independent(rank: Rank, case: Split) -> None:
         assert_all_same(found, due, f"beside another group, all_gather {number} of ranks {parts[which]}")
     # Messages of the world and of a group, with one tag, between the same two ranks.
     if len(parts[which]) > 1:
-        place, count = group.rank, group.world_size
-        before, after = (place - 1) % count, (place + 1) % count
+        inside = Rank(group, rank.device)
         sends = [
-            rank.communicator.isend(torch.tensor(1), parts[which][after]),
-            group.isend(torch.tensor(2), after),
+            rank.communicator.isend(torch.tensor(1), parts[which][inside.after]),
+            group.isend(torch.tensor(2), inside.after),
         ]
-        received = [group.irecv(before)(), rank.communicator.irecv(parts[which][before])()]
+        received = [group.irecv(inside.before)(), rank.communicator.irecv(parts[which][inside.before])()]
         assert [int(one) for one in received] == [2, 1], f"a group's message and the world's came as {received}"
         for wait in sends:
             wait()

@@ -17,7 +17,6 @@ from treenail.contracts.laws.comm._tensors import (
     DTYPES,
     FLOATS,
     SIZES,
-    SOME_SHAPES,
     Described,
     bits,
     even,
@@ -55,27 +54,35 @@ UNDEFINED: Final = [(op, dtype) for op, dtype in PAIRS if not defined(op, dtype)
 
 
 class Reduction(NamedTuple):
-    """An operation and a tensor per rank."""
+    """An operation, some dtypes, and a tensor per rank that is made in each of them."""
 
     op: str
+    dtypes: list[torch.dtype]
     tensors: list[Described]
+
+    def of(self, dtype: torch.dtype) -> list[Described]:
+        """Return the tensors in one of the dtypes."""
+        return [tensor._replace(dtype=dtype) for tensor in self.tensors]
 
 
 @st.composite
 def reductions(draw: st.DrawFn, pairs: list[tuple[str, torch.dtype]]) -> Reduction:
-    """Draw an operation, and tensors of a dtype that goes with it."""
-    op, dtype = draw(st.sampled_from(pairs))
-    shapes = SOME_SHAPES | st.just((70_000,))
-    return Reduction(op, draw(even((dtype,), shapes, special=op in ORDERING)))
+    """Draw an operation, and tensors of dtypes that go with it."""
+    op = draw(st.sampled_from(sorted({op for op, _ in pairs})))
+    known = [dtype for each, dtype in pairs if each == op]
+    dtypes = draw(st.lists(st.sampled_from(known), unique=True, min_size=1, max_size=4))
+    return Reduction(op, dtypes, draw(even((dtypes[0],), special=op in ORDERING)))
 
 
 def _reduces(rank: Rank, case: Reduction) -> None:
-    found = rank.communicator.all_reduce(rank.make(case.tensors[rank.number]), case.op)
-    parts = [tensor.detach() for tensor in rank.make_all(case.tensors)]
-    kind, due = (found.dtype, found.shape, found.device), (parts[0].dtype, parts[0].shape, parts[0].device)
-    assert kind == due, f"all_reduce to the {case.op} of {due} gave {kind}"
-    assert not found.requires_grad, "a result of all_reduce requires a gradient"
-    assert_reduced(found, parts, case.op)
+    for dtype in case.dtypes:
+        tensors = case.of(dtype)
+        found = rank.communicator.all_reduce(rank.make(tensors[rank.number]), case.op)
+        parts = [tensor.detach() for tensor in rank.make_all(tensors)]
+        kind, due = (found.dtype, found.shape, found.device), (parts[0].dtype, parts[0].shape, parts[0].device)
+        assert kind == due, f"all_reduce to the {case.op} of {due} gave {kind}"
+        assert not found.requires_grad, "a result of all_reduce requires a gradient"
+        assert_reduced(found, parts, case.op)
 
 
 def assert_reduced(found: Tensor, parts: list[Tensor], op: str) -> None:
@@ -96,14 +103,16 @@ def assert_reduced(found: Tensor, parts: list[Tensor], op: str) -> None:
 
 
 def _reduces_to_bits(rank: Rank, case: Reduction) -> Tensor:
-    return bits(rank.communicator.all_reduce(rank.make(case.tensors[rank.number]), case.op))
+    given = [rank.make(case.of(dtype)[rank.number]) for dtype in case.dtypes]
+    return torch.cat([bits(rank.communicator.all_reduce(tensor, case.op)) for tensor in given])
 
 
 def _is_refused(rank: Rank, case: Reduction) -> None:
-    tensor = rank.make(case.tensors[rank.number])
-    with refused(f"all_reduce to the {case.op} of {tensor.dtype}", CommunicationError) as refusal:
-        rank.communicator.all_reduce(tensor, case.op)
-    assert case.op in refusal.text, f"a refusal does not name the operation '{case.op}': {refusal.text}"
+    for dtype in case.dtypes:
+        tensor = rank.make(case.of(dtype)[rank.number])
+        with refused(f"all_reduce to the {case.op} of {dtype}", CommunicationError) as refusal:
+            rank.communicator.all_reduce(tensor, case.op)
+        assert case.op in refusal.text, f"a refusal does not name the operation '{case.op}': {refusal.text}"
 
 
 class ReducingLaws(WorldLaws):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run whose parameters are spread over ranks: each rank saves and loads its own parts."""
+"""Checkpoints of a run whose parameters may be spread over ranks: each rank saves and loads its own parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.checkpoint.parts import SHARDS, places_of, put, take
+from treenail.adapters.checkpoint.ranks import on_first, together
 from treenail.adapters.checkpoint.sharded import read_shards, snapshot_shards, write_shards
-from treenail.adapters.comm import gather_object
-from treenail.adapters.runtime.ranks import on_rank_0
-from treenail.contracts import Manifest
+from treenail.adapters.checkpoint.store import CheckpointStore
+from treenail.adapters.checkpoint.tensors import is_spread
+from treenail.contracts import FileEntry, Manifest
 from treenail.kernel import CheckpointError, Communicator, StateError, Stateful
 
 
@@ -24,12 +24,12 @@ class RankCheckpointer:
 
     Args:
         store: Of a backend that all ranks share.
-        communicator: The ranks, those of torch's process group.
+        communicator: The ranks; those of torch's process group where tensors are spread.
     """
 
     def __init__(self, store: CheckpointStore, communicator: Communicator) -> None:
         self._store = store
-        self._communicator = communicator
+        self._ranks = communicator
 
     def save(
         self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
@@ -39,29 +39,19 @@ class RankCheckpointer:
         Raises:
             CheckpointError: It could not be saved; on every rank.
         """
-        store, ranks = self._store, self._communicator
+        store, ranks = self._store, self._ranks
         rest, shards = take(checkpoint)
-        directory = on_rank_0(ranks, lambda: self._begin(step, claimed=bool(shards)))
-        entries = []
+        directory = on_first(ranks, lambda: self._begin(step, claimed=bool(shards)))
+        written: list[FileEntry] = []
         if shards:
-            snapshot = snapshot_shards(shards)
-            entry, failure = None, None
-            try:
-                entry = write_shards(snapshot, store.files, directory)
-            except CheckpointError as error:
-                failure = error
-            entries = gather_object(ranks, (entry, failure)) or []
-
-        def finish() -> str:
-            for _, failure in entries:
-                if failure is not None:
-                    raise failure
-            written = [entry for entry, _ in entries if entry is not None]
-            return store.finish(
+            frozen = snapshot_shards(shards, ranks)
+            written = together(ranks, lambda: write_shards(frozen, store.files, directory))
+        return on_first(
+            ranks,
+            lambda: store.finish(
                 directory, rest, step=step, epoch=epoch, reason=reason, pointers=pointers, shards=written
-            )
-
-        return on_rank_0(ranks, finish)
+            ),
+        )
 
     def _begin(self, step: int, *, claimed: bool) -> str:
         directory = self._store.begin(step)
@@ -69,40 +59,37 @@ class RankCheckpointer:
             self._store.claim(directory)
         return directory
 
+    def load(self, name: str, parts: Mapping[str, Stateful]) -> tuple[Manifest, dict[str, object]]:
+        """Read a checkpoint for the parts of a run, each rank what it needs, whatever ranks saved it.
 
-def load(
-    store: CheckpointStore, name: str, parts: Mapping[str, Stateful], communicator: Communicator
-) -> tuple[Manifest, dict[str, object]]:
-    """Read a checkpoint for the parts of a run, each rank what it needs, whatever ranks saved it.
+        Args:
+            name: A pointer, or a directory's name.
+            parts: Those of the run; of ``model`` and ``optimizer`` parameters may be spread over ranks.
 
-    Args:
-        store: Where it is.
-        name: A pointer, or a directory's name.
-        parts: Those of the run; of ``model`` and ``optimizer`` parameters may be spread over ranks.
-        communicator: The ranks, which all call this.
-
-    Raises:
-        CheckpointError: It is missing, torn, or of another run.
-    """
-    model, optimizer = parts.get("model"), parts.get("optimizer")
-    spread = isinstance(model, nn.Module) and any(map(_is_spread, model.parameters()))
-    name = on_rank_0(communicator, lambda: store.resolve(name))  # a shared directory may show ranks different pointers
-    manifest, state = store.load(name, shards=not spread)
-    if not spread or not isinstance(model, nn.Module):
+        Raises:
+            CheckpointError: It is missing, torn, or of another run.
+        """
+        store = self._store
+        directory = on_first(self._ranks, lambda: store.resolve(name))  # a shared place may show different pointers
+        model, optimizer = parts.get("model"), parts.get("optimizer")
+        if not isinstance(model, nn.Module) or not any(map(is_spread, model.parameters())):
+            return store.load(directory)
+        if not isinstance(optimizer, Optimizer):
+            raise CheckpointError(
+                "the parameters are spread over ranks, but the part 'optimizer' is no optimizer of torch"
+            )
+        manifest, state = store.load(directory, shards=False)
+        targets = _Targets(model, optimizer)
+        recorded = state.pop(SHARDS, None)
+        if recorded is None:  # of a run that was not spread
+            targets.spread(state)
+            return manifest, state
+        places = places_of(recorded)
+        filled = {tensor: targets.memory(path) for tensor, path in places.items()}
+        read_shards(filled, store.files, directory, self._ranks)
+        for tensor, path in places.items():
+            put(state, path, filled[tensor])
         return manifest, state
-    if not isinstance(optimizer, Optimizer):
-        raise CheckpointError("the parameters are spread over ranks, but the part 'optimizer' is no optimizer of torch")
-    targets = _Targets(model, optimizer)
-    recorded = state.pop(SHARDS, None)
-    if recorded is None:  # of a run that was not spread
-        targets.spread(state)
-        return manifest, state
-    places = places_of(recorded)
-    filled = {tensor: targets.memory(path) for tensor, path in places.items()}
-    read_shards(filled, store.files, name)
-    for tensor, path in places.items():
-        put(state, path, filled[tensor])
-    return manifest, state
 
 
 class _Targets:
@@ -134,19 +121,12 @@ class _Targets:
             for number, values in inner.items():
                 parameter = self._parameters[number] if number < len(self._parameters) else None
                 for name, value in values.items():
-                    if isinstance(value, Tensor) and parameter is not None and value.shape == parameter.shape:
-                        values[name] = _like(value, parameter)
-
-
-def _is_spread(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
+                    values[name] = _like(value, parameter)
 
 
 def _like(value: object, target: object) -> object:
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if not isinstance(value, Tensor) or not isinstance(target, DTensor) or value.shape != target.shape:
+    if not isinstance(value, Tensor) or not is_spread(target) or value.shape != target.shape:
         return value  # what does not fit is refused by who takes it
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
