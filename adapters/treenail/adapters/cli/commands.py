@@ -9,12 +9,11 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
-from treenail.adapters.files import LocalFiles
+from treenail.adapters.files import LocalFiles, mounts_of, use_mounts
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
     CHECKPOINTS,
@@ -86,10 +85,16 @@ def _again(options: Namespace) -> list[str]:
 
 
 def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
-    def choose() -> Place:
-        return choose_place(options.config, options.work_dir, resume=options.resume, launch=os.environ.get(LAUNCH_ID))
-
     run, document = loaded.run, loaded.document
+    elsewhere = run.files.checkpoints
+
+    def choose() -> Place:
+        launch = os.environ.get(LAUNCH_ID)
+        with use_mounts(mounts_of(run.files)):
+            return choose_place(
+                options.config, options.work_dir, resume=options.resume, launch=launch, checkpoints=elsewhere
+            )
+
     work_dir, resume = on_rank_0(ranks, choose)
     first = ranks.rank == 0
     if first:
@@ -118,7 +123,9 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         launched = ranks.world_size > 1 and run.distributed.processes == 1
         again = ["treenail", *(["launch", "--nproc", str(ranks.world_size)] if launched else []), "train"]
         again += [*_again(options), "--work-dir", str(work_dir), "--resume"]
-        if has_checkpoint(work_dir):
+        with use_mounts(mounts_of(run.files)):
+            saved = has_checkpoint(work_dir, elsewhere)
+        if saved:
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)
         else:
@@ -195,20 +202,20 @@ def _print_summary(summary: Summary) -> None:
     if summary.best:
         metric, value, step = summary.best
         rows.append(("best", f"{metric} {value:.4f} at step {step}"))
-    for name, path in _places(summary.work_dir):
-        rows.append((name, str(path)))
+    rows += _places(summary)
     _print_table(rows)
 
 
-def _places(work_dir: Path) -> list[tuple[str, Path]]:
+def _places(summary: Summary) -> list[tuple[str, str]]:
+    work_dir = summary.work_dir
     curves = sorted(path for path in work_dir.iterdir() if path.is_dir() and path.name != CHECKPOINTS)
-    places = [
-        ("checkpoints", work_dir / CHECKPOINTS),
+    local = [
         *(("curves", path) for path in curves),
         ("log", work_dir / "log.jsonl"),
         ("config", work_dir / "config.yaml"),
     ]
-    return [(name, path) for name, path in places if path.exists()]
+    saved = [] if summary.checkpoints is None else [("checkpoints", summary.checkpoints)]
+    return [*saved, *((name, str(path)) for name, path in local if path.exists())]
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:

@@ -108,7 +108,7 @@ def _test(commands: _Commands) -> None:
     test = commands.add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
     _add_sources(test, "the config the checkpoint was trained with")
     test.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
+        "--checkpoint", required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
     )
 
 
@@ -199,7 +199,7 @@ def _export(commands: _Commands) -> None:
         "Export the model of a checkpoint. The artefact is compared with the model and only then published.",
     )
     _add_sources(export, "the config the checkpoint was trained with")
-    export.add_argument("--checkpoint", type=Path, required=True, metavar="P", help="as for test")
+    export.add_argument("--checkpoint", required=True, metavar="P", help="as for test")
     export.add_argument(
         "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
     )
@@ -212,7 +212,7 @@ def _consolidate(commands: _Commands) -> None:
         "write a checkpoint's tensors into one file",
         "Write the tensors of a checkpoint into one file of safetensors, whole, whatever number of ranks saved it.",
     )
-    consolidate.add_argument("checkpoint", type=Path, help="…/checkpoints/best, …/latest, or one's directory")
+    consolidate.add_argument("checkpoint", help="…/checkpoints/best, …/latest, or one's directory")
     consolidate.add_argument("--out", type=Path, required=True, metavar="FILE", help="path of the file")
     consolidate.add_argument(
         "--part",

@@ -1,6 +1,7 @@
 """Files in any store: backends behind six verbs, and the functions over them that everyday code calls."""
 
 from treenail.adapters.files.batches import Written, get_many, put_many
+from treenail.adapters.files.below import FilesBelow, backend_at
 from treenail.adapters.files.cache import FileCache
 from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
@@ -21,7 +22,7 @@ from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.locks import lock, locked
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
-from treenail.adapters.files.mounts import Mounts, Place, current_mounts, use_mounts
+from treenail.adapters.files.mounts import Mounts, Place, current_mounts, mounts_of, use_mounts
 from treenail.adapters.files.operations import (
     copy_if_symlink_fails,
     copyfile,
@@ -43,6 +44,7 @@ from treenail.adapters.files.operations import (
     rmtree,
     stat,
 )
+from treenail.adapters.files.paths import redacted
 from treenail.adapters.files.records import Span, iterate_records, read_records, record_spans
 from treenail.adapters.files.sync import Synced, sync
 from treenail.adapters.files.values import dict_from_file, dump, installed_formats, list_from_file, load
@@ -50,6 +52,7 @@ from treenail.adapters.files.values import dict_from_file, dump, installed_forma
 __all__ = [
     "FileCache",
     "FileFormat",
+    "FilesBelow",
     "JsonFormat",
     "LocalCopies",
     "LocalFiles",
@@ -69,6 +72,7 @@ __all__ = [
     "TorchFormat",
     "Written",
     "YamlFormat",
+    "backend_at",
     "copy",
     "copy_if_symlink_fails",
     "copyfile",
@@ -96,12 +100,14 @@ __all__ = [
     "lock",
     "locked",
     "make_directory",
+    "mounts_of",
     "put",
     "put_many",
     "put_text",
     "put_to",
     "read_records",
     "record_spans",
+    "redacted",
     "remove",
     "rmtree",
     "scan",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from treenail.kernel import ConfigError
 
-_HARMLESS = ("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test", "distributed", "device", "threads")
+_HARMLESS = (
+    *("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test"),
+    *("distributed", "files", "device", "threads"),
+)
 _HARMLESS_FIELDS = ("num_workers",)
 
 
 def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     """Refuse a config that would make the rest of a run another one.
 
-    Longer training, curves, the test, the number of loader processes, the deployment on processes, and hooks may change (a
-    hook that has a state must stay: its state is in the checkpoint).
+    Longer training, curves, the test, the number of loader processes, the deployment on processes and stores, and hooks
+    may change (a hook that has a state must stay: its state is in the checkpoint).
 
     Args:
         before: The config of the checkpoint's manifest.

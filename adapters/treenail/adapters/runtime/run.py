@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.comm import SingleProcess, current_communicator
 from treenail.adapters.documents import Document, dump_document, replace_text
-from treenail.adapters.files import LocalFiles
+from treenail.adapters.files import (
+    backend_at,
+    current_mounts,
+    file_exists,
+    is_directory,
+    mounts_of,
+    redacted,
+    use_mounts,
+)
 from treenail.adapters.hooks import (
     BestHook,
     CheckpointHook,
@@ -28,7 +36,7 @@ from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.notes import note_batch_size
 from treenail.adapters.runtime.ranks import StopVote, failures_told
 from treenail.adapters.runtime.signals import stop_on_signals
-from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG
+from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG, checkpoint_files, make_work_dir
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Loss, Run
 from treenail.kernel import (
@@ -56,7 +64,8 @@ class Summary(NamedTuple):
         attempt: 1, one more for every resume.
         best: (metric, value, step) of the best validation, where the config asks for it.
         stop_reason: Why the run stopped before its end, or None.
-        work_dir: Where checkpoints, curves and logs lie.
+        work_dir: Where curves and logs lie.
+        checkpoints: Where checkpoints lie; None if there are none.
     """
 
     metrics: dict[str, float]
@@ -67,6 +76,7 @@ class Summary(NamedTuple):
     best: tuple[str, float, int] | None
     stop_reason: str | None
     work_dir: Path
+    checkpoints: str | None
 
 
 def train(
@@ -94,7 +104,7 @@ def train(
         CommunicationError: Another rank failed; the message says which, and how.
     """
     communicator = communicator or current_communicator()
-    with failures_told(communicator):
+    with failures_told(communicator), use_mounts(mounts_of(run.files)):
         return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes)
 
 
@@ -108,11 +118,13 @@ def _train(
     allow_changes: bool,
 ) -> Summary:
     began = perf_counter()
+    if communicator.rank == 0:
+        make_work_dir(work_dir)
     if not run.vis:
         run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
     assembly = assemble(run, work_dir, document, communicator)
     store = CheckpointStore(
-        LocalFiles(work_dir / CHECKPOINTS),
+        checkpoint_files(work_dir, run.files.checkpoints),
         keep_last=run.checkpoints.keep_last,
         config=assembly.config,
         world_size=communicator.world_size,
@@ -140,7 +152,6 @@ def _train(
     if (
         document is not None and not document.has_originals and communicator.rank == 0
     ):  # a Python config is kept by its users, as code
-        work_dir.mkdir(parents=True, exist_ok=True)
         replace_text(work_dir / CONFIG, dump_document(document))
     loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
     metrics: dict[str, float] = {}
@@ -167,7 +178,12 @@ def _train(
         best=(best.metric, best.best, best.step) if best and best.best is not None else None,
         stop_reason=engine.stop_reason,
         work_dir=work_dir,
+        checkpoints=_shown(run, work_dir) if file_exists(store.files, "latest") else None,
     )
+
+
+def _shown(run: Run, work_dir: Path) -> str:
+    return str(work_dir / CHECKPOINTS) if run.files.checkpoints is None else redacted(run.files.checkpoints)
 
 
 def default_hooks(
@@ -211,7 +227,7 @@ def default_hooks(
 
 def test(
     run: Run,
-    checkpoint: Path,
+    checkpoint: str | Path,
     communicator: Communicator | None = None,  # noqa: PT028  # not a test of pytest
 ) -> dict[str, float]:
     """Test the model of a checkpoint, on one rank or on many that all call this; return the results by name.
@@ -227,7 +243,7 @@ def test(
     if run.test is None:
         raise ConfigError("the config has no 'test'", mend="add test: {dataset: …, batch_size: …, metrics: […]}")
     ranks = communicator or current_communicator()
-    with failures_told(ranks):
+    with failures_told(ranks), use_mounts(mounts_of(run.files)):
         device = prepare_process(run)
         model, loss = load_trained(run, checkpoint)
         if isinstance(loss, nn.Module):
@@ -239,36 +255,42 @@ def test(
     return loop.metrics
 
 
-def export(run: Run, checkpoint: Path, exporter: Exporter, destination: Path) -> ParityReport:
+def export(run: Run, checkpoint: str | Path, exporter: Exporter, destination: Path) -> ParityReport:
     """Export the model of a checkpoint, with a batch of the config's data as example input.
 
     Raises:
         TreenailError: The checkpoint cannot be used, or the artefact does not agree with the model.
     """
-    prepare_process(run)
-    model, _ = load_trained(run, checkpoint)
-    data = run.test or run.val or run.train
-    batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))), None)
-    if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
-        raise ConfigError(
-            "the data gives no (inputs, targets) batch", where=data.dataset.where, mend="is the dataset empty?"
-        )
-    return exporter.export(model, batch[0][:4], destination)
+    with use_mounts(mounts_of(run.files)):
+        prepare_process(run)
+        model, _ = load_trained(run, checkpoint)
+        data = run.test or run.val or run.train
+        batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))), None)
+        if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
+            raise ConfigError(
+                "the data gives no (inputs, targets) batch", where=data.dataset.where, mend="is the dataset empty?"
+            )
+        return exporter.export(model, batch[0][:4], destination)
 
 
-def open_checkpoint(checkpoint: Path) -> tuple[CheckpointStore, str]:
+def open_checkpoint(checkpoint: str | Path) -> tuple[CheckpointStore, str]:
     """Return the store that a checkpoint lies in, and its name there.
 
+    Args:
+        checkpoint: Its path or URI, or that of a pointer to it.
+
     Raises:
-        CheckpointError: There is no such path.
+        CheckpointError: There is no such checkpoint.
+        FileError: Nothing serves the URI.
     """
-    if not checkpoint.exists():
+    place = current_mounts().resolve(checkpoint)
+    parent, _, name = place.path.rpartition("/")
+    if not name or not (file_exists(place.backend, place.path) or is_directory(place.backend, place.path)):
         raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
-    path = checkpoint.absolute()
-    return CheckpointStore(LocalFiles(path.parent)), path.name
+    return CheckpointStore(backend_at(place._replace(path=parent))), name
 
 
-def load_trained(run: Run, checkpoint: Path) -> tuple[nn.Module, Loss]:
+def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
     """Build the model and the loss of a config and give them a checkpoint's weights.
 
     Raises:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 from uuid import uuid4
 
 from treenail.adapters.documents import replace_text
-from treenail.adapters.files import LocalFiles
-from treenail.kernel import CheckpointError, ConfigError, FileError
+from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, lock
+from treenail.kernel import CheckpointError, ConfigError, FileBackend, FileError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
@@ -27,7 +26,34 @@ class Place(NamedTuple):
     resume: bool
 
 
-def choose_place(config: Path, given: Path | None, *, resume: bool, launch: str | None) -> Place:
+def checkpoint_files(work_dir: Path, elsewhere: str | None = None) -> FileBackend:
+    """Return where the checkpoints of a run lie.
+
+    Args:
+        work_dir: The run's directory, in which they lie by default.
+        elsewhere: Directory or URI in which they lie instead.
+
+    Raises:
+        FileError: Nothing serves the URI.
+    """
+    return LocalFiles(work_dir / CHECKPOINTS) if elsewhere is None else backend_at(current_mounts().resolve(elsewhere))
+
+
+def make_work_dir(work_dir: Path) -> None:
+    """Make a run's directory where there is none.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(work_dir, error.strerror or str(error)) from None
+
+
+def choose_place(
+    config: Path, given: Path | None, *, resume: bool, launch: str | None, checkpoints: str | None = None
+) -> Place:
     """Choose the directory of a run; one that `treenail launch` started again goes on where its last attempt was.
 
     Args:
@@ -35,14 +61,15 @@ def choose_place(config: Path, given: Path | None, *, resume: bool, launch: str 
         given: The directory that the user asked for.
         resume: Whether the user asked to go on.
         launch: What no other launch has, and all attempts of this one have.
+        checkpoints: Where the config keeps checkpoints, if it says so.
 
     Raises:
         ConfigError: As `choose_work_dir`.
         CheckpointError: As `choose_work_dir`.
     """
     if launch is not None and (before := _launched(config, given, launch)):
-        return Place(before, has_checkpoint(before))
-    work_dir = choose_work_dir(config, given, resume=resume)
+        return Place(before, has_checkpoint(before, checkpoints))
+    work_dir = choose_work_dir(config, given, resume=resume, checkpoints=checkpoints)
     if launch is not None:
         replace_text(work_dir / _LAUNCH, launch)
     return Place(work_dir, resume)
@@ -63,44 +90,45 @@ def _runs(config: Path) -> list[Path]:
     return sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
 
 
-def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
+def choose_work_dir(config: Path, given: Path | None, *, resume: bool, checkpoints: str | None = None) -> Path:
     """Return the directory of a run: the given one, or ``work_dirs/CONFIG/001``, ``002`` … in the current directory.
 
     Args:
         config: The config's path; its name without suffix names the directory.
         given: What the user asked for.
         resume: Go on in the given directory, or in the newest one that has a checkpoint.
+        checkpoints: Where the config keeps checkpoints, if it says so; a run that goes on from there may begin a
+            directory, as on another machine.
 
     Raises:
         ConfigError: The directory already holds a run and `resume` is False, or cannot be written.
         CheckpointError: There is nothing to resume.
     """
+    found = checkpoints is not None and has_checkpoint(Path(), checkpoints)
+    if found and not resume:
+        raise ConfigError(
+            "the checkpoints of a run lie there already",
+            where=checkpoints,
+            mend="go on with --resume, or choose another place in files.checkpoints",
+        )
     if given is None:
         parent = Path("work_dirs") / config.stem.rpartition("::")[2]
         runs = _runs(config)
         if resume:
-            resumable = [each for each in runs if has_checkpoint(each)]
-            if not resumable:
+            resumable = [each for each in runs if found or has_checkpoint(each, checkpoints)]
+            if resumable:
+                return resumable[-1]
+            if not found:
                 raise CheckpointError(
                     "there is no checkpoint to resume from",
-                    where=str(parent),
+                    where=str(parent) if checkpoints is None else checkpoints,
                     mend="leave --resume out, or name a --work-dir",
                 )
-            return resumable[-1]
-        number = int(runs[-1].name) if runs else 0
-        while True:  # two runs that begin at once must not share a directory
-            number += 1
-            given = parent / f"{number:03d}"
-            try:
-                given.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise _unwritable(given, error.strerror or str(error)) from None
-            return given
-    elif resume and not has_checkpoint(given):
-        raise CheckpointError("there is no checkpoint to resume from", where=str(given), mend="leave --resume out")
-    elif not resume and has_checkpoint(given):
+        return _new_directory(parent, int(runs[-1].name) if runs else 0)
+    if resume and not has_checkpoint(given, checkpoints):
+        where = str(given) if checkpoints is None else checkpoints
+        raise CheckpointError("there is no checkpoint to resume from", where=where, mend="leave --resume out")
+    if not resume and has_checkpoint(given):
         raise ConfigError(
             "this directory holds a run already",
             where=str(given),
@@ -108,6 +136,20 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool) -> Path:
         )
     _probe(given)
     return given
+
+
+def _new_directory(parent: Path, number: int) -> Path:
+    """Make the first directory after a number that nobody else makes at the same time."""
+    while True:
+        number += 1
+        made = parent / f"{number:03d}"
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _unwritable(made, error.strerror or str(error)) from None
+        return made
 
 
 @contextmanager
@@ -120,7 +162,7 @@ def locked(work_dir: Path) -> Iterator[None]:
     path = work_dir / "lock"
     with path.open("a+", encoding="utf-8") as file:
         try:
-            _lock(file)
+            lock(file, wait=False)
         except OSError:
             file.seek(0)
             holder = file.read().strip() or "another process"
@@ -138,20 +180,9 @@ def locked(work_dir: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)  # while it is still held
 
 
-def _lock(file: TextIO) -> None:
-    if os.name == "nt":
-        # Only on Windows is there a msvcrt, and only there does mypy know its contents.
-        msvcrt = importlib.import_module("msvcrt")
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def has_checkpoint(work_dir: Path) -> bool:
-    """Return whether there is something to resume."""
-    return (work_dir / CHECKPOINTS / "latest").is_file()
+def has_checkpoint(work_dir: Path, elsewhere: str | None = None) -> bool:
+    """Return whether there is something to resume, in a work directory or where the config keeps checkpoints."""
+    return file_exists(checkpoint_files(work_dir, elsewhere), "latest")
 
 
 def _probe(work_dir: Path) -> None:
