@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -231,31 +231,57 @@ def test_what_is_left_of_a_save_goes_with_the_next_save_of_the_run_only(tmp_path
     assert store.resolve() == "step-00000009.2"
 
 
-WRITER = """
-import sys, torch
+WRITERS = """
+import os, sys, torch
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.files import LocalFiles
 from treenail.kernel import Engine
-store = CheckpointStore(LocalFiles(sys.argv[1]), keep_last=2)
-print("ready", flush=True)
-step = 0
-while True:
-    step += 1
-    tree = Engine().state_dict() | {"model": {"weight": torch.full((300_000,), float(step))}}
-    store.save(tree, step=step, epoch=0, reason="test", pointers=["latest"])
+
+def write(directory):
+    store = CheckpointStore(LocalFiles(directory), keep_last=2)
+    step = 0
+    while True:
+        step += 1
+        tree = Engine().state_dict() | {"model": {"weight": torch.full((300_000,), float(step))}}
+        store.save(tree, step=step, epoch=0, reason="test", pointers=["latest"])
+
+for line in sys.stdin:
+    writer = os.fork()
+    if not writer:
+        write(line.rstrip())
+    print(writer, flush=True)
+    os.waitpid(writer, 0)
+    print("gone", flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def writers() -> Iterator[subprocess.Popen[str]]:
+    """A process that is told directories, and for each starts another one that saves in it until it is killed."""
+    command = [sys.executable, "-c", WRITERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.communicate()
+
+
 @pytest.mark.parametrize("delay", [0.03, 0.11, 0.23, 0.31])
-def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path, delay: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    while not (tmp_path / "latest").exists():
-        time.sleep(0.005)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(
+    tmp_path: Path, delay: float, writers: subprocess.Popen[str]
+) -> None:
+    assert writers.stdin is not None
+    assert writers.stdout is not None
+    writers.stdin.write(f"{tmp_path}\n")
+    writers.stdin.flush()
+    writer = int(writers.stdout.readline())
+    begin = time.monotonic()
+    try:
+        while not (tmp_path / "latest").exists():
+            assert time.monotonic() < begin + 60
+            time.sleep(0.005)
+        time.sleep(delay)
+    finally:
+        os.kill(writer, signal.SIGKILL)
+    assert writers.stdout.readline() == "gone\n"
     store = CheckpointStore(LocalFiles(tmp_path))
     manifest, found = store.load()
     assert set(weight_of(found)) == {float(manifest.step)}

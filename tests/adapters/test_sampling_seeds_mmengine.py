@@ -137,7 +137,7 @@ def test_an_infinite_sampler_without_a_seed_takes_it_from_the_state() -> None:
     shuffle=st.booleans(),
     stages=st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(0, 9), max_size=4)), min_size=1, max_size=5),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_stream_goes_on_in_worlds_of_any_size(
     size: int, order: Shuffle, shuffle: bool, stages: list[tuple[int, list[int]]]
 ) -> None:

@@ -20,6 +20,7 @@ from treenail.adapters.sampling import (
     SampleIndex,
     SequentialSampler,
     Shard,
+    Shuffle,
 )
 from treenail.adapters.sampling.compat import (
     DefaultSampler,
@@ -155,7 +156,7 @@ def test_all_epochs_of_an_evaluation_are_the_same() -> None:
     padding=st.booleans(),
     worlds=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=12),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_an_evaluation_goes_on_in_other_worlds_and_sees_the_rest_once(
     size: int, padding: bool, worlds: list[tuple[int, int]]
 ) -> None:
@@ -404,8 +405,9 @@ def test_long_samplers_have_an_end() -> None:
 
 
 def test_a_share_of_an_endless_sampler_has_no_end_in_any_world() -> None:
-    for world in (1, 3, 10**6):
-        shares = [InfiniteSampler(30, seed=1, num_replicas=world, rank=world - 1)]
+    orders: dict[int, Shuffle] = {1: "torch", 3: "torch", 10**6: "hashed"}  # torch's draws whatever all ranks draw
+    for world, order in orders.items():
+        shares = [InfiniteSampler(30, seed=1, num_replicas=world, rank=world - 1, order=order)]
         mixture: MixtureOfSamplers[int] = MixtureOfSamplers(shares, [1.0])
         assert list(islice(mixture, 200)) == list(islice(shares[0], 200))
         mixture.set_epoch(3)

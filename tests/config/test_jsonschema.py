@@ -311,7 +311,7 @@ def near_configs(draw: st.DrawFn) -> Tree:
     return tree
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=near_configs())
 @example(tree=config())
 def test_the_validator_and_the_check_agree(catalog: Catalog, accepts: Callable[[object], bool], tree: Tree) -> None:

@@ -158,7 +158,7 @@ def trees(
     return st.dictionaries(usable, inner, max_size=5)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(trees(SCALARS, st.one_of(NASTY, st.integers())))
 @example({"k" * 1500: {"a": [1]}, "x": [{"k" * 1500: "v"}]})
 @example({"a": [[[[]], {}]], "b": [{"c": [{"d": {"e": [1]}}]}]})
@@ -168,13 +168,13 @@ def test_any_tree_comes_back_from_yaml(tree: dict[str | int, object]) -> None:
     assert repr(found) == repr(tree)  # types and the order of keys too
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(trees(SCALARS.filter(lambda value: not (isinstance(value, float) and math.isinf(value))), NASTY))
 def test_any_tree_comes_back_from_json(tree: dict[str | int, object]) -> None:
     assert repr(reload(dump_document(Document("x", tree), "json"), "json")) == repr(tree)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     trees(st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), NASTY), NASTY).filter(
         len

@@ -286,7 +286,7 @@ def places(tree: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int,
     return [found for part, inner in parts for found in ((*path, part), *places(inner, (*path, part)))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), tree=st.dictionaries(KEYS, VALUES, min_size=1), suffix=st.sampled_from([".yaml", ".json"]))
 def test_any_place_can_be_set_and_removed(
     tmp_path: Path, data: st.DataObject, tree: dict[str, Any], suffix: str

@@ -165,4 +165,4 @@ def merge_by_hand(below: dict[str, Any], above: dict[str, Any]) -> None:
 
 
 TestSequences = TreeMachine.TestCase
-TestSequences.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestSequences.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

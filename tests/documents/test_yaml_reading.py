@@ -261,7 +261,7 @@ PIECES = [
 yaml_like = st.lists(st.sampled_from(PIECES), max_size=16).map("".join)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.one_of(yaml_like, st.text(max_size=40)), st.booleans())
 def test_a_text_means_the_same_with_and_without_libyaml(text: str, tuples: bool) -> None:
     pytest.importorskip("_ruamel_yaml", reason="ruamel.yaml.clib is not installed, so that there is nothing to compare")

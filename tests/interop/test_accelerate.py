@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from tests.indices import Indices
-from tests.interop.processes import launch
+from tests.processes import Starter
 from treenail.adapters.sampling import BucketBatchSampler, EpochSampler, IndexBatchSampler, RandomSampler, Shard
 
+# What accelerate and the first optimizer would import in each.
+IMPORTED_IN_NEW_PROCESSES = ("torchdata.stateful_dataloader", "torch._dynamo")
 EPOCHS = 3
 Batches = list[tuple[int, list[int]]]
 
@@ -63,10 +65,17 @@ def train(
 
 
 def runs(
-    tmp_path: Path, world_size: int, size: int, kind: str, workers: int, save_at: list[tuple[int, int]], resume: str
+    starter: Starter,
+    tmp_path: Path,
+    world_size: int,
+    size: int,
+    kind: str,
+    workers: int,
+    save_at: list[tuple[int, int]],
+    resume: str,
 ) -> tuple[list[Batches], list[Batches]]:
-    whole = launch(train, tmp_path / "whole", world_size, size, kind, workers, save_at, None)
-    later = launch(train, tmp_path / "later", world_size, size, kind, 2 - workers, [], resume)
+    whole = starter.launch(train, tmp_path / "whole", world_size, size, kind, workers, save_at, None)
+    later = starter.launch(train, tmp_path / "later", world_size, size, kind, 2 - workers, [], resume)
     return parsed(whole), parsed(later)
 
 
@@ -76,10 +85,12 @@ def parsed(answers: list[object]) -> list[Batches]:
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 5), (1, 13)])
-def test_a_run_resumes_with_the_very_next_batch_in_any_epoch(epoch: int, step: int, tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_very_next_batch_in_any_epoch(
+    epoch: int, step: int, tmp_path: Path, starter: Starter
+) -> None:
     workers = 2 * (step == 5)
     number = 13 * epoch + step
-    (whole,), (later,) = runs(tmp_path, 1, 103, "indices", workers, [(epoch, step)], f"{epoch}-{number}")
+    (whole,), (later,) = runs(starter, tmp_path, 1, 103, "indices", workers, [(epoch, step)], f"{epoch}-{number}")
     sampler = RandomSampler(103, seed=5)
     for current in range(EPOCHS):
         sampler.set_epoch(current)
@@ -88,9 +99,9 @@ def test_a_run_resumes_with_the_very_next_batch_in_any_epoch(epoch: int, step: i
     assert later == whole[number:]
 
 
-def test_a_batch_sampler_keeps_its_batches_and_resumes(tmp_path: Path) -> None:
+def test_a_batch_sampler_keeps_its_batches_and_resumes(tmp_path: Path, starter: Starter) -> None:
     length = len(buckets(103))
-    (whole,), (later,) = runs(tmp_path, 1, 103, "buckets", 2, [(1, 5)], f"1-{length + 5}")
+    (whole,), (later,) = runs(starter, tmp_path, 1, 103, "buckets", 2, [(1, 5)], f"1-{length + 5}")
     sampler = buckets(103)
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
@@ -98,8 +109,8 @@ def test_a_batch_sampler_keeps_its_batches_and_resumes(tmp_path: Path) -> None:
     assert later == whole[length + 5 :]
 
 
-def test_two_processes_take_turns_and_resume(tmp_path: Path) -> None:
-    whole, later = runs(tmp_path, 2, 96, "indices", 1, [(1, 2)], "1-8")
+def test_two_processes_take_turns_and_resume(tmp_path: Path, starter: Starter) -> None:
+    whole, later = runs(starter, tmp_path, 2, 96, "indices", 1, [(1, 2)], "1-8")
     sampler = RandomSampler(96, seed=5)
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
@@ -111,9 +122,9 @@ def test_two_processes_take_turns_and_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["indices", "buckets"])
-def test_two_processes_pad_an_uneven_epoch_and_miss_nothing(kind: str, tmp_path: Path) -> None:
+def test_two_processes_pad_an_uneven_epoch_and_miss_nothing(kind: str, tmp_path: Path, starter: Starter) -> None:
     length = 7 if kind == "indices" else -(-len(buckets(103)) // 2)
-    whole, later = runs(tmp_path, 2, 103, kind, 1, [(1, 2)], f"1-{length + 2}")
+    whole, later = runs(starter, tmp_path, 2, 103, kind, 1, [(1, 2)], f"1-{length + 2}")
     orders = []
     for epoch in range(EPOCHS):
         ranks = [[batch for one, batch in rank if one == epoch] for rank in whole]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.indices import Indices
-from tests.interop.processes import launch
+from tests.processes import Starter
 from treenail.adapters.interop.lightning import SamplerCallback
 from treenail.adapters.sampling import BucketBatchSampler, RandomSampler, Shard
 from treenail.adapters.sampling.compat import DefaultSampler, InfiniteSampler
@@ -168,7 +168,7 @@ def resumed_kinds(directory: Path, steps: list[int]) -> list[list[list[int]]]:
     return [resumed(directory / kind, kind, 2 - workers, f"step={step}.ckpt") for (kind, workers), step in pairs]
 
 
-def test_a_run_resumes_in_a_new_process_with_another_number_of_workers(tmp_path: Path) -> None:
+def test_a_run_resumes_in_a_new_process_with_another_number_of_workers(tmp_path: Path, starter: Starter) -> None:
     steps = []
     for kind, workers in KINDS:
         sampler, loader = loader_of(kind, workers)
@@ -176,7 +176,7 @@ def test_a_run_resumes_in_a_new_process_with_another_number_of_workers(tmp_path:
         saving = at_step(tmp_path / kind, steps[-1])
         fit(tmp_path, Recorder(), SamplerCallback(sampler), saving, loader=loader, max_steps=steps[-1])
     left = [expected(kind)[step:] for (kind, _), step in zip(KINDS, steps, strict=True)]
-    assert launch(resumed_kinds, tmp_path, 1, steps) == [left]
+    assert starter.launch(resumed_kinds, tmp_path, 1, steps) == [left]
 
 
 def epochs_of(size: int) -> list[list[int]]:
@@ -370,12 +370,12 @@ Ranks = list[dict[str, list[list[int]]]]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ranks]:
+def two(tmp_path_factory: pytest.TempPathFactory, starter: Starter) -> tuple[Path, Ranks]:
     """Directory of, and what each rank saw in, the runs on two processes."""
     directory = tmp_path_factory.mktemp("two")
     sampler, loader = loader_of("indices", 0)
     fit(directory, Recorder(), SamplerCallback(sampler), at_step(directory / "one", 18), loader=loader, max_steps=18)
-    return directory, launch(on_two, directory, 2, "one/step=18.ckpt")  # type: ignore[return-value]  # JSON of on_two's
+    return directory, starter.launch(on_two, directory, 2, "one/step=18.ckpt")  # type: ignore[return-value]  # JSON of on_two's
 
 
 def together(ranks: Ranks, run: str) -> list[list[int]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.indices import Indices
-from tests.interop.processes import launch
+from tests.processes import Starter
 from treenail.adapters.data import Loader
 from treenail.adapters.sampling import BucketBatchSampler, RandomSampler, Shard
 
@@ -130,10 +130,12 @@ def sharded(_directory: Path, rank: int, workers: int, skip: int) -> list[list[l
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_random_samples_are_the_same_in_any_process_after_any_resume(rank: int, tmp_path: Path) -> None:
+def test_random_samples_are_the_same_in_any_process_after_any_resume(
+    rank: int, tmp_path: Path, starter: Starter
+) -> None:
     whole = sharded(tmp_path, rank, 0, 0)
     assert len(whole) == 7
     for workers, skip in ((2, 0), (1, 3), (0, 5)):
-        (part,) = launch(sharded, tmp_path / f"{workers}", 1, rank, workers, skip)
+        (part,) = starter.launch(sharded, tmp_path / f"{workers}", 1, rank, workers, skip)
         assert part == whole[skip:]
     assert len({noise for batch in whole for _, noise in batch}) == 52

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tests.interop.processes import launch
+from tests.processes import Starter
 from treenail.adapters.sampling import RandomSampler, Shard
 from treenail.adapters.sampling.compat.mmengine import DefaultSampler, InfiniteSampler
 
+# What mmengine and the first optimizer would import in each.
+IMPORTED_IN_NEW_PROCESSES = ("mmengine.dataset", "mmengine.runner", "matplotlib.pyplot", "torch._dynamo")
 SIZE = 43
 BATCHES = 6  # of 8 samples
 EPOCHS = 3
@@ -125,35 +127,35 @@ def expected() -> list[list[int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_based_run_resumes_with_the_very_next_batch(workers: int, tmp_path: Path) -> None:
+def test_an_epoch_based_run_resumes_with_the_very_next_batch(workers: int, tmp_path: Path, starter: Starter) -> None:
     whole = expected()
-    assert launch(train, tmp_path / "whole", 1, BY_EPOCH, "random", workers=workers, keep_place=True) == [whole]
+    assert starter.launch(train, tmp_path / "whole", 1, BY_EPOCH, "random", workers=workers, keep_place=True) == [whole]
     for step in (BATCHES + 2, 2 * BATCHES):
         resume = f"iter_{step}.pth"
-        again = launch(
+        again = starter.launch(
             train, tmp_path / f"{step}", 1, BY_EPOCH, "random", workers=2 - workers, resume=resume, keep_place=True
         )
         assert again == [whole[step:]], step
 
 
-def test_an_iteration_based_run_goes_through_epochs_and_resumes_by_itself(tmp_path: Path) -> None:
+def test_an_iteration_based_run_goes_through_epochs_and_resumes_by_itself(tmp_path: Path, starter: Starter) -> None:
     whole = expected()
-    assert launch(train, tmp_path / "whole", 1, BY_ITERATION, "random") == [whole]
+    assert starter.launch(train, tmp_path / "whole", 1, BY_ITERATION, "random") == [whole]
     # mmengine's loop replays what it has seen; with the sampler's state besides, it would skip as much again.
-    again = launch(train, tmp_path / "later", 1, BY_ITERATION, "random", resume=f"iter_{BATCHES + 2}.pth")
+    again = starter.launch(train, tmp_path / "later", 1, BY_ITERATION, "random", resume=f"iter_{BATCHES + 2}.pth")
     assert again == [whole[BATCHES + 2 :]]
     assert sorted(chain(*whole[:BATCHES])) == list(range(SIZE))
 
 
 @pytest.mark.parametrize(("kind", "train_cfg"), [("default", BY_EPOCH), ("infinite", BY_ITERATION)])
 def test_a_seed_sampler_gives_what_the_original_does_and_resumes(
-    kind: str, train_cfg: dict[str, object], tmp_path: Path
+    kind: str, train_cfg: dict[str, object], tmp_path: Path, starter: Starter
 ) -> None:
-    (theirs,) = launch(train, tmp_path / "theirs", 1, train_cfg, f"their {kind}", workers=1)
+    (theirs,) = starter.launch(train, tmp_path / "theirs", 1, train_cfg, f"their {kind}", workers=1)
     place = kind == "default"
-    assert launch(train, tmp_path / "whole", 1, train_cfg, kind, workers=1, keep_place=place) == [theirs]
+    assert starter.launch(train, tmp_path / "whole", 1, train_cfg, kind, workers=1, keep_place=place) == [theirs]
     assert isinstance(theirs, list)
     assert len(theirs) == EPOCHS * BATCHES
     resume = f"iter_{BATCHES + 2}.pth"
-    again = launch(train, tmp_path / "later", 1, train_cfg, kind, workers=2, resume=resume, keep_place=place)
+    again = starter.launch(train, tmp_path / "later", 1, train_cfg, kind, workers=2, resume=resume, keep_place=place)
     assert again == [theirs[BATCHES + 2 :]]

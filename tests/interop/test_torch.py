@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tests.indices import Indices
-from tests.interop.processes import launch
+from tests.processes import Starter
 from treenail.adapters.sampling import (
     BucketBatchSampler,
     IndexSampler,
@@ -144,13 +144,15 @@ def consume_as_rank(_directory: Path, state: dict[str, object] | None, steps: in
 
 
 @pytest.mark.parametrize(("kind", "world_size"), [("random", 2), ("buckets", 2), ("random", 1)])
-def test_a_new_process_goes_on_with_the_very_next_sample(kind: str, world_size: int, tmp_path: Path) -> None:
+def test_a_new_process_goes_on_with_the_very_next_sample(
+    kind: str, world_size: int, tmp_path: Path, starter: Starter
+) -> None:
     whole = [consume(None, 40, kind, rank, world_size, 0) for rank in range(world_size)]
     state: dict[str, object] | None = None
     seen: list[list[object]] = [[] for _ in range(world_size)]
     for number, (steps, workers) in enumerate([(5, 2), (17, 0), (18, 3)]):
         states = []
-        answers = launch(consume_as_rank, tmp_path / str(number), world_size, state, steps, kind, workers)
+        answers = starter.launch(consume_as_rank, tmp_path / str(number), world_size, state, steps, kind, workers)
         for rank, answer in enumerate(answers):
             assert isinstance(answer, dict)
             seen[rank] += answer["seen"]
