@@ -185,6 +185,16 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
         schemes=("memory",),
     ),
     Adapter(
+        port="files",
+        name="http",
+        target=f"{_A}.files.http:HttpFiles",
+        aliases=("HttpFiles", "HTTPBackend"),
+        requires=("urllib3",),
+        install="treenail[http]",
+        summary="a web server, read only; cut reads go on where they stopped",
+        schemes=("http", "https"),
+    ),
+    Adapter(
         port="format",
         name="json",
         target=f"{_A}.files:JsonFormat",

@@ -40,6 +40,7 @@ COMMANDS = {
     "complete": "completion",
     "export": "commands",
     "consolidate": "commands",
+    "copy": "copying",
     "adapters": "commands",
     "launch": "launching",
 }

@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     _template(commands)
     _export(commands)
     _consolidate(commands)
+    _copy(commands)
     _launch(commands)
     commands.add(
         "adapters",
@@ -221,6 +222,19 @@ def _consolidate(commands: _Commands) -> None:
         "as model/0.weight)",
     )
     consolidate.add_argument("--force", action="store_true", help="write over a file that is there")
+
+
+def _copy(commands: _Commands) -> None:
+    copy = commands.add(
+        "copy",
+        "copy files between stores",
+        "Copy a file, or make the files below one directory equal to those below another: only what changed is copied.\n"
+        "Both may be local paths or URIs: s3://…, gs://…, az://…, https://…, hf://…",
+    )
+    copy.add_argument("source", help="a file or a directory")
+    copy.add_argument("target", help="where it goes")
+    copy.add_argument("--delete", action="store_true", help="remove from a directory what the source does not have")
+    copy.add_argument("--jobs", type=int, default=8, metavar="N", help="files of a directory at once (default: 8)")
 
 
 def _launch(commands: _Commands) -> None:

@@ -18,6 +18,7 @@ from treenail.adapters.files.formats import (
     TorchFormat,
     YamlFormat,
 )
+from treenail.adapters.files.http import HttpFiles
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.locks import lock, locked
 from treenail.adapters.files.memory import MemoryFiles
@@ -53,6 +54,7 @@ __all__ = [
     "FileCache",
     "FileFormat",
     "FilesBelow",
+    "HttpFiles",
     "JsonFormat",
     "LocalCopies",
     "LocalFiles",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
@@ -31,9 +32,11 @@ class HttpFiles:
     9530, Digest, Content-MD5) are verified when what they speak of is read whole.
 
     Paths are percent-encoded; a name that the server redirects to itself with a slash at its end is a directory. HTTP has
-    no listings, so `list` is refused. Redirects are followed ten times at most, never to another scheme or from https to
-    http, and only to public addresses or those of the server's own kind (private, link-local, loopback). Credentials go
-    to the root's own scheme, host and port only.
+    no listings, so `list` is refused. Redirects are followed ten times at most, from http to https but never back or to other
+    schemes, and only to public addresses or those of the server's own kind (private, link-local, loopback). Credentials
+    go to the root's own scheme, host and port only. Proxies that the environment names are not used.
+
+    A server that announces fewer bytes than a file has is believed, unless a digest or ``#sha256=`` tells better.
 
     Args:
         root: URL below which the files lie. Its user and password, its query (a signature) and `headers` go with every
@@ -72,10 +75,12 @@ class HttpFiles:
         self._root = parse_root(root)
         self.uri = redacted(root)
         self._retries = RetryPolicy(retries, backoff, 30.0, patience).check()
-        if not (timeout > 0 and slowest >= 0 and connections > 0):
-            raise FileError("timeout and connections must be more than 0, slowest at least 0", where=self.uri)
+        if not (math.isfinite(timeout + slowest) and timeout > 0 and slowest >= 0 and connections > 0):
+            raise FileError(
+                "timeout and connections must be more than 0, slowest at least 0, all of them finite", where=self.uri
+            )
         for name, value in headers.items():
-            if name.lower() in _OURS or any(character in name + value for character in "\r\n\0"):
+            if name.lower() in _OURS or any(not " " <= letter <= "~" for letter in name + value):
                 raise FileError(f"the header {name!r} cannot be given", where=self.uri, mend="leave it out")
         authorization = {"Authorization": self._root.authorization} if self._root.authorization else {}
         self._private = {**authorization, **headers}
@@ -176,7 +181,7 @@ class HttpFiles:
             lambda: self._stat(path).size,
             where=self._where(path),
             policy=self._retries,
-            enough=self._slowest * self._timeout,
+            enough=max(self._slowest * self._timeout, 1.0),
             start=start,
             length=length,
             pin=None if pin is None else Expected("sha256", bytes.fromhex(pin)),

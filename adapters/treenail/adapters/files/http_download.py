@@ -114,37 +114,40 @@ class Download:
             FileMissingError: There is no such file.
             FileError: The server failed too often, the file changed meanwhile, or its bytes are not what they should be.
         """
-        tries, was_wrong = Tries(self._policy, "read"), False
+        tries, furthest, was_wrong = Tries(self._policy, "read"), self._start, False
         while True:
-            before = self._position
             try:
                 if self._end is None or self._position < self._end:
                     yield from self._attempt()
                     continue
             except PassingError as error:
-                if self._position > self._start and (self._seen is None or self._seen.validator is None):
-                    self._begin_again(error)
-                elif self._position - before >= self._enough:
+                if self._position - furthest >= self._enough:  # what is read anew is no progress
                     tries.progressed()
+                    furthest = self._position
+                if self._position > self._start and (self._seen is None or self._seen.validator is None):
+                    self._begin_again(
+                        error, "the server has neither a strong ETag nor a date that tells versions apart"
+                    )
                 tries.failed(error)
                 continue
             complaint = self._hasher.complaint() if self._hasher else None
             if complaint is None:
                 return
-            wrong = PassingError(complaint, where=self._where)
-            if was_wrong or self._again is None:
-                raise FileError(f"cannot read: {complaint}", where=self._where, mend="look what changed the file")
+            wrong = PassingError(
+                complaint, where=self._where, mend="look what changes the file, or the bytes on the way"
+            )
+            self._begin_again(
+                wrong, "it came so twice" if was_wrong else "it is too late to begin anew", last=was_wrong
+            )
             was_wrong = True
-            self._begin_again(wrong)
             tries.failed(wrong)
 
-    def _begin_again(self, error: PassingError) -> None:
-        if self._again is None:
+    def _begin_again(self, error: PassingError, why: str, *, last: bool = False) -> None:
+        if last or self._again is None:
             raise FileError(
-                f"cannot read on: {error.message}; the server has neither a strong ETag nor a date to tell whether the "
-                "rest is of the same file",
+                f"cannot read: {error.message}; {why}",
                 where=self._where,
-                mend="read the file whole instead of streaming it, or let the server send ETags",
+                mend=error.mend or "read the file whole instead of streaming it",
             ) from error
         self._again()
         self._begin()
@@ -209,12 +212,15 @@ class Download:
         size = answer.covers[2]
         if size is None:
             size = self._size()
-        ended_before = self._seen is not None and self._seen.size is not None and self._position > self._start
-        if size > self._position or ended_before:
+        if self._seen is not None and self._seen.size is not None and self._position > self._start:
+            wrong = PassingError(f"{self._seen.size} bytes were announced, but there are {size}", where=self._where)
+            self._begin_again(wrong, "it is too late to begin anew")
+            raise wrong
+        if size > self._position:
             raise FileError(
                 f"the server has no bytes from {self._position} on, but {size} in all",
                 where=self._where,
-                mend="the file changed while it was read, or something on the way garbles ranges; read it again",
+                mend="something on the way garbles ranges; name the server itself",
             )
         self._end = self._position
 

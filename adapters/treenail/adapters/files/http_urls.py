@@ -12,6 +12,7 @@ from treenail.adapters.files.paths import redacted
 from treenail.kernel import FileError
 
 PORTS = {"http": 80, "https": 443}
+_FORM = "write https://host/path, special characters of a password percent-encoded"
 _HOST = re.compile(r"[A-Za-z0-9._:%~-]+")
 _PIN = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
@@ -105,10 +106,10 @@ def parse_url(uri: str) -> Url:
         host = name if name.isascii() else name.encode("idna").decode()
         scheme = parts.scheme.lower()
         port = PORTS.get(scheme) if parts.port is None else parts.port
-    except ValueError as error:  # a UnicodeError is one, too
-        raise FileError(f"not an http or https URL: {error}", where=redacted(uri)) from error
+    except ValueError:  # it may quote what stands in the place of the port, a part of a password perhaps
+        raise FileError("not an http or https URL: its host or port is malformed", mend=_FORM) from None
     if scheme not in PORTS or not port or not _HOST.fullmatch(host):
-        raise FileError("not an http or https URL", where=redacted(uri), mend="write https://host/path")
+        raise FileError("not an http or https URL", where=redacted(uri), mend=_FORM)
     return Url(scheme, host, port, _encoded(parts.path) or "/", _encoded(parts.query, "?"))
 
 
@@ -118,13 +119,15 @@ def split_uri(uri: str) -> tuple[str, str]:
     Parts that no path can hold (an empty one, an encoded slash) stay with the root, and all before them.
 
     Raises:
-        FileError: It is no http or https URL.
+        FileError: It is no http or https URL, or the name of the file is such a part.
     """
     parse_root(uri)
     parts = urlsplit(uri)
     encoded = parts.path.lstrip("/").rstrip("/").split("/") if parts.path.strip("/") else []
     if any(unquote(part) in {".", ".."} for part in encoded):
         raise FileError("the path has '.' or '..' parts", where=redacted(uri), mend="write it without them")
+    if encoded and not _is_plain(encoded[-1]):
+        raise FileError("the file's name has an encoded slash or NUL, or is not in UTF-8", where=redacted(uri))
     kept = max((index + 1 for index, part in enumerate(encoded) if not _is_plain(part)), default=0)
     base = "".join(f"/{part}" for part in encoded[:kept])
     query, fragment = f"?{parts.query}" if parts.query else "", f"#{parts.fragment}" if parts.fragment else ""

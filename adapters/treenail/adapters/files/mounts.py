@@ -16,6 +16,7 @@ from urllib.request import url2pathname
 from treenail.adapters.files.cache import FileCache
 from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.paths import check_path, join_uri, redacted, scheme_of
 from treenail.contracts.files import HasLocalPaths, SplitsUris
@@ -222,15 +223,18 @@ def _adapter_of(scheme: str, given: str) -> Callable[[str], FileBackend]:
     return import_target(adapter.target)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # each signed URL is a root of its own
 def _opened_once(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
     return factory(root)
+
+
+_in_memory = functools.cache(MemoryFiles)
 
 
 def _shared(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
     """Return the one backend of this process for a root, so that connections, and memory, are shared."""
     with _OPENING:
-        return _opened_once(factory, root)
+        return _in_memory(root) if factory is MemoryFiles else _opened_once(factory, root)
 
 
 _CHOSEN: ContextVar[Mounts | None] = ContextVar("treenail_mounts", default=None)
@@ -302,7 +306,7 @@ def _canonical(uri: str | os.PathLike[str]) -> str:
     if scheme is None:
         return os.path.abspath(os.path.expanduser(text))
     rest = text[len(scheme) + 3 :]
-    return f"{scheme}://{rest.rstrip('/')}"
+    return f"{scheme}://{rest if '?' in rest or '#' in rest else rest.rstrip('/')}"
 
 
 def _is_below(canonical: str, prefix: str) -> bool:

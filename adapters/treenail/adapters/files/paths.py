@@ -74,7 +74,12 @@ def join_uri(root: str, path: str) -> str:
 
 
 def redacted(uri: str) -> str:
-    """Return a URI without its password and its query, which may hold signatures."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, f"***@{host}" if "@" in parts.netloc else host, parts.path, "", ""))
+    """Return a URI without user and password, and without the query and fragment of HTTP, which may hold signatures."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return uri
+    if scheme.lower() in {"http", "https"}:
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    user, _, host = rest.rpartition("@")
+    # A user without a password is in the authority only; a password may have slashes that should have been escaped.
+    return f"{scheme}://***@{host}" if user and (":" in user or "/" not in user) else f"{scheme}://{rest}"

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 
-from treenail.adapters.logging import terminal_logger
 from treenail.kernel import FileError
 
 T = TypeVar("T")
@@ -116,6 +115,8 @@ class Tries:
             asked = f", and the server asks for {error.wait:.0f} s more" if error.wait else ""
             end = f"failed for {spent:.1f} s{asked}"
         else:
+            from treenail.adapters.logging import terminal_logger  # it brings rich, and is rarely needed
+
             terminal_logger().warning(
                 "trying again",
                 operation=self._operation,
