@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +22,16 @@ from treenail.adapters.files import (
     FileCache,
     MemoryFiles,
     Mounts,
+    copyfile,
+    copytree,
     get,
     get_local_path,
     put,
+    put_many,
+    put_to,
     remove,
+    rmtree,
+    sync,
     use_mounts,
 )
 from treenail.kernel import FileError, FileMissingError
@@ -215,9 +222,30 @@ def test_functions_over_uris_use_it_and_forget_what_they_change(tmp_path: Path) 
         remove("m://a/b.txt")
         with pytest.raises(FileMissingError):
             get("m://a/b.txt")
+        changes: list[Callable[[], object]] = [
+            lambda: copyfile(tmp_path / "new", "m://t/f"),
+            lambda: copytree(tmp_path / "tree", "m://t"),
+            lambda: list(put_many([(b"new", "m://t/f")])),
+            lambda: sync(tmp_path / "tree", "m://t"),
+            lambda: write_to("m://t/f"),
+        ]
+        put(b"new", tmp_path / "new")
+        put(b"new", tmp_path / "tree" / "f")
+        for change in changes:
+            put(b"old", "m://t/f")
+            assert get("m://t/f") == b"old"
+            if change is changes[1]:
+                rmtree("m://t")
+            change()
+            assert get("m://t/f") == b"new"
         put(b"local", tmp_path / "x")
         assert get(tmp_path / "x") == b"local"
         assert b"local" not in held(cache).values(), "a local file was copied"
+
+
+def write_to(uri: str) -> None:
+    with put_to(uri) as path:
+        path.write_bytes(b"new")
 
 
 def test_a_cache_that_cannot_be_says_so(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class WritesInPlace(LocalFiles):
     """What most code does: opens the target and writes into it."""
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
-        target = self._resolve(path)
+        target = Path(self._locate(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb", buffering=0) as file:
             for chunk in [data] if isinstance(data, bytes) else data:
@@ -96,7 +96,7 @@ class CountsTheChunksFirst(LocalFiles):
 
 class DeletesBeforeItWrites(LocalFiles):
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
-        if self._resolve(path).is_file():
+        if Path(self._locate(path)).is_file():
             self.delete(path)
         super().write(path, data)
 
@@ -110,7 +110,7 @@ class WritesWhatItGot(LocalFiles):
             for chunk in [data] if isinstance(data, bytes) else data:
                 got.append(chunk)  # noqa: PERF402 - what came before the failure is wanted
         except BaseException:
-            if not self._resolve(path).exists():
+            if not Path(self._locate(path)).exists():
                 super().write(path, b"".join(got))
             raise
         super().write(path, got)
@@ -164,7 +164,7 @@ class DeletesWhatIsMissing(LocalFiles):
 
 class TakesDirectoriesForFiles(LocalFiles):
     def stat(self, path: str) -> FileStat:
-        if (target := self._resolve(path)).is_dir():
+        if (target := Path(self._locate(path))).is_dir():
             return FileStat(0, target.stat().st_mtime)
         return super().stat(path)
 
@@ -196,13 +196,13 @@ class MatchesBeginnings(LocalFiles):
 class ListsTheFileItself(LocalFiles):
     def list(self, prefix: str = "") -> Iterator[str]:
         yield from super().list(prefix)
-        if prefix and self._resolve(prefix).is_file():
+        if prefix and Path(self._locate(prefix)).is_file():
             yield prefix
 
 
 class MissesMissingPrefixes(LocalFiles):
     def list(self, prefix: str = "") -> Iterator[str]:
-        if prefix and not self._resolve(prefix).exists():
+        if prefix and not Path(self._locate(prefix)).exists():
             raise FileMissingError("there is no such directory", where=prefix)
         yield from super().list(prefix)
 
@@ -211,7 +211,7 @@ class DeletesTheDirectory(LocalFiles):
     def delete(self, path: str) -> None:
         super().delete(path)
         if "/" in path:
-            shutil.rmtree(self._resolve(path).parent, ignore_errors=True)
+            shutil.rmtree(Path(self._locate(path)).parent, ignore_errors=True)
 
 
 class KeepsAListing(LocalFiles):
@@ -234,18 +234,18 @@ class KeepsAListing(LocalFiles):
 class Normalises(LocalFiles):
     """Takes every path for the one it amounts to."""
 
-    def _resolve(self, path: str) -> Path:
-        return super()._resolve(posixpath.normpath(path).lstrip("/") if path else path)
+    def _locate(self, path: str) -> str:
+        return super()._locate(posixpath.normpath(path).lstrip("/") if path else path)
 
 
 class ClimbsOut(LocalFiles):
-    def _resolve(self, path: str) -> Path:
-        return self.root / path if ".." in path.split("/") else super()._resolve(path)
+    def _locate(self, path: str) -> str:
+        return str(self.root / path) if ".." in path.split("/") else super()._locate(path)
 
 
 class EndsAtNul(LocalFiles):
-    def _resolve(self, path: str) -> Path:
-        return super()._resolve(path.partition("\0")[0] or path)
+    def _locate(self, path: str) -> str:
+        return super()._locate(path.partition("\0")[0] or path)
 
 
 class TakesBadPathsForMissing(LocalFiles):
@@ -265,18 +265,18 @@ class ListsAnything(LocalFiles):
 
 
 class DecodesPercents(LocalFiles):
-    def _resolve(self, path: str) -> Path:
-        return super()._resolve(unquote(path))
+    def _locate(self, path: str) -> str:
+        return super()._locate(unquote(path))
 
 
 class TakesPlusForSpace(LocalFiles):
-    def _resolve(self, path: str) -> Path:
-        return super()._resolve(path.replace("+", " "))
+    def _locate(self, path: str) -> str:
+        return super()._locate(path.replace("+", " "))
 
 
 class NormalisesUnicode(LocalFiles):
-    def _resolve(self, path: str) -> Path:
-        return super()._resolve(unicodedata.normalize("NFC", path))
+    def _locate(self, path: str) -> str:
+        return super()._locate(unicodedata.normalize("NFC", path))
 
 
 class HidesDotFiles(LocalFiles):
@@ -286,7 +286,7 @@ class HidesDotFiles(LocalFiles):
 
 class PutsDirectoriesInPlaceOfFiles(LocalFiles):
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
-        for parent in self._resolve(path).relative_to(self.root).parents:
+        for parent in Path(self._locate(path)).relative_to(self.root).parents:
             if (self.root / parent).is_file():
                 (self.root / parent).unlink()
         super().write(path, data)

@@ -5,7 +5,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from treenail.adapters.files import LocalFiles
+from treenail.adapters.files import LocalFiles, MemoryFiles
 from treenail.contracts.laws import FileBackendLaws
 from treenail.kernel import FileBackend
 
@@ -17,3 +17,22 @@ class TestLocalFiles(FileBackendLaws):
 
     def make(self) -> FileBackend:
         return LocalFiles(mkdtemp(dir=self.directory))
+
+
+class TestLocalFilesThatKeepDirectories(TestLocalFiles):
+    def make(self) -> FileBackend:
+        return LocalFiles(mkdtemp(dir=self.directory), prune=False)
+
+
+class TestLocalFilesBehindALink(TestLocalFiles):
+    """Where the way to the root is a symbolic link, every file's place is compared with the root's."""
+
+    def make(self) -> FileBackend:
+        link = Path(mkdtemp(dir=self.directory)) / "link"
+        link.symlink_to(mkdtemp(dir=self.directory))
+        return LocalFiles(link)
+
+
+class TestMemoryFiles(FileBackendLaws):
+    def make(self) -> FileBackend:
+        return MemoryFiles()

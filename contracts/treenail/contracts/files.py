@@ -50,6 +50,19 @@ class ScansFiles(Protocol):
 
 
 @runtime_checkable
+class ListsEntries(Protocol):
+    """Lists one directory without what lies deeper."""
+
+    @abstractmethod
+    def entries(self, path: str = "") -> Iterator[tuple[str, bool]]:
+        """Yield (name, whether it is a directory) of what lies directly in a directory, empty directories included.
+
+        A directory that is not there yields nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class CopiesFiles(Protocol):
     """Copies within the store, without the bytes passing through this machine."""
 

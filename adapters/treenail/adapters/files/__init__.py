@@ -1,5 +1,6 @@
 """Files in any store: backends behind six verbs, and the functions over them that everyday code calls."""
 
+from treenail.adapters.files.archives import ArchiveFiles
 from treenail.adapters.files.batches import Written, get_many, put_many
 from treenail.adapters.files.below import FilesBelow, backend_at
 from treenail.adapters.files.cache import FileCache
@@ -18,9 +19,13 @@ from treenail.adapters.files.formats import (
     TorchFormat,
     YamlFormat,
 )
+from treenail.adapters.files.fsspec_files import FsspecFiles
 from treenail.adapters.files.http import HttpFiles
+from treenail.adapters.files.hubs import HuggingFaceFiles, ModelScopeFiles
+from treenail.adapters.files.lmdb_files import LmdbFiles
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.locks import lock, locked
+from treenail.adapters.files.memcached import MemcachedFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts, mounts_of, use_mounts
@@ -46,20 +51,27 @@ from treenail.adapters.files.operations import (
     stat,
 )
 from treenail.adapters.files.paths import redacted
+from treenail.adapters.files.progress import transfer_progress
 from treenail.adapters.files.records import Span, iterate_records, read_records, record_spans
 from treenail.adapters.files.sync import Synced, sync
 from treenail.adapters.files.values import dict_from_file, dump, installed_formats, list_from_file, load
 
 __all__ = [
+    "ArchiveFiles",
     "FileCache",
     "FileFormat",
     "FilesBelow",
+    "FsspecFiles",
     "HttpFiles",
+    "HuggingFaceFiles",
     "JsonFormat",
+    "LmdbFiles",
     "LocalCopies",
     "LocalFiles",
     "LocalMirror",
+    "MemcachedFiles",
     "MemoryFiles",
+    "ModelScopeFiles",
     "Mounts",
     "MsgpackFormat",
     "NpyFormat",
@@ -116,6 +128,7 @@ __all__ = [
     "stat",
     "stream",
     "sync",
+    "transfer_progress",
     "upload",
     "use_mounts",
 ]

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from treenail.adapters.files import derived
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
-from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.operations import AnyPath, forget
 from treenail.contracts.files import ReadsMany
 from treenail.kernel import FileError, TreenailError
 
@@ -78,8 +78,7 @@ def put_many(
                 derived.upload(content, place.backend, place.path)
             else:
                 place.backend.write(place.path, content)
-            if place.cache is not None:
-                place.cache.forget(place.backend, place.path)
+            forget(place)
         except TreenailError as error:
             return Written(path, _as_file_error(error))
         return Written(path, None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 
-from treenail.adapters.files.paths import check_path
+from treenail.adapters.files.durable import Unfinished, failure, replace_file
+from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted
 from treenail.contracts.files import (
     CopiesFiles,
     HasDirectories,
+    HasLocalPaths,
+    ListsEntries,
     ScansFiles,
     StreamsFiles,
 )
@@ -41,8 +44,9 @@ def stream(backend: FileBackend, path: str, start: int = 0, length: int | None =
 
     Raises:
         FileMissingError: There is no such file.
-        FileError: The store failed, or the file changed while it was read.
+        FileError: The range is negative, the store failed, or the file changed while it was read.
     """
+    check_range(path, start, length)
     if isinstance(backend, StreamsFiles):
         yield from backend.stream(path, start, length)
         return
@@ -51,10 +55,17 @@ def stream(backend: FileBackend, path: str, start: int = 0, length: int | None =
         yield backend.read(path, start, length)
         return
     end = before.size if length is None else min(before.size, start + length)
-    for position in range(start, end, CHUNK):
-        yield backend.read(path, position, min(CHUNK, end - position))
-    if backend.stat(path) != before:
-        raise FileError("the file changed while it was read", where=f"{backend.uri}/{path}", mend="read it again")
+    position = start
+    while position < end:
+        wanted = min(CHUNK, end - position)
+        chunk = backend.read(path, position, wanted)
+        if len(chunk) != wanted:
+            break
+        yield chunk
+        position += wanted
+    if position < end or backend.stat(path) != before:
+        where = join_uri(redacted(backend.uri), path)
+        raise FileError("the file changed while it was read", where=where, mend="read it again")
 
 
 def scan(backend: FileBackend, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
@@ -67,36 +78,80 @@ def scan(backend: FileBackend, prefix: str = "") -> Iterator[tuple[str, FileStat
             yield path, backend.stat(path)
 
 
-def copy(source: FileBackend, path: str, target: FileBackend, target_path: str) -> None:
-    """Make a file of one backend hold what a file of another, or the same, holds."""
+def entries(backend: FileBackend, path: str = "", *, recursive: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield (path relative to the directory, whether it is a directory) of what lies in it, each directory before its content.
+
+    Args:
+        backend: Where it lies.
+        path: The directory; where there is none, nothing is yielded.
+        recursive: Go down into directories; into symbolic links to directories, never.
+    """
+    if isinstance(backend, ListsEntries):
+        waiting = [""]
+        while waiting:
+            lead = waiting.pop()
+            below: list[str] = []
+            for name, directory in backend.entries(_below(path, lead.rstrip("/"))):
+                yield lead + name, directory
+                if recursive and directory and not _is_link(backend, _below(path, lead + name)):
+                    below.append(f"{lead}{name}/")
+            waiting += reversed(below)
+        return
+    skipped = len(path) + 1 if path else 0
+    seen: tuple[str, ...] = ()  # the directories around the file before: what is sorted leaves a directory for ever
+    for each in backend.list(path):
+        parts = each[skipped:].split("/")
+        around = tuple(parts[:-1])
+        common = next((i for i, pair in enumerate(zip(seen, around, strict=False)) if pair[0] != pair[1]), len(seen))
+        for depth in range(common, len(around) if recursive else min(len(around), 1)):
+            yield "/".join(parts[: depth + 1]), True
+        if recursive or not around:
+            yield "/".join(parts), False
+        seen = around
+
+
+def copy(
+    source: FileBackend,
+    path: str,
+    target: FileBackend,
+    target_path: str,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Make a file of one backend hold what a file of another, or the same, holds.
+
+    Args:
+        source: Where the file lies.
+        path: Its path there.
+        target: Where the copy lies.
+        target_path: Its path there.
+        progress: Called with the number of bytes of each chunk that was copied; once, where the store copies by itself.
+
+    Raises:
+        FileMissingError: There is no such source.
+        FileError: A store failed; the target is as it was.
+    """
     if source is target and isinstance(target, CopiesFiles):
         target.copy(path, target_path)
+        if progress is not None:
+            progress(target.stat(target_path).size)
         return
     chunks = stream(source, path)
-    first = next(chunks, b"")  # a missing source must not begin a write
-    target.write(target_path, _chained(first, chunks))
+    _write(target, target_path, chunks if progress is None else _counted(chunks, progress))
 
 
 def download(backend: FileBackend, path: str, target: Path) -> None:
-    """Make a local file hold what `path` holds; it appears whole, or not at all.
+    """Make a local file hold what `path` holds; it appears whole, or not at all. Its directory must be there.
 
     Raises:
         FileMissingError: There is no such file.
         FileError: The store failed, or the local file cannot be written.
     """
-    temporary = target.with_name(f".{uuid4().hex}.treenail-unfinished")
-    try:
-        with temporary.open("xb") as file:
-            for chunk in stream(backend, path):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise FileError(f"cannot write: {error.strerror or error}", where=str(target)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+    def fill(file: Unfinished) -> None:
+        for chunk in stream(backend, path):
+            file.write(chunk)
+
+    replace_file(target, fill)
 
 
 def upload(source: Path, backend: FileBackend, path: str) -> None:
@@ -109,14 +164,39 @@ def upload(source: Path, backend: FileBackend, path: str) -> None:
     check_path(path, backend.uri)
     try:
         file = source.open("rb")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileMissingError("there is no such file", where=str(source)) from error
     except OSError as error:
-        raise FileError(f"cannot read: {error.strerror or error}", where=str(source)) from error
+        raise failure("read", source, error) from error
     with file:
-        backend.write(path, iter(lambda: file.read(CHUNK), b""))
+        _write(backend, path, _chunks(file, source))
 
 
-def _chained(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+def _chunks(file: BinaryIO, source: Path) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = file.read(CHUNK)
+        except OSError as error:
+            raise failure("read", source, error) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _write(target: FileBackend, path: str, chunks: Iterator[bytes]) -> None:
+    """Write chunks; only where there are several as an iterable, which a store may send in parts."""
+    first = next(chunks, b"")  # a source that cannot be read must not begin a write
+    second = next(chunks, None)
+    target.write(path, first if second is None else chain((first, second), chunks))
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path and name else path or name
+
+
+def _is_link(backend: FileBackend, path: str) -> bool:
+    return isinstance(backend, HasLocalPaths) and backend.local_path(path).is_symlink()
+
+
+def _counted(chunks: Iterator[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        progress(len(chunk))

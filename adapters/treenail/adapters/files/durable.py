@@ -150,10 +150,17 @@ class Unfinished:
         folder: Where the file is to be; it is closed with the file.
         name: What it will be called.
         operation: What to call this in errors.
+        abandoned: Called with the folder where the file is not published.
     """
 
-    def __init__(self, folder: Folder, name: str, operation: str = "write") -> None:
-        self.folder, self.name, self.operation = folder, name, operation
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        operation: str = "write",
+        abandoned: Callable[[Folder], object] | None = None,
+    ) -> None:
+        self.folder, self.name, self.operation, self._abandoned = folder, name, operation, abandoned
         self._temporary: str | None = f".{os.urandom(8).hex()}{UNFINISHED}"
         self.descriptor = folder.make_file(self._temporary)
         claim(self.descriptor)
@@ -166,6 +173,8 @@ class Unfinished:
         if self._temporary is not None:
             with suppress(OSError):
                 self.folder.remove(self._temporary)
+                if self._abandoned is not None:
+                    self._abandoned(self.folder)
         self.folder.close()
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:

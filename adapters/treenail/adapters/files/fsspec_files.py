@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from treenail.adapters.files.derived import CHUNK, stream
 from treenail.adapters.files.durable import UNFINISHED
@@ -40,7 +41,7 @@ class FsspecFiles:
     A write is gathered first, in memory or in a temporary file, so that a source that breaks changes nothing. It then goes
     to a temporary name and is moved, where the filesystem can move and has directories. Links are followed by the store;
     directories that are links are not listed. Directories that a deletion leaves empty stay. A time of the last change
-    that the store does not tell is 0.
+    that the store does not tell is 0. There are no signed URLs: fsspec signs no uploads.
 
     Args:
         root: The URL, such as ``sftp://host/directory``.
@@ -153,22 +154,6 @@ class FsspecFiles:
                 raise
             self.write(target, stream(self, source))
 
-    def sign(self, path: str, *, method: Literal["GET", "PUT"] = "GET", expires: float = 3600.0) -> str:
-        """Return a URL that reads `path` without credentials; fsspec signs no uploads."""
-        where = self._check(path)
-        if method != "GET":
-            raise FileError("fsspec signs no uploads", where=where, mend="sign a GET, or use the store's own backend")
-        if not expires > 0:
-            raise FileError(f"a URL cannot expire in {expires} s", where=where, mend="use a positive number of seconds")
-        with self._explained("sign", where):
-            opened = self._open()
-            try:
-                return str(opened.fs.sign(opened.base + path, expiration=int(expires)))
-            except NotImplementedError as error:
-                raise FileError(
-                    "this store has no signed URLs", where=where, mend="get_local_path gives a file"
-                ) from error
-
     def _check(self, path: str) -> str:
         check_path(path, self.uri)
         if path.endswith(UNFINISHED):
@@ -278,9 +263,11 @@ class FsspecFiles:
             if not found.startswith(lead) or "/" in last:
                 raise FileError(f"the filesystem lists {found!r}, which lies elsewhere", where=join_uri(self.uri, path))
             below = f"{path}/{last}" if path else last
+            if last.endswith(UNFINISHED):
+                continue
             if info["type"] == "directory":
                 yield f"{below}/".encode(errors="surrogateescape"), below, None
-            elif not last.endswith(UNFINISHED):
+            else:
                 entry = info if info["type"] == "file" else self._behind_link(opened, below)
                 if entry is not None:
                     yield below.encode(errors="surrogateescape"), below, entry
@@ -363,9 +350,12 @@ def _gathered(data: bytes | Iterable[bytes]) -> Iterator[bytes | Path]:
     with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
         path = Path(folder) / "content"
         with path.open("xb") as file:
-            file.writelines(parts)
-            parts.clear()
-            file.writelines(chunks)
+            for chunk in chain(parts, chunks):
+                try:
+                    file.write(chunk)
+                except OSError as error:
+                    mend = "free some space there, or let TMPDIR name another directory"
+                    raise FileError(f"cannot gather: {error.strerror}", where=str(path), mend=mend) from error
         yield path
 
 

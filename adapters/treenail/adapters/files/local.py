@@ -15,7 +15,7 @@ from treenail.adapters.files.durable import FOLDER_LINKLESS, UNFINISHED, Folder,
 from treenail.adapters.files.opening import LinklessOpener
 from treenail.adapters.files.paths import check_path, check_range, local_path_of
 from treenail.adapters.files.reading import read_chunks, read_range
-from treenail.adapters.files.walking import files_below
+from treenail.adapters.files.walking import files_below, names_in
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
@@ -25,6 +25,7 @@ _LOOK: Final = getattr(os, "O_PATH", 0) | _FLAGS
 _READ_LINKLESS: Final = LinklessOpener(_READ)
 _LOOK_LINKLESS: Final = LinklessOpener(_LOOK)
 _PROCESS_FILES: Final = sys.platform == "linux"
+_LONG: Final = 1000 if hasattr(os, "pathconf") else sys.maxsize  # characters from which a path is measured
 _RACES: Final = 32
 _SWEPT_AT_MOST: Final = 4096
 
@@ -158,6 +159,13 @@ class LocalFiles:
             if isinstance(found := failure("look at", target, error), FileMissingError):
                 return False
             raise found from error
+
+    def entries(self, path: str = "") -> Iterator[tuple[str, bool]]:
+        """Yield (name, whether it is a directory) of what lies directly in a directory, sorted by bytes."""
+        top, _ = self._listed(path)
+        for name in names_in(top):
+            text = os.fsdecode(name)
+            yield text.removesuffix("/"), text.endswith("/")
 
     def make_directory(self, path: str) -> None:
         """Make a directory and its missing parents, durably; it may exist."""
@@ -294,13 +302,14 @@ class LocalFiles:
 
     def _begin(self, target: str, operation: str) -> Unfinished:
         """Begin a file beside its target, in a directory that is made if it is missing."""
-        parent, _, name = target.rpartition(os.sep if os.name != "nt" else "/")
+        parent, _, name = target.rpartition("/")
         try:
+            _check_length(target)
             for _ in range(_RACES):
                 folder = self._make_folder(parent or self._top)
                 try:
                     self._tidy(folder)
-                    return Unfinished(folder, name, operation)
+                    return Unfinished(folder, name, operation, self._pruned)
                 except FileNotFoundError:  # a deletion of its last file removed the directory meanwhile
                     folder.close()
                 except BaseException:
@@ -358,6 +367,15 @@ class LocalFiles:
 
     def _settle(self, folder: Folder) -> None:
         """Flush a directory from which something was removed; remove it where it is left empty, its parents likewise."""
+        parent = self._pruned(folder)
+        if parent == folder.path:
+            folder.flush()
+            return
+        with suppress(FileNotFoundError), Folder(parent) as above:  # someone else removed it, and flushes
+            above.flush()
+
+    def _pruned(self, folder: Folder) -> str:
+        """Remove a directory where it is empty, its parents likewise; return the first that is left."""
         parent = folder.path
         while self.prune and len(parent) > len(self._top):
             try:
@@ -365,11 +383,7 @@ class LocalFiles:
             except OSError:  # not empty
                 break
             parent = os.path.dirname(parent)
-        if parent == folder.path:
-            folder.flush()
-            return
-        with suppress(FileNotFoundError), Folder(parent) as above:  # someone else removed it, and flushes
-            above.flush()
+        return parent
 
 
 def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
@@ -378,6 +392,12 @@ def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
         return
     for chunk in data:
         file.write(chunk)
+
+
+def _check_length(target: str) -> None:
+    """Refuse what could be written from its directory, and then not be read by its whole path."""
+    if len(target) >= _LONG and len(os.fsencode(target)) >= os.pathconf("/", "PC_PATH_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def _is_taken(file: Unfinished) -> bool:

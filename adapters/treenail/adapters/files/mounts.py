@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from treenail.adapters.files.cache import FileCache
 from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
-from treenail.adapters.files.paths import check_path, join_uri, redacted, scheme_of
+from treenail.adapters.files.paths import check_path, join_uri, local_path_of, redacted, scheme_of
 from treenail.contracts.files import HasLocalPaths, SplitsUris
 from treenail.kernel import (
     Adapter,
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from treenail.contracts.run import Files  # imports torch
 
 MAX_FORWARDS = 16
-_OPENING = threading.Lock()
+_MOST_OPENED = 256  # each signed URL is a root of its own
 
 
 class Place(NamedTuple):
@@ -170,13 +168,14 @@ class Mounts:
         factory = _adapter_of(scheme, given) if late is None else late.target
         split = factory.split_uri if isinstance(factory, SplitsUris) else split_at_authority
         root, path_below = split(canonical)
-        if late is None:
-            backend = _shared(factory, root)
-        else:
-            with self._lock:
-                if root not in self._opened:
-                    self._opened[root] = late.build(root)
-                backend = self._opened[root]
+        with self._lock:
+            backend = self._opened.pop(root, None)
+            if backend is None:
+                with use_mounts(self):  # an archive lies at a URI itself
+                    backend = _open(factory, root) if late is None else late.build(root)
+            self._opened[root] = backend  # the last one used is last
+            if len(self._opened) > _MOST_OPENED:
+                del self._opened[next(iter(self._opened))]
         return Place(backend, check_path(path_below, backend.uri, root=True))
 
     def _known_mounts(self) -> str:
@@ -223,18 +222,11 @@ def _adapter_of(scheme: str, given: str) -> Callable[[str], FileBackend]:
     return import_target(adapter.target)
 
 
-@functools.lru_cache(maxsize=256)  # each signed URL is a root of its own
-def _opened_once(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
-    return factory(root)
+_in_memory = functools.cache(MemoryFiles)  # one for each root, which lasts as long as the process
 
 
-_in_memory = functools.cache(MemoryFiles)
-
-
-def _shared(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
-    """Return the one backend of this process for a root, so that connections, and memory, are shared."""
-    with _OPENING:
-        return _in_memory(root) if factory is MemoryFiles else _opened_once(factory, root)
+def _open(factory: Callable[[str], FileBackend], root: str) -> FileBackend:
+    return _in_memory(root) if factory is MemoryFiles else factory(root)
 
 
 _CHOSEN: ContextVar[Mounts | None] = ContextVar("treenail_mounts", default=None)
@@ -299,10 +291,7 @@ def _canonical(uri: str | os.PathLike[str]) -> str:
         raise FileError(f"{text!r} is no path", mend="name a file or a directory")
     scheme = scheme_of(text)
     if scheme == "file":
-        parts = urlsplit(text)
-        if parts.netloc not in {"", "localhost"}:
-            raise FileError("a file URI has no host", where=redacted(text), mend="write file:///absolute/path")
-        return os.path.abspath(url2pathname(unquote(parts.path)) if os.name == "nt" else unquote(parts.path))
+        return os.path.abspath(local_path_of(text))
     if scheme is None:
         return os.path.abspath(os.path.expanduser(text))
     rest = text[len(scheme) + 3 :]

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from itertools import chain
 from types import ModuleType
-from typing import Literal, NamedTuple, TypedDict, TypeVar, cast
+from typing import Literal, NamedTuple, TypedDict, cast
 
-from treenail.adapters.files.objects_errors import SourceError, code_of, explained
+from treenail.adapters.files.objects_errors import explained, is_denied
 from treenail.adapters.files.objects_library import library
 from treenail.adapters.files.objects_store import Options, check_endpoint, open_store, split_root
+from treenail.adapters.files.objects_transfer import Source, ahead
 from treenail.adapters.files.paths import check_path, check_range, join_uri
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 MAX_KEY = 1024  # bytes; "Object key naming guidelines" of S3, the same in Google Cloud Storage
 MIN_PART = 5 * 1024**2  # bytes; "Amazon S3 multipart upload limits"
@@ -71,7 +67,8 @@ class ObjectFiles:
         allow_http: Use an endpoint without TLS also when it is not on this machine.
         ca_file: A PEM file with certificates to trust besides the system's.
         part_size: Bytes of a part of an upload, and of a range of a stream; at least 5 MiB. A file has at most 10,000 parts.
-        concurrency: How many parts or ranges are under way at once: a stream or an upload holds about so many in memory.
+        concurrency: How many parts of an upload are under way at once, and half as many ranges of a stream; either
+            holds at most 2 * part_size * concurrency bytes in memory.
         timeout: Seconds that the store may be silent, and during which a request is tried again.
         retries: How often a request is tried again on a broken connection, a 5xx or a 429, at growing intervals.
 
@@ -173,13 +170,13 @@ class ObjectFiles:
         """
         if concurrency < 1:
             raise FileError(f"concurrency is {concurrency}", where=self.uri, mend="at least 1")
-        return _ahead(self._read_or_error, paths, concurrency)
+        return ahead(self._read_or_error, paths, concurrency)
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`: by one request up to a part's size, else in parts."""
         key = self._key(path)
-        source = _Source(data, self._part_size, join_uri(self.uri, path))
-        with source.unwrapped(), self._explained("write", path):
+        source = Source(data, self._part_size, join_uri(self.uri, path))
+        with source.as_it_was(), self._explained("write", path):
             start = source.up_to(self._part_size)
             client = self._connect()
             if source.ended:
@@ -188,7 +185,7 @@ class ObjectFiles:
             part = self._part_size
             if isinstance(data, bytes | bytearray | memoryview):
                 part = max(part, -(-len(data) // MAX_PARTS))
-            pieces = chain((start,), source)
+            pieces = chain((start,), source.rest())
             del start
             client.library.put(
                 client.store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=self._concurrency
@@ -202,8 +199,8 @@ class ObjectFiles:
                 creation is asked for twice: the second must be refused.
         """
         key = self._key(path)
-        source = _Source(data, self._part_size, join_uri(self.uri, path))
-        with source.unwrapped(), self._explained("create", path):
+        source = Source(data, self._part_size, join_uri(self.uri, path))
+        with source.as_it_was(), self._explained("create", path):
             content = source.up_to(None)
             if "conditions" in self._seen:
                 return self._put_new(key, content)
@@ -324,7 +321,8 @@ class ObjectFiles:
                 raise self._changed(path)
             return data
 
-        chunks = _ahead(fetch, rest, self._concurrency) if rest else iter(())
+        # A range that arrives lies in memory twice, in pieces and joined.
+        chunks = ahead(fetch, rest, max(1, self._concurrency // 2)) if rest else iter(())
         with self._explained("read", path):
             yield bytes(first.bytes())
         del first
@@ -376,7 +374,7 @@ class ObjectFiles:
         """Return which of the names of empty objects are those of directories: the library leaves out a last slash."""
         if not keys:
             return set()
-        found = _ahead(self._exists, keys, self._concurrency)
+        found = ahead(self._exists, keys, self._concurrency)
         return {key for key, exists in zip(keys, found, strict=True) if not exists}
 
     def _demand_bucket(self) -> None:
@@ -388,7 +386,7 @@ class ObjectFiles:
                 client = self._connect()
                 next(client.library.list(client.store, self._root.prefix or None, chunk_size=1), None)
         except FileError as error:
-            if code_of(str(error.__cause__)) not in {"AccessDenied", "403"} and "access is denied" not in error.message:
+            if not is_denied(error):
                 raise
         self._seen |= {"bucket"}
 
@@ -407,88 +405,16 @@ class ObjectFiles:
         client = self._client
         if client is None or client.process != os.getpid():
             module = library()
-            with explained("open the store", self.uri, ()):
+            with explained("open the store", self.uri, tuple):
                 opened = open_store(module, self._root, self._options, self.uri)
             client = self._client = _Client(os.getpid(), module, opened.store, opened.secrets)
         return client
 
     def _explained(self, operation: str, path: str) -> AbstractContextManager[None]:
-        return explained(operation, join_uri(self.uri, path), () if self._client is None else self._client.secrets)
+        return explained(operation, join_uri(self.uri, path), self._secrets)
 
-
-class _Source:
-    """Chunks that someone else makes, cut to size; what making them raises is told apart from what the store raises."""
-
-    def __init__(self, data: bytes | Iterable[bytes], size: int, where: str) -> None:
-        if isinstance(data, str):
-            raise FileError("cannot write a str", where=where, mend="encode it")
-        self._chunks = iter((data,)) if isinstance(data, bytes | bytearray | memoryview) else iter(data)
-        self._rest = memoryview(b"")
-        self._size = size
-        self._where = where
-        self._error: BaseException | None = None
-        self.ended = False
-
-    def up_to(self, count: int | None) -> bytes:
-        """Return more than `count` bytes where there are more, else all (always, when None): then `ended` is set."""
-        found, length = list[bytes | memoryview](), 0
-        for piece in self:
-            found.append(piece)
-            length += len(piece)
-            if count is not None and length > count:
-                break
-        else:
-            self.ended = True
-        return bytes(found[0]) if len(found) == 1 else b"".join(found)
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        return self
-
-    def __next__(self) -> bytes | memoryview:
-        while not self._rest:
-            try:
-                chunk = next(self._chunks)
-                if not isinstance(chunk, bytes | bytearray | memoryview):
-                    raise FileError(
-                        f"cannot write a {type(chunk).__name__}", where=self._where, mend="yield chunks of bytes"
-                    )
-            except StopIteration:
-                raise
-            except BaseException as error:
-                self._error = error
-                raise SourceError from error
-            self._rest = memoryview(chunk).cast("B")
-        piece, self._rest = self._rest[: self._size], self._rest[self._size :]
-        return piece
-
-    def unwrapped(self) -> AbstractContextManager[None]:
-        """Raise what making the chunks raised, as it was."""
-        return _Unwrapped(self)
-
-
-class _Unwrapped(AbstractContextManager[None]):
-    def __init__(self, source: _Source) -> None:
-        self._source = source
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        cause = self._source._error
-        if error is not None and cause is not None:
-            raise cause.with_traceback(cause.__traceback__)
-
-
-def _ahead(function: Callable[[A], B], items: Iterable[A], window: int) -> Iterator[B]:
-    """Yield function(item) for each item, in order, with up to `window` of them under way or done."""
-    waiting: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(window, thread_name_prefix="treenail-files")
-    try:
-        for item in items:
-            if len(waiting) == window:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def _secrets(self) -> tuple[str, ...]:
+        return () if self._client is None else self._client.secrets
 
 
 def _stat(meta: _Meta) -> FileStat:

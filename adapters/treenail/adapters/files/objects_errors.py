@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from treenail.kernel import FileError, FileMissingError, TreenailError
@@ -58,7 +58,7 @@ _STATUS = {
 _CONNECTION = (  # what the HTTP client's own description holds
     ("dns error", "the endpoint has no address", "correct the option 'endpoint'"),
     (
-        "certificate",
+        "InvalidCertificate",
         "the endpoint's certificate is not trusted",
         "give the option 'ca_file', or correct the endpoint's name",
     ),
@@ -72,18 +72,14 @@ _CONNECTION = (  # what the HTTP client's own description holds
 )
 
 
-class SourceError(Exception):
-    """Carries what an iterable of chunks raised through the store's library; never seen by a caller."""
-
-
 @contextmanager
-def explained(operation: str, where: str, secrets: Iterable[str]) -> Iterator[None]:
+def explained(operation: str, where: str, secrets: Callable[[], Iterable[str]]) -> Iterator[None]:
     """Turn what the library raises in the block into errors of ours; no credential is left in them, nor in their causes.
 
     Args:
         operation: What is done, for the message: "read".
         where: URI of the file.
-        secrets: Texts that must not be shown.
+        secrets: Gives the texts that must not be shown.
 
     Raises:
         FileMissingError: There is no such file; of a bucket that is missing, only where the store says so.
@@ -91,15 +87,20 @@ def explained(operation: str, where: str, secrets: Iterable[str]) -> Iterator[No
     """
     try:
         yield
-    except (TreenailError, SourceError):
+    except TreenailError:
         raise
     except Exception as error:
-        text = str(error)
-        _clean(error, text, secrets)
+        text = _cleaned(str(error), secrets())
+        error.args = (text,)  # it will be shown as the cause
         if isinstance(error, FileNotFoundError) and code_of(text) not in _NO_BUCKET:
             raise FileMissingError(f"cannot {operation}: there is no such file", where=where) from error
-        what, mend = _explain(text)
+        what, mend = _explain(error, text)
         raise FileError(f"cannot {operation}: {what}", where=where, mend=mend) from error
+
+
+def is_denied(error: FileError) -> bool:
+    """Return whether the store refused for want of permission."""
+    return " 403 " in str(error.__cause__) or code_of(str(error.__cause__)) == "AccessDenied"
 
 
 def code_of(text: str) -> str:
@@ -108,26 +109,33 @@ def code_of(text: str) -> str:
     return found[1] if found else ""
 
 
-def _explain(text: str) -> tuple[str, str | None]:
+def _explain(error: Exception, text: str) -> tuple[str, str | None]:
+    if type(error).__name__ == "InvalidPathError":
+        key = re.search(r'[pP]ath:? "(.*?)"[:, ]', text, re.DOTALL)
+        what = f"a key there names no file: {key[1]!r}" if key else "a key there names no file"
+        return what, "rename or delete that object with the store's own tools"
     code = code_of(text)
     status = re.search(r"status code: (\d+)", text)
     known = _CODES.get(code) or (_STATUS.get(status[1]) if status else None)
+    if "Received redirect" in text:
+        known = _CODES["PermanentRedirect"]
     if known is not None:
         said = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
         detail = f"{code}: {said[1].strip()}" if said and code != "SignatureDoesNotMatch" else code
-        return f"{known[0]} ({detail})", known[1]
-    for sign, what, mend in _CONNECTION:
-        if sign in text:
+        return f"{known[0]} ({detail})" if detail else known[0], known[1]
+    inner = text.partition("inner:")[2] or text  # what goes before tells of limits: "retry_timeout"
+    for sign, what, mend in _CONNECTION if status is None else ():
+        if sign in inner:
             return what, mend
     return _short(text), None
 
 
-def _clean(error: Exception, text: str, secrets: Iterable[str]) -> None:
-    """Take credentials out of an error that will be shown as the cause of ours."""
+def _cleaned(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without credentials."""
     text = _ELEMENTS.sub(r"<\1>***</\1>", _SIGNATURES.sub(r"\1***", text))
     for secret in secrets:
         text = text.replace(secret, "***")
-    error.args = (text,)
+    return text
 
 
 def _short(text: str) -> str:

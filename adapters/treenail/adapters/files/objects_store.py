@@ -157,15 +157,19 @@ def _s3(library: ModuleType, root: Root, options: Options, where: str) -> Opened
 
 def _s3_keys(root: Root, options: Options, profile: _Profile, where: str) -> tuple[str, str, str | None] | None:
     if options.access_key_variable or options.secret_key_variable:
-        access = _named(options.access_key_variable, "access_key_variable", where)
-        secret = _named(options.secret_key_variable, "secret_key_variable", where)
-        token = _named(options.token_variable, "token_variable", where) if options.token_variable else None
-        return access, secret, token
+        return (
+            _named(options.access_key_variable, "access_key_variable", where),
+            _named(options.secret_key_variable, "secret_key_variable", where),
+            _named(options.token_variable, "token_variable", where) if options.token_variable else None,
+        )
     if options.profile:
         return profile.keys(required=True)
     if root.scheme == "oss" and (access := _environment("OSS_ACCESS_KEY_ID")):
-        secret = _named("OSS_ACCESS_KEY_SECRET", "", where)
-        return access, secret, _environment("OSS_SESSION_TOKEN", "OSS_SECURITY_TOKEN")
+        return (
+            access,
+            _named("OSS_ACCESS_KEY_SECRET", "", where),
+            _environment("OSS_SESSION_TOKEN", "OSS_SECURITY_TOKEN"),
+        )
     if access := _environment("AWS_ACCESS_KEY_ID"):
         return access, _named("AWS_SECRET_ACCESS_KEY", "", where), _environment("AWS_SESSION_TOKEN", "AWS_TOKEN")
     if keys := profile.keys(required="AWS_PROFILE" in os.environ):
@@ -231,12 +235,10 @@ def _azure(library: ModuleType, root: Root, options: Options, where: str) -> Ope
         mend = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_KEY, or read with anonymous=True"
         raise FileError("no credentials are found", where=where, mend=mend)
     hidden = (
-        "AZURE_STORAGE_ACCOUNT_KEY",
-        "AZURE_STORAGE_ACCESS_KEY",
-        "AZURE_STORAGE_MASTER_KEY",
-        "AZURE_STORAGE_SAS_KEY",
+        *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"),
+        *("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"),
+        *("AZURE_CLIENT_SECRET", "AZURE_STORAGE_CLIENT_SECRET"),
     )
-    hidden += ("AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN", "AZURE_CLIENT_SECRET", "AZURE_STORAGE_CLIENT_SECRET")
     secrets += tuple(os.environ[name] for name in hidden if os.environ.get(name))
     return Opened(library._store.AzureStore(root.bucket, config=config, **_client(options, options.endpoint)), secrets)
 

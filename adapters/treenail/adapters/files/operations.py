@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import quote
 
 from treenail.adapters.files import derived
+from treenail.adapters.files.durable import written_beside
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
 from treenail.adapters.files.paths import join_uri, scheme_of
 from treenail.contracts.files import HasDirectories, HasLocalPaths, SignsUrls
@@ -57,7 +59,7 @@ def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
     """
     place = _resolve(path, mounts)
     place.backend.write(_file(place), data)
-    _forget(place)
+    forget(place)
 
 
 def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> None:
@@ -105,13 +107,16 @@ def isdir(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
 def join_path(path: AnyPath, *parts: AnyPath) -> str:
     """Return a path with parts below it.
 
-    A local path takes them as `os.path.join` does; below a URI a leading slash of a part means nothing.
+    A local path takes them as `os.path.join` does; below a URI a leading slash of a part means nothing. Parts are names as
+    they are: below a ``file://`` URI, which has percent codes, they are encoded.
     """
-    base = os.fspath(path)
-    if scheme_of(base) is None:
-        return os.path.join(base, *(os.fspath(part) for part in parts))
-    for part in parts:
-        base = join_uri(base, os.fspath(part).strip("/"))
+    base, names = os.fspath(path), [os.fspath(part) for part in parts]
+    scheme = scheme_of(base)
+    if scheme is None:
+        return os.path.join(base, *names)
+    for name in names:
+        stripped = name.strip("/")
+        base = join_uri(base, quote(stripped) if scheme == "file" else stripped)
     return base
 
 
@@ -143,7 +148,7 @@ def remove(path: AnyPath, *, mounts: Mounts | None = None) -> None:
             raise FileError("this is a directory", where=place.uri, mend="remove it with rmtree") from None
         raise
     finally:
-        _forget(place)
+        forget(place)
 
 
 def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
@@ -165,7 +170,7 @@ def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
     for each in found:
         with suppress(FileMissingError):
             place.backend.delete(each)
-        _forget(place._replace(path=each))
+        forget(place._replace(path=each))
 
 
 def list_dir_or_file(
@@ -179,17 +184,19 @@ def list_dir_or_file(
 ) -> Iterator[str]:
     """Yield what lies in a directory, as paths relative to it.
 
-    Hidden entries (a leading dot) are left out, as mmengine does; a suffix asks for files only.
+    Hidden entries (a leading dot) are left out with what lies below them; a suffix asks for files only, as in mmengine.
+    Symbolic links to directories are listed as such, and not entered.
 
     Args:
         path: The directory.
-        list_dir: Yield directories.
+        list_dir: Yield directories; empty ones, too, where the store has such.
         list_file: Yield files.
         suffix: Endings of the files to yield.
         recursive: Go down into directories.
         mounts: Where backends are found.
 
     Raises:
+        FileMissingError: There is no such directory.
         FileError: `suffix` is no string or tuple of strings, or the store failed.
     """
     if suffix is not None and not (
@@ -197,61 +204,74 @@ def list_dir_or_file(
     ):
         raise FileError(f"a suffix is a string or a tuple of them, not {suffix!r}", where=os.fspath(path))
     place = _resolve(path, mounts)
-    lead = len(place.path) + 1 if place.path else 0
-    seen: set[str] = set()
-    for each in place.backend.list(place.path):
-        parts = PurePosixPath(each[lead:]).parts
-        if any(part.startswith(".") for part in parts):
+    empty = True
+    for each, directory in derived.entries(place.backend, place.path, recursive=recursive):
+        empty = False
+        if each.startswith(".") or "/." in each:
             continue
-        if list_dir and suffix is None:
-            for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
-                directory = "/".join(parts[:depth])
-                if directory not in seen:
-                    seen.add(directory)
-                    yield directory
-        if list_file and (recursive or len(parts) == 1) and (suffix is None or each.endswith(suffix)):
-            yield each[lead:]
+        if directory:
+            if list_dir and suffix is None:
+                yield each
+        elif list_file and (suffix is None or each.endswith(suffix)):
+            yield each
+    if empty and place.path and not derived.is_directory(place.backend, place.path):
+        raise FileMissingError("there is no such directory", where=place.uri)
 
 
-def copyfile(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) -> str:
+def copyfile(
+    source: AnyPath,
+    target: AnyPath,
+    *,
+    progress: Callable[[int], None] | None = None,
+    mounts: Mounts | None = None,
+) -> str:
     """Copy a file over any two stores, and return where it lies; into the target when that is a directory.
+
+    Args:
+        source: The file.
+        target: Its copy, or a directory.
+        progress: Called with the number of bytes of each chunk that was copied.
+        mounts: Where backends are found.
 
     Raises:
         FileMissingError: There is no such source.
         FileError: Source and target are the same file, or a store failed.
     """
     origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    name = PurePosixPath(_file(origin)).name
     written = os.fspath(target)
     if not place.path or derived.is_directory(place.backend, place.path):
-        written = join_path(written, PurePosixPath(origin.path).name)
+        written = join_path(written, name)
         place = _resolve(written, mounts)
-    if origin == place:
+    if _is_same(origin, place):
         raise FileError("source and target are the same file", where=place.uri, mend="copy it to another name")
-    derived.copy(origin.backend, _file(origin), place.backend, _file(place))
-    _forget(place)
+    derived.copy(origin.backend, origin.path, place.backend, _file(place), progress)
+    forget(place)
     return written
 
 
 def copytree(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) -> str:
-    """Copy all files below a directory over any two stores, and return the target.
+    """Copy a directory and all below it over any two stores, and return the target.
 
     Raises:
         FileMissingError: There is no such source.
-        FileError: The target exists, lies within the source, or a store failed.
+        FileError: The target exists, lies within the source, or a store failed; then a part may be copied.
     """
     origin, place = _resolve(source, mounts), _resolve(target, mounts)
     if exists(target, mounts=mounts):
         raise FileError("the target exists", where=place.uri, mend="remove it first, or copy to another name")
-    if origin.backend is place.backend and f"{place.path}/".startswith(f"{origin.path}/" if origin.path else ""):
+    if is_within(place, origin):
         raise FileError("the target lies within the source", where=place.uri, mend="copy to another place")
     if not derived.is_directory(origin.backend, origin.path):
         raise FileMissingError("there is no such directory", where=origin.uri)
     make_directory(target, mounts=mounts)
-    lead = len(origin.path) + 1 if origin.path else 0
-    for each in origin.backend.list(origin.path):
-        copied = place._replace(path=f"{place.path}/{each[lead:]}" if place.path else each[lead:])
-        derived.copy(origin.backend, each, place.backend, copied.path)
-        _forget(copied)
+    for each, directory in derived.entries(origin.backend, origin.path, recursive=True):
+        below = place._replace(path=f"{place.path}/{each}" if place.path else each)
+        if not directory:
+            derived.copy(origin.backend, f"{origin.path}/{each}" if origin.path else each, below.backend, below.path)
+            forget(below)
+        elif isinstance(below.backend, HasDirectories):
+            below.backend.make_directory(below.path)
     return os.fspath(target)
 
 
@@ -268,17 +288,12 @@ def copy_if_symlink_fails(source: AnyPath, target: AnyPath, *, mounts: Mounts | 
     origin, place = _resolve(source, mounts), _resolve(target, mounts)
     if not exists(source, mounts=mounts):
         raise FileMissingError("there is nothing to link to", where=origin.uri)
-    if isinstance(origin.backend, HasLocalPaths) and isinstance(place.backend, HasLocalPaths):
-        try:
-            place.backend.local_path(place.path).symlink_to(origin.backend.local_path(origin.path))
-        except OSError:
-            pass
-        else:
-            return True
-    if isdir(source, mounts=mounts):
-        copytree(source, target, mounts=mounts)
-    else:
+    if place.path and place.backend.capabilities.writable and _linked(origin, place):
+        return True
+    if isfile(source, mounts=mounts):
         copyfile(source, target, mounts=mounts)
+    else:
+        copytree(source, target, mounts=mounts)
     return False
 
 
@@ -315,6 +330,15 @@ def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
     """
     place = _resolve(path, mounts)
     name = PurePosixPath(_file(place)).name
+    backend = place.backend
+    if not backend.capabilities.writable:
+        raise FileError("this store is read only", where=place.uri, mend="write to another place")
+    if isinstance(backend, HasLocalPaths):
+        if isinstance(backend, HasDirectories):
+            backend.make_directory(place.path.rpartition("/")[0])
+        with written_beside(backend.local_path(place.path)) as local:
+            yield local
+        return
     with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
         local = Path(folder) / name
         yield local
@@ -322,8 +346,8 @@ def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
             raise FileError(
                 "nothing was written to the local path", where=place.uri, mend=f"write a file '{name}' there"
             )
-        derived.upload(local, place.backend, place.path)
-    _forget(place)
+        derived.upload(local, backend, place.path)
+    forget(place)
 
 
 def generate_presigned_url(
@@ -344,7 +368,7 @@ def _resolve(path: AnyPath, mounts: Mounts | None) -> Place:
     return (current_mounts() if mounts is None else mounts).resolve(path)
 
 
-def _forget(place: Place) -> None:
+def forget(place: Place) -> None:
     """Let no local copy stand for what was there before."""
     if place.cache is not None:
         place.cache.forget(place.backend, place.path)
@@ -354,3 +378,55 @@ def _file(place: Place) -> str:
     if not place.path:
         raise FileError("this is a root, not a file", where=place.uri, mend="name a file below it")
     return place.path
+
+
+def _local(place: Place) -> Path | None:
+    """Return where a place lies on a local disk; None where it does not."""
+    backend = place.backend
+    if not isinstance(backend, HasLocalPaths):
+        return None
+    if place.path:
+        return backend.local_path(place.path)
+    return backend.local_path("x").parent
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    """Return whether two places are one file, by whatever mounts and links they are reached."""
+    if one.backend is other.backend and one.path == other.path:
+        return True
+    here, there = _local(one), _local(other)
+    if here is None or there is None:
+        return one.uri == other.uri
+    try:
+        return here.samefile(there)
+    except OSError:  # one of them is not there
+        return False
+
+
+def is_within(inner: Place, outer: Place) -> bool:
+    """Return whether a place is another, or lies below it, by whatever mounts and links they are reached."""
+    if inner.backend is outer.backend and f"{inner.path}/".startswith(f"{outer.path}/" if outer.path else ""):
+        return True
+    here, there = _local(inner), _local(outer)
+    if here is None or there is None:
+        return f"{inner.uri}/".startswith(f"{outer.uri.rstrip('/')}/")
+    return here.resolve().is_relative_to(there.resolve())
+
+
+def _linked(origin: Place, place: Place) -> bool:
+    """Make a symbolic link where both ends are local; return whether there is one that the target's store can follow."""
+    here, there = _local(origin), _local(place)
+    if here is None or there is None:
+        return False
+    if isinstance(place.backend, HasDirectories):
+        place.backend.make_directory(place.path.rpartition("/")[0])
+    try:
+        there.symlink_to(here, target_is_directory=here.is_dir())
+    except OSError:
+        return False
+    try:
+        derived.file_exists(place.backend, place.path)
+    except FileError:  # the source lies outside the root of the target's store, which follows no such link
+        there.unlink()
+        return False
+    return True

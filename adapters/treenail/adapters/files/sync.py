@@ -14,7 +14,7 @@ from treenail.adapters.files import derived
 from treenail.adapters.files.batches import in_order
 from treenail.adapters.files.locks import locked
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
-from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.operations import AnyPath, forget, is_within
 from treenail.contracts.files import HasLocalPaths
 from treenail.kernel import FileError, FileMissingError, FileStat
 
@@ -107,6 +107,7 @@ def sync(
             for path in gone:
                 with suppress(FileMissingError):
                     place.backend.delete(_join(place, path))
+                forget(place._replace(path=_join(place, path)))
         finally:
             place.backend.write(_join(place, RECORD), msgspec.json.encode(after))
     if errors:
@@ -120,6 +121,7 @@ def _copy(origin: Place, place: Place, path: str) -> _Copied:
     for _ in range(3):
         before = origin.backend.stat(_join(origin, path))
         derived.copy(origin.backend, _join(origin, path), place.backend, _join(place, path))
+        forget(place._replace(path=_join(place, path)))
         if origin.backend.stat(_join(origin, path)) == before:
             return _Copied(before, place.backend.stat(_join(place, path)))
     raise FileError("the file changed during each of 3 copies", where=f"{origin.uri}/{path}", mend="sync it later")
@@ -159,6 +161,5 @@ def _alone(place: Place) -> Iterator[None]:
 
 
 def _check_apart(origin: Place, place: Place) -> None:
-    first, second = f"{origin.uri.rstrip('/')}/", f"{place.uri.rstrip('/')}/"
-    if first.startswith(second) or second.startswith(first):
+    if is_within(origin, place) or is_within(place, origin):
         raise FileError("source and target lie within each other", where=place.uri, mend="sync to another directory")

@@ -34,14 +34,23 @@ def files_below(top: str) -> Iterator[bytes]:
             yield path
 
 
-def _names(directory: bytes) -> list[bytes]:
+def names_in(directory: str) -> list[bytes]:
+    """Return the names of files and directories in a directory, sorted; those of directories, and of links to them, with a slash.
+
+    Raises:
+        FileError: The directory cannot be read.
+    """
+    return _names(os.fsencode(directory), linked=True)[::-1]
+
+
+def _names(directory: bytes, *, linked: bool = False) -> list[bytes]:
     """Return the names in a directory, the last first: with a slash behind those of directories, they sort as paths do."""
     try:
         with os.scandir(directory) as entries:
             names = [
-                entry.name + b"/" if entry.is_dir(follow_symlinks=False) else entry.name
+                entry.name + b"/" if entry.is_dir(follow_symlinks=linked) else entry.name
                 for entry in entries
-                if not entry.name.endswith(_HIDDEN) and (entry.is_dir(follow_symlinks=False) or _is_file(entry))
+                if not entry.name.endswith(_HIDDEN) and (entry.is_dir(follow_symlinks=linked) or _is_file(entry))
             ]
     except (FileNotFoundError, NotADirectoryError):  # there is none, or it went meanwhile
         return []

@@ -19,6 +19,7 @@ try:
     from treenail.contracts.laws.comm import CommunicatorLaws, GatherFunctions, GatherLaws
     from treenail.contracts.laws.exporter import ExporterLaws
     from treenail.contracts.laws.files import FileBackendLaws
+    from treenail.contracts.laws.files_crash import FileCrashLaws
     from treenail.contracts.laws.files_read_only import ReadOnlyFileLaws
     from treenail.contracts.laws.hooks import HookDispatchLaws
     from treenail.contracts.laws.sampling import BatchSamplerLaws, SamplerLaws, ShardLaws
@@ -31,6 +32,7 @@ __all__ = [
     "CommunicatorLaws",
     "ExporterLaws",
     "FileBackendLaws",
+    "FileCrashLaws",
     "GatherFunctions",
     "GatherLaws",
     "HookDispatchLaws",

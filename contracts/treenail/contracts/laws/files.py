@@ -9,19 +9,19 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import cast
 from unittest import SkipTest
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from treenail.contracts.laws._file_model import AgainstDict, BrokenSourceError, Interrupt, write_and_fail
 from treenail.contracts.laws._support import accepted, examples, refused
-from treenail.contracts.laws.paths import PathLaws
+from treenail.contracts.laws.files_together import ConcurrentFileLaws
 from treenail.kernel import Capabilities, FileError, FileMissingError
 
 CONTENTS = b"", b"x", bytes(range(256))
 
 
-class FileBackendLaws(PathLaws):
+class FileBackendLaws(ConcurrentFileLaws):
     """What every file backend obeys: subclass it, define `make`, and let pytest collect the subclass."""
 
     def test_a_new_backend_says_what_it_is(self) -> None:
@@ -165,6 +165,7 @@ class FileBackendLaws(PathLaws):
                 else:
                     if data not in versions:
                         wrong.append(f"{len(data)} bytes, of {sorted(set(data))}")
+                time.sleep(0.0002)  # the writer goes on, too
 
         def slowly(data: bytes) -> Iterator[bytes]:
             for start in range(0, len(data), 500):
@@ -194,4 +195,4 @@ class FileBackendLaws(PathLaws):
     def test_it_behaves_as_a_dict(self) -> None:
         """Any sequence of writes, deletions, reads and lists gives what a dict of paths and bytes would."""
         factory = cast("type[AgainstDict]", lambda: AgainstDict(self.make()))  # any callable will do
-        run_state_machine_as_test(factory, settings=examples(30))
+        run_state_machine_as_test(factory, settings=settings(examples(20), stateful_step_count=30))

@@ -162,6 +162,20 @@ class PathLaws(ABC):
             assert content == name.encode(), f"{name!r} holds the content of another name"
             assert backend.stat(name).size == len(name.encode()), f"stat of {name!r} is of another file"
 
+    def test_names_may_be_long(self) -> None:
+        """Names of 255 bytes and paths of 1,000 work as others do, or are refused when they are written."""
+        deep = "/".join(["p" * 99] * 10)
+        for path in ("n" * 255, f"d/{'é' * 127}", deep):
+            backend = self.holding("keep")
+            try:
+                backend.write(path, b"content")
+            except FileError:
+                left = ["keep"]
+            else:
+                assert backend.read(path) == b"content", f"a file with a name of {len(path.encode())} bytes changed"
+                left = sorted(("keep", path), key=by_bytes)
+            assert list(backend.list()) == left, f"after a long name of {len(path.encode())} bytes: other files"
+
     def test_a_file_and_a_directory_of_one_name(self) -> None:
         """Writing below a file, or over a directory, raises FileError and changes nothing, or gives both files."""
         for first, second in (("a", "a/b"), ("a", "a/b/c"), ("a/b", "a")):
