@@ -187,6 +187,16 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
     ),
     Adapter(
         port="files",
+        name="objects",
+        target=f"{_A}.files:ObjectFiles",
+        aliases=("s3", "ObjectFiles", "S3Files"),
+        requires=("obstore",),
+        install="treenail[cloud]",
+        summary="S3 and what speaks its language, Google Cloud Storage, Azure",
+        schemes=("s3", "s3a", "oss", "minio", "ceph", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl"),
+    ),
+    Adapter(
+        port="files",
         name="http",
         target=f"{_A}.files.http:HttpFiles",
         aliases=("HttpFiles", "HTTPBackend"),

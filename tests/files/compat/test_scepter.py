@@ -170,8 +170,7 @@ def test_put_to_uploads_only_what_was_finished(fs: FileSystem, store: Counting, 
         with fs.put_to(target) as local:
             Path(local).write_text("old")
         with pytest.raises(ZeroDivisionError), fs.put_to(target) as local:
-            Path(local).write_text("half")
-            raise ZeroDivisionError
+            raise ZeroDivisionError(Path(local).write_text("half"))
         assert not Path(local).exists()
         assert fs.get_object(target) == b"old"
         with pytest.raises(WriteException, match="nothing was written"), fs.put_to(target):
@@ -295,19 +294,10 @@ def test_batches_come_in_order_and_an_error_costs_one_file(fs: FileSystem, store
     store.write("23", b"23 again")
     fresh = FileSystem()
     fresh.init_fs_client(store)
-    pairs: list[object] = []
+    generator = fresh.get_batch_objects_from(paths, return_target_path=True)
+    assert [index for index in range(50) if next(generator) == (paths[index], None)] == [3, 7]
     with pytest.raises(ReadException, match="1 files could not be read: the network"):
-        pairs.extend(pair for pair in _each(pairs, fresh.get_batch_objects_from(paths, return_target_path=True)))
-    assert len(pairs) == 50
-    missing = [index for index, (path, local) in enumerate(pairs) if local is None]  # type: ignore[misc]  # pairs
-    assert missing == [3, 7]
-
-
-def _each(seen: list[object], items: Iterator[object]) -> Iterator[object]:
-    for item in items:
-        seen.append(item)
-    return
-    yield
+        next(generator)
 
 
 def test_batches_are_written_in_order_with_a_flag_for_each(fs: FileSystem, store: Counting, tmp_path: Path) -> None:

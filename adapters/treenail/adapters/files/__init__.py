@@ -29,6 +29,7 @@ from treenail.adapters.files.memcached import MemcachedFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts, mounts_of, use_mounts
+from treenail.adapters.files.objects import ObjectFiles
 from treenail.adapters.files.operations import (
     copy_if_symlink_fails,
     copyfile,
@@ -76,6 +77,7 @@ __all__ = [
     "MsgpackFormat",
     "NpyFormat",
     "NumpyFormat",
+    "ObjectFiles",
     "PickleFormat",
     "Place",
     "SafetensorsFormat",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -114,10 +115,6 @@ class LmdbBackend(BaseStorageBackend):
         _lmdb()
         self.db_path = os.fspath(db_path)
         self.readonly, self.lock, self.readahead, self.kwargs = readonly, lock, readahead, kwargs
-        self._opened: tuple[int, Any] | None = None  # lmdb has no types
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_opened": None}
 
     def get(self, filepath: AnyPath) -> bytes:
         """Return the value of a key."""
@@ -137,15 +134,10 @@ class LmdbBackend(BaseStorageBackend):
         return self.get(filepath).decode(encoding)
 
     def _database(self) -> Any:  # lmdb has no types
-        process = os.getpid()
-        if self._opened is None or self._opened[0] != process:  # a database must not be used after a fork
-            if not os.path.exists(self.db_path):
-                raise AbsentError("there is no such database", where=self.db_path)
-            database = _lmdb().open(
-                self.db_path, readonly=self.readonly, lock=self.lock, readahead=self.readahead, **self.kwargs
-            )
-            self._opened = process, database
-        return self._opened[1]
+        if not os.path.exists(self.db_path):
+            raise AbsentError("there is no such database", where=self.db_path)
+        options = {"readonly": self.readonly, "lock": self.lock, "readahead": self.readahead, **self.kwargs}
+        return _environment(os.getpid(), os.path.realpath(self.db_path), tuple(sorted(options.items())))
 
 
 class MemcachedBackend(BaseStorageBackend):
@@ -264,6 +256,12 @@ def _servers_of(path: AnyPath) -> list[tuple[str, int]]:
     if not servers:
         raise ContentError("it names no server", where=os.fspath(path), mend="write host:port, one a line")
     return servers
+
+
+@functools.cache
+def _environment(process: int, path: str, options: tuple[tuple[str, Any], ...]) -> Any:  # lmdb has no types
+    """Return an open database: LMDB lets a process have it open once, and not use what was opened before a fork."""
+    return _lmdb().open(path, **dict(options))
 
 
 def _lmdb() -> ModuleType:
