@@ -11,6 +11,7 @@ from typing import Literal
 from treenail.adapters.files import operations
 from treenail.adapters.files.compat import placing
 from treenail.adapters.files.compat.errors import (
+    AbsentError,
     ArgumentValueError,
     DirectoryError,
     NoDirectoryError,
@@ -145,6 +146,8 @@ class MountedBackend(BaseStorageBackend):
         """Remove a file."""
         if self.isdir(filepath):
             raise DirectoryError("this is a directory", where=os.fspath(filepath), mend="remove it with rmtree")
+        if not self.isfile(filepath):
+            raise AbsentError("there is no such file", where=os.fspath(filepath))
         with as_python_errors():
             operations.remove(filepath, mounts=self._mounts)
 

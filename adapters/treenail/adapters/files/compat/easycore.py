@@ -137,9 +137,8 @@ class MountedPathHandler(PathHandler):
             else:
                 parent = PurePosixPath(place.path).parent.as_posix()
                 source = "" if parent == "." else parent
-                directory = place._replace(path=source).uri
-                folder = sha256(directory.encode()).hexdigest()[:32]  # all of it: a query is another file
-                mirror = LocalMirror(source, os.path.join(self.get_cache_dir(directory.partition(":")[0]), folder))
+                folder = sha256(path.encode()).hexdigest()[:32]  # of all of it: another query is another file
+                mirror = LocalMirror(source, os.path.join(self.get_cache_dir(place.uri.partition(":")[0]), folder))
             with mirror.local_copy(place.backend, place.path) as copy:
                 return str(copy)
 

@@ -182,7 +182,10 @@ def _remote_entries(place: Place, recursive: bool) -> Iterator[tuple[str, bool]]
 
 
 def _copy_local_tree(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NoDirectoryError("a file stands in the way", where=str(target)) from error
     unfinished = target.with_name(f".{os.urandom(8).hex()}{UNFINISHED}")
     try:
         shutil.copytree(source, unfinished, copy_function=_copy_durably)

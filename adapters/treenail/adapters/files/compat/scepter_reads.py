@@ -119,7 +119,7 @@ class StoreReader:
             store = self._mounts.store_at(target_path)
             if local_path is None:
                 self._scratch.prepare(store, shared=wait_finish)
-                folder = self._scratch.folder(place, store, shared=wait_finish) / (
+                folder = self._scratch.folder(target_path, store, shared=wait_finish) / (
                     PurePosixPath(place.path).name or "all"
                 )
             else:
@@ -259,7 +259,7 @@ class StoreReader:
             if isinstance(mirror, LocalMirror):
                 return str(mirror.folder / PurePosixPath(place.path).relative_to(mirror.source)), False
             store = self._mounts.store_at(target_path)
-            kept = self._scratch.mirror_of(place, store, shared=False).folder
+            kept = self._scratch.mirror_of(place, target_path, store, shared=False).folder
             return str(kept / PurePosixPath(place.path).name), store is None or store.clean or store.folder is None
 
     def exists(self, target_path: AnyPath) -> bool:
@@ -325,7 +325,7 @@ class StoreReader:
             return place.cache
         store = self._mounts.store_at(path)
         self._scratch.prepare(store, shared=wait_finish)
-        return self._scratch.mirror_of(place, store, shared=wait_finish)
+        return self._scratch.mirror_of(place, path, store, shared=wait_finish)
 
 
 def _bytes(delimiter: str | bytes | None) -> bytes | None:

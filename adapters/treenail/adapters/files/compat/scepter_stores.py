@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import uuid4
 
 from treenail.adapters.files.compat.errors import AbsentError, ArgumentValueError, StoreFailedError, as_python_errors
@@ -86,7 +86,7 @@ def writing() -> Iterator[None]:
 class HasEntries(Protocol):
     """A config: a mapping, or SCEPTER's `Config`."""
 
-    def get(self, key: str, default: object = None, /) -> object:
+    def get(self, key: str, default: Any = None, /) -> Any:  # entries of any type
         """Return an entry."""
         ...
 
@@ -240,21 +240,22 @@ class Scratch:
         self._finalizers: dict[Path, weakref.finalize[[Path, int], Scratch]] = {}
         self._lock = threading.Lock()
 
-    def mirror_of(self, place: Place, store: Store | None, *, shared: bool) -> LocalMirror:
+    def mirror_of(self, place: Place, path: AnyPath, store: Store | None, *, shared: bool) -> LocalMirror:
         """Return what keeps the local copy of a file.
 
         Args:
             place: The file.
+            path: What the caller calls it; another query of a URL is another file.
             store: Its store.
             shared: In a folder that all processes of this user have in common.
         """
         parent = PurePosixPath(place.path).parent.as_posix()
         source = "" if parent == "." else parent
-        return LocalMirror(source, self.folder(place._replace(path=source), store, shared=shared))
+        return LocalMirror(source, self.folder(path, store, shared=shared))
 
-    def folder(self, place: Place, store: Store | None, *, shared: bool) -> Path:
-        """Return where copies of what lies in a directory are kept; nothing is made."""
-        return self._base(store, shared=shared) / sha256(place.uri.encode()).hexdigest()[:32]
+    def folder(self, path: AnyPath, store: Store | None, *, shared: bool) -> Path:
+        """Return where the copy of a file or directory is kept; nothing is made."""
+        return self._base(store, shared=shared) / sha256(os.fspath(path).encode()).hexdigest()[:32]
 
     def prepare(self, store: Store | None, *, shared: bool) -> None:
         """Make the folder of local copies, for this user only.

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from treenail.adapters.files.compat.storage import BaseStorageBackend
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
 from treenail.adapters.files.operations import AnyPath
 from treenail.adapters.files.paths import scheme_of
+from treenail.adapters.files.processes import PerProcess
 from treenail.kernel import FileBackend, FileError, Late, require
 
 _PETREL = re.compile(r"(?:([^:/]+):)?(?:petrel|s3)://", re.IGNORECASE)
@@ -137,7 +139,7 @@ class LmdbBackend(BaseStorageBackend):
         if not os.path.exists(self.db_path):
             raise AbsentError("there is no such database", where=self.db_path)
         options = {"readonly": self.readonly, "lock": self.lock, "readahead": self.readahead, **self.kwargs}
-        return _environment(os.getpid(), os.path.realpath(self.db_path), tuple(sorted(options.items())))
+        return _environment(os.path.realpath(self.db_path), tuple(sorted(options.items()))).get()
 
 
 class MemcachedBackend(BaseStorageBackend):
@@ -160,17 +162,14 @@ class MemcachedBackend(BaseStorageBackend):
     ) -> None:
         self.server_list_cfg, self.client_cfg, self.sys_path = server_list_cfg, client_cfg, sys_path
         self._servers = _servers_of(server_list_cfg)
-        self._opened: tuple[int, Any] | None = None  # pymemcache has few types
         _memcache()
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_opened": None}
+        self._clients: PerProcess[Any] = PerProcess(partial(_client_of, self._servers))  # pymemcache has few types
 
     def get(self, filepath: AnyPath) -> bytes:
         """Return the value of a key."""
         key = os.fspath(filepath)
         try:
-            value: bytes | None = self._client().get(key)
+            value: bytes | None = self._clients.get().get(key)
         except Exception as error:  # pymemcache's own, and those of sockets
             raise StoreFailedError(f"cannot read: {error}", where=f"memcached:{key}") from error
         if value is None:
@@ -180,15 +179,6 @@ class MemcachedBackend(BaseStorageBackend):
     def get_text(self, filepath: AnyPath, encoding: str = "utf-8") -> str:
         """Return the value of a key as text."""
         return self.get(filepath).decode(encoding)
-
-    def _client(self) -> Any:  # pymemcache has few types
-        process = os.getpid()
-        if self._opened is None or self._opened[0] != process:  # a connection must not be used after a fork
-            client = _memcache().HashClient(
-                self._servers, use_pooling=True, allow_unicode_keys=True, connect_timeout=10, timeout=60
-            )
-            self._opened = process, client
-        return self._opened[1]
 
 
 class _HttpMounts(Mounts):
@@ -259,9 +249,13 @@ def _servers_of(path: AnyPath) -> list[tuple[str, int]]:
 
 
 @functools.cache
-def _environment(process: int, path: str, options: tuple[tuple[str, Any], ...]) -> Any:  # lmdb has no types
-    """Return an open database: LMDB lets a process have it open once, and not use what was opened before a fork."""
-    return _lmdb().open(path, **dict(options))
+def _environment(path: str, options: tuple[tuple[str, Any], ...]) -> PerProcess[Any]:  # lmdb has no types
+    """Return a database: LMDB lets a process have it open once, and not use what was opened before a fork."""
+    return PerProcess(lambda: _lmdb().open(path, **dict(options)), lambda inherited: inherited.close())
+
+
+def _client_of(servers: list[tuple[str, int]]) -> Any:  # pymemcache has few types
+    return _memcache().HashClient(servers, use_pooling=True, allow_unicode_keys=True, connect_timeout=10, timeout=60)
 
 
 def _lmdb() -> ModuleType:
