@@ -19,7 +19,18 @@ from pathlib import Path
 
 import pytest
 
-from treenail.adapters.files import LocalFiles, Mounts, copy, get, get_local_path, isdir, list_dir_or_file, use_mounts
+from treenail.adapters.files import (
+    LocalFiles,
+    MemoryFiles,
+    Mounts,
+    archives,
+    copy,
+    get,
+    get_local_path,
+    isdir,
+    list_dir_or_file,
+    use_mounts,
+)
 from treenail.adapters.files.archives import ArchiveFiles
 from treenail.contracts.files import ScansFiles, SplitsUris, StreamsFiles
 from treenail.contracts.laws.files_read_only import ReadOnlyFileLaws
@@ -196,13 +207,26 @@ def test_it_can_be_pickled(tmp_path: Path) -> None:
     assert (again.read("x"), again.largest_member) == (b"abc", 3)
 
 
-def test_a_changed_archive_is_noticed(tmp_path: Path) -> None:
+def test_a_replaced_archive_is_read_anew(tmp_path: Path) -> None:
     target = tarred()(tmp_path / "a", {"x": b"abc", "y": b"y"})
     backend = ArchiveFiles(str(target))
     assert backend.read("x") == b"abc"
     tarred()(target, {"w": b"other", "x": b"new"})
-    with pytest.raises(FileError, match="changed since"):
-        backend.read("x")
+    assert backend.read("x") == b"new"
+    assert list(backend.list()) == ["w", "x"]
+
+
+def test_a_replaced_archive_of_another_store_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (tarred()(tmp_path / name, {"x": name.encode()}).read_bytes() for name in ("old", "new"))
+    store = MemoryFiles()
+    store.write("a.tar", old)
+    with use_mounts(Mounts({"s3://bucket": "memory://replaced"})) as mounts:
+        mounts.mount("s3://bucket", store)
+        backend = ArchiveFiles("tar://s3://bucket/a.tar")
+        assert backend.read("x") == b"old"
+        store.write("a.tar", new)
+        monkeypatch.setattr(archives, "_PAUSE", 0.0)
+        assert backend.read("x") == b"new"
 
 
 def test_a_missing_archive_is_missing(tmp_path: Path) -> None:

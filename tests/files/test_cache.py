@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +25,7 @@ from hypothesis import strategies as st
 from tests.files.remote import Remote
 from treenail.adapters.files import (
     FileCache,
+    HttpFiles,
     MemoryFiles,
     Mounts,
     copyfile,
@@ -60,6 +66,35 @@ def test_a_file_is_downloaded_once_and_again_when_it_changed(tmp_path: Path) -> 
         cache.read(remote, "a")
     with pytest.raises(FileError, match="must be at least 0"):
         cache.read(remote, "a", -1)
+
+
+class QueryIsContent(BaseHTTPRequestHandler):
+    """Answers with the query, and with nothing that tells versions apart."""
+
+    def do_GET(self) -> None:
+        body = self.path.partition("?")[2].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("max_age", [0.0, 1000.0])
+def test_urls_that_differ_in_what_is_not_shown_share_no_copy(tmp_path: Path, max_age: float) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), QueryIsContent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cache = FileCache(tmp_path / "cache", max_bytes=1000, max_age=max_age)
+        for query in ("id=1", "id=2", "id=1"):
+            files = HttpFiles(f"http://127.0.0.1:{server.server_port}?{query}")
+            assert cache.read(files, "file") == query.encode()
+        server.shutdown()
 
 
 def test_within_max_age_the_store_is_not_asked_unless_told(tmp_path: Path) -> None:
@@ -243,6 +278,91 @@ def test_functions_over_uris_use_it_and_forget_what_they_change(tmp_path: Path) 
         assert b"local" not in held(cache).values(), "a local file was copied"
 
 
+def test_a_copy_has_the_files_name_and_cannot_be_changed_for_everybody(tmp_path: Path) -> None:
+    store, cache = MemoryFiles(), FileCache(tmp_path / "cache", max_bytes=100)
+    long = f"d/{'n' * 300}.tar.gz"
+    for path in ("d/image.jpeg", "other/image.jpeg", "d/same.png", long):
+        store.write(path, b"content")
+        with cache.local_copy(store, path) as copy:
+            assert copy.read_bytes() == b"content"
+            assert copy.suffix == Path(path).suffix
+            assert copy.name == Path(path).name or path == long
+            assert copy.stat().st_mode & 0o777 == 0o400
+    assert len(held(cache)) == 1
+    store.write("d/large.bin", b"0" * 101)
+    with cache.local_copy(store, "d/large.bin") as copy:
+        assert copy.name == "large.bin"
+    for number in range(12):  # what is evicted leaves no name behind
+        store.write("x", bytes([number]) * 50)
+        with cache.local_copy(store, "x"):
+            pass
+    assert len(list((cache.folder / "names").iterdir())) == len(held(cache)) <= 2
+
+
+def test_a_cache_that_somebody_emptied_or_littered_goes_on(tmp_path: Path) -> None:
+    store, cache = MemoryFiles(), FileCache(tmp_path / "cache", max_bytes=10)
+    for number in range(3):
+        store.write("a", bytes([number]) * 6)
+        assert cache.read(store, "a") == bytes([number]) * 6
+        if number == 0:
+            shutil.rmtree(cache.folder)
+        else:
+            (cache.folder / "objects" / "README").write_text("mine")
+            (cache.folder / "locks" / "total").write_bytes(b"\xff" * 10_000)
+
+
+def test_roots_that_look_alike_do_not_share_copies(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache", max_bytes=1000, max_age=1000)
+    stores = [HttpFiles(f"http://127.0.0.1:1?id={number}") for number in range(2)]
+    stores += [HttpFiles(f"http://{user}:secret@127.0.0.1:1") for user in ("me", "you")]
+    entries = {cache._entry_path(store, "x") for store in stores}
+    assert len(entries) == len(stores)
+    assert not any("secret" in entry for entry in entries)
+
+
+def test_a_fork_while_another_thread_downloads_stops_nobody(tmp_path: Path) -> None:
+    """The child has the parent's locked files open; the parent's threads are not in it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryFiles):
+        def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+            begun.set()
+            assert go_on.wait(30)
+            return super().read(path, start, length)
+
+    store, cache = Slow(), FileCache(tmp_path / "cache", max_bytes=1000)
+    store.write("a", b"content")
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(cache.read, store, "a")
+        assert begun.wait(30)
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            go_on.set()
+            assert found.result(timeout=30) == b"content"
+            again = pool.submit(cache.read, store, "a")
+            assert again.result(timeout=30) == b"content"
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_members_of_a_remote_archive_are_read_from_its_copy(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(50):
+            archive.writestr(f"{number}.txt", str(number))
+    put(buffer.getvalue(), "memory://archives/set.zip")
+    cache = FileCache(tmp_path / "cache", max_bytes=100_000)
+    with use_mounts(Mounts(cache=cache)):
+        assert [get(f"zip://memory://archives/set.zip!/{number}.txt") for number in range(50)] == [
+            str(number).encode() for number in range(50)
+        ]
+    assert len(held(cache)) == 1, "members were copied besides the archive"
+
+
 def write_to(uri: str) -> None:
     with put_to(uri) as path:
         path.write_bytes(b"new")
@@ -253,6 +373,6 @@ def test_a_cache_that_cannot_be_says_so(tmp_path: Path) -> None:
         with pytest.raises(FileError, match="max_bytes is at least 1"):
             FileCache(tmp_path / "c", max_bytes=max_bytes, max_age=max_age)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileError, match="cannot make the cache"):
+    with pytest.raises(FileError, match="cannot keep local copies"):
         FileCache(tmp_path / "file", max_bytes=1)
     assert FileCache(tmp_path / "mine", max_bytes=1).folder.joinpath("objects").stat().st_mode & 0o77 == 0

@@ -21,9 +21,9 @@ from tests.files.nginx import Certificate, Nginx, make_certificate, nginx_servin
 from tests.files.servers import free_port
 from treenail.adapters.files import Mounts, exists, get, get_text, isdir, isfile, use_mounts
 from treenail.adapters.files.http import HttpFiles
-from treenail.adapters.files.http_pools import PlainConnection, check_peer
-from treenail.adapters.files.http_urls import reach_of
-from treenail.contracts.files import HasDirectories, SplitsUris, StreamsFiles
+from treenail.adapters.files.http.pools import PlainConnection, check_peer
+from treenail.adapters.files.http.urls import reach_of
+from treenail.contracts.files import HasDirectories, SplitsUris, StreamsFiles, TellsDirectories
 from treenail.kernel import FileBackend, FileError, FileMissingError, late
 
 DATA = bytes(range(256)) * 8
@@ -65,7 +65,8 @@ def test_it_has_the_abilities_it_says(server: Nginx) -> None:
     files = HttpFiles(server.url)
     assert isinstance(files, FileBackend)
     assert isinstance(files, StreamsFiles)
-    assert isinstance(files, HasDirectories)
+    assert isinstance(files, TellsDirectories)
+    assert not isinstance(files, HasDirectories)
     assert isinstance(HttpFiles, SplitsUris)
     assert files.capabilities.ranges
 
@@ -91,7 +92,7 @@ def test_connections_are_used_again(server: Nginx) -> None:
         files.read("file", 5, 5)
         with pytest.raises(FileMissingError):
             files.read("missing")
-    connections = files._connected().pool(files._root.url).num_connections
+    connections = files._pools.get().pool(files._root.url).num_connections
     assert connections == 1
 
 

@@ -5,7 +5,7 @@ from base64 import b64encode
 
 import pytest
 
-from treenail.adapters.files.digests import strongest
+from treenail.adapters.files.http.digests import strongest
 
 DATA = b"content"
 

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from treenail.adapters.files.http import HttpFiles
-from treenail.adapters.files.http_urls import follow, parse_root, parse_url, reach_of
-from treenail.contracts.laws.paths import NAMES
+from treenail.adapters.files.http.urls import follow, parse_root, parse_url, reach_of
+from treenail.contracts.laws._file_model import NAMES
 from treenail.kernel import FileError
 
 PIN = "ab" * 32

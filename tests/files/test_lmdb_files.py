@@ -12,7 +12,7 @@ from uuid import uuid4
 import lmdb
 import pytest
 
-from treenail.adapters.files import Mounts
+from treenail.adapters.files import Mounts, exists, get
 from treenail.adapters.files.lmdb_files import LmdbFiles
 from treenail.contracts.files import CopiesFiles, CreatesFiles, ScansFiles, SplitsUris
 from treenail.contracts.laws import FileBackendLaws
@@ -101,19 +101,19 @@ def test_an_environment_in_one_file(tmp_path: Path) -> None:
 
 def test_a_missing_environment_is_an_error_and_not_made(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "none" / "deeper"):
-        with pytest.raises(FileError, match="No such file"):
+        with pytest.raises(FileMissingError, match="no such environment"):
             LmdbFiles(str(path)).read("x")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileError, match="no environment"):
         LmdbFiles("lmdb://")
 
 
-def test_a_second_backend_of_one_environment_says_what_to_do(backend: LmdbFiles) -> None:
+def test_an_environment_that_others_opened_says_what_to_do(backend: LmdbFiles, tmp_path: Path) -> None:
     backend.write("x", b"abc")
-    again = pickle.loads(pickle.dumps(backend))
-    with pytest.raises(FileError, match=r"already open.*close"):
-        again.read("x")
     backend.close()
+    with lmdb.open(str(tmp_path / "set.lmdb"), map_size=SIZE), pytest.raises(FileError, match=r"already open.*close"):
+        backend.read("x")
+    again = pickle.loads(pickle.dumps(backend))
     assert again.read("x") == b"abc"
     again.close()
 
@@ -140,14 +140,13 @@ def test_uris_lead_to_files_and_back(backend: LmdbFiles) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_forked_processes_open_it_anew(backend: LmdbFiles) -> None:
     backend.write("x", b"before")
-    inherited = backend._opened
+    inherited = backend._environment.held
     assert inherited is not None
     children = []
     for number in range(3):
         if (child := os.fork()) == 0:
             good = backend.read("x") == b"before"
-            opened = backend._opened
-            good = good and opened is not None and opened.environment is not inherited.environment
+            good = good and backend._environment.held is not inherited
             backend.write(f"child/{number}", b"written")
             os._exit(0 if good else 1)
         children.append(child)
@@ -168,3 +167,38 @@ def test_long_lists_see_what_is_written_meanwhile_and_lose_nothing(backend: Lmdb
             backend.delete("02000")
             backend.write("02400a", b"new")
     assert found == sorted({*names, "02400a"} - {"02000"})
+
+
+def test_backends_of_one_environment_share_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "set.lmdb")
+    writer = LmdbFiles(str(tmp_path / "set.lmdb"), readonly=False, map_size=SIZE)
+    writer.write("x", b"x")
+    tables = [Mounts(), Mounts()]
+    readers = [table.resolve(f"lmdb://{tmp_path}/link!/x").backend for table in tables]
+    assert [reader.read("x") for reader in readers] == [b"x", b"x"]
+    writer.close()
+    assert readers[0].read("x") == b"x"
+    _close(*readers)
+    assert readers[0].read("x") == b"x"
+    with pytest.raises(FileError, match="open read only; close that backend"):
+        writer.write("x", b"y")
+    _close(*readers)
+    writer.write("x", b"y")
+    assert readers[1].read("x") == b"y"
+    _close(writer, *readers)
+
+
+def _close(*backends: FileBackend) -> None:
+    for backend in backends:
+        assert isinstance(backend, LmdbFiles)
+        backend.close()
+
+
+def test_a_missing_environment_is_missing(tmp_path: Path) -> None:
+    uri = f"lmdb://{tmp_path}/none.lmdb!/x"
+    assert not exists(uri)
+    with pytest.raises(FileMissingError, match="no such environment"):
+        get(uri)
+    with pytest.raises(FileMissingError, match="no such environment"):
+        list(LmdbFiles(str(tmp_path / "none.lmdb")).list())
+    assert not (tmp_path / "none.lmdb").exists()

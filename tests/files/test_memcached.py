@@ -13,10 +13,11 @@ import pymemcache
 import pytest
 
 from tests.files.memcached_server import memcached_running
+from treenail.adapters.files import Mounts, exists, isdir, use_mounts
 from treenail.adapters.files.memcached import MemcachedFiles
 from treenail.contracts.files import CreatesFiles
 from treenail.contracts.laws import FileBackendLaws
-from treenail.contracts.laws.paths import NAMES
+from treenail.contracts.laws._file_model import NAMES
 from treenail.kernel import FileBackend, FileError, FileMissingError
 
 
@@ -183,3 +184,12 @@ def test_what_is_no_server_is_refused(root: str) -> None:
     with pytest.raises(FileError, match="no server") as caught:
         MemcachedFiles(root)
     assert "secret" not in str(caught.value)
+
+
+def test_what_is_there_can_be_asked_though_nothing_can_be_listed(backend: MemcachedFiles) -> None:
+    backend.write("d/x", b"1")
+    with use_mounts(Mounts()) as mounts:
+        mounts.mount("cache://c", backend)
+        asked = [(exists(f"cache://c/{path}"), isdir(f"cache://c/{path}")) for path in ("d/x", "d", "missing")]
+        assert asked == [(True, False), (False, False), (False, False)]
+        assert isdir("cache://c")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.files.s3_server import S3Server, s3_running
-from treenail.adapters.files import download
+from treenail.adapters.files import FilesBelow, MemoryFiles, download
 from treenail.adapters.files.objects import ObjectFiles
+from treenail.contracts.files import CreatesFiles, ReadsMany, SignsUrls
+from treenail.contracts.laws._file_model import NAMES
 from treenail.contracts.laws.files import FileBackendLaws
-from treenail.contracts.laws.paths import NAMES
 from treenail.kernel import FileError, FileMissingError
 
 PART = 5 * 1024**2
@@ -264,3 +265,26 @@ def test_a_backend_that_was_used_works_in_forked_processes(files: ObjectFiles) -
         assert child.exitcode == 0
     assert [results.get() for _ in range(4)] == [b"content"] * 4
     assert files.read("file") == b"content"
+
+
+def test_a_directory_of_a_store_has_the_abilities_of_the_store(files: ObjectFiles) -> None:
+    below = pickle.loads(pickle.dumps(FilesBelow(files, "d")))
+    assert isinstance(below, CreatesFiles)
+    assert isinstance(below, ReadsMany)
+    assert isinstance(below, SignsUrls)
+    assert below.create("x", b"x")
+    assert not below.create("x", b"y")
+    found = list(below.read_many(["x", "../x", "none"], concurrency=2))
+    assert [found[0], *map(type, found[1:])] == [b"x", FileError, FileMissingError]
+    assert "/d/x?" in below.sign("x")
+    assert files.read("d/x") == b"x"
+
+
+def test_a_directory_of_a_store_has_no_ability_besides() -> None:
+    store = MemoryFiles()
+    store.write("d/x", b"x")
+    below = pickle.loads(pickle.dumps(FilesBelow(store, "d")))
+    assert below.read("x") == b"x", "the content does not come along"
+    assert isinstance(below, CreatesFiles)
+    assert not isinstance(below, ReadsMany)
+    assert not isinstance(below, SignsUrls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -237,6 +237,26 @@ def test_a_file_is_not_copied_onto_itself(world: World) -> None:
     assert (root / "link").is_symlink()
 
 
+class At(MemoryFiles):
+    """A bucket of the same name at some endpoint."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__("bucket://b")
+        self.identity = f"{endpoint} {self.uri}"
+
+
+def test_stores_of_the_same_name_at_two_endpoints_are_two_stores(world: World) -> None:
+    world.mounts.mount("one://b", At("https://one"))
+    world.mounts.mount("two://b", At("https://two"))
+    files.put(b"1", "one://b/d/f")
+    files.copyfile("one://b/d/f", "two://b/d/f")
+    assert files.copytree("two://b/d", "one://b/d/back") == "one://b/d/back"
+    assert contents("one://b") == {"d/f": b"1", "d/back/f": b"1"}
+    world.mounts.mount("also://b", At("https://two"))
+    with pytest.raises(FileError, match="the same file"):
+        files.copyfile("two://b/d/f", "also://b/d/f")
+
+
 def test_a_link_is_made_where_one_can_be(world: World) -> None:
     root = Path(grow(world.root("local"), {"d/f": b"1"}))
     assert files.copy_if_symlink_fails(root / "d/f", root / "new/link") is True
@@ -381,6 +401,50 @@ def test_directories_are_made_where_a_store_has_such(world: World) -> None:
 def test_a_store_without_signed_urls_says_so(world: World) -> None:
     with pytest.raises(FileError, match="no signed URLs"):
         files.generate_presigned_url("store://mem/f")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:secret@host/a?sig=secret#x", "https://***@host/a"),
+        ("zip://https://user:secret@host/a.zip?sig=secret!/b", "zip://https://***@host/a.zip"),
+        ("ftp://user:secret@host/a", "ftp://***@host/a"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("/a/b@c", "/a/b@c"),
+    ],
+)
+def test_what_is_shown_of_a_uri_has_no_secrets(uri: str, shown: str) -> None:
+    assert files.redacted(uri) == shown
+
+
+def test_errors_show_no_credentials_of_the_path(world: World, tmp_path: Path) -> None:
+    root = "ftp://user:secret@host"
+    world.mounts.mount(root, MemoryFiles("ftp://host"))
+    files.put(b"\xff\n", f"{root}/f.json")
+    files.put(b"key\n", f"{root}/keys")
+    failing: list[Callable[[], object]] = [
+        lambda: files.get_text(f"{root}/f.json"),
+        lambda: files.put_text("文", f"{root}/f.json", "ascii"),
+        lambda: list(files.list_dir_or_file(root, suffix=[])),  # type: ignore[arg-type]  # that is the mistake
+        lambda: files.load(f"{root}/f.json"),
+        lambda: files.dump(object(), f"{root}/f.json"),
+        lambda: files.load(f"{root}/keys"),
+        lambda: files.list_from_file(f"{root}/keys", offset=-1),
+        lambda: files.dict_from_file(f"{root}/keys"),
+        lambda: files.get(f"{root}/missing"),
+        lambda: files.copyfile(f"{root}/keys", f"{root}/keys"),
+    ]
+    for fail in failing:
+        with pytest.raises(FileError) as caught:
+            fail()
+        assert "secret" not in str(caught.value)
+        assert "host" in str(caught.value)
+
+
+def test_nothing_is_made_in_a_store_that_is_read_only(world: World) -> None:
+    world.mounts.mount("ro://x", ReadOnly())
+    with pytest.raises(FileError, match="read only"):
+        files.make_directory("ro://x/new")
 
 
 def test_a_root_is_no_file(world: World) -> None:

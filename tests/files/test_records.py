@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treenail.adapters.files import MemoryFiles, Mounts, Span, iterate_records, read_records, record_spans, use_mounts
-from treenail.kernel import FileError, FileMissingError
+from treenail.kernel import FileError, FileMissingError, FileStat
 
 DELIMITERS = st.sampled_from((None, b"\n", b"\r\n", b"aa", b"ab"))
 
@@ -99,3 +99,15 @@ def test_what_cannot_be_divided_so_is_refused() -> None:
             read_records("m://file", 0, 1, b"")
         with pytest.raises(FileMissingError):
             record_spans("m://missing", parts=2)
+
+
+def test_a_file_that_shrinks_meanwhile_is_an_error_and_no_endless_search() -> None:
+    class Shrinks(MemoryFiles):
+        def stat(self, path: str) -> FileStat:
+            return super().stat(path)._replace(size=100)
+
+    files, mounts = Shrinks(), Mounts()
+    files.write("file", b"no delimiter")
+    mounts.mount("m://", files)
+    with pytest.raises(FileError, match="changed while it was read"):
+        record_spans("m://file", parts=2, delimiter=b"\n", mounts=mounts)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treenail.adapters.files.retries import PassingError, RetryPolicy, Tries, asked_wait, retried
+from treenail.adapters.files.http.retries import PassingError, RetryPolicy, Tries, asked_wait, retried
 from treenail.kernel import FileError, FileMissingError
 
 
@@ -34,12 +34,12 @@ class Time:
 @given(st.integers(1, 200), st.floats(0, 10), st.floats(0, 100))
 @settings(deadline=None)
 def test_a_wait_is_between_nothing_and_a_doubling_bound(retry: int, first: float, longest: float) -> None:
-    wait = RetryPolicy(first_wait=first, longest_wait=longest).wait_before(retry)
+    wait = RetryPolicy(backoff=first, longest_wait=longest).wait_before(retry)
     assert 0 <= wait <= min(longest, first * 2.0 ** (retry - 1))
 
 
 def test_waits_are_jittered_over_the_whole_bound() -> None:
-    policy = RetryPolicy(first_wait=1.0)
+    policy = RetryPolicy(backoff=1.0)
     waits = [policy.wait_before(3) for _ in range(400)]
     assert min(waits) < 1.0 < 3.0 < max(waits) <= 4.0
 
@@ -76,7 +76,7 @@ def test_there_are_as_many_retries_as_were_granted(retries: int) -> None:
         raise busy()
 
     with pytest.raises(FileError, match=rf"cannot read: the server is busy; failed {retries + 1} times") as caught:
-        retried(RetryPolicy(retries=retries, first_wait=0.0), "read", fail)
+        retried(RetryPolicy(retries=retries, backoff=0.0), "read", fail)
     assert len(calls) == retries + 1
     assert isinstance(caught.value.__cause__, PassingError)
     assert not isinstance(caught.value, PassingError), "who calls would try again, too"
@@ -118,7 +118,7 @@ def test_other_failures_are_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [RetryPolicy(retries=-1), RetryPolicy(first_wait=-0.1), RetryPolicy(patience=float("nan"))]
+    "policy", [RetryPolicy(retries=-1), RetryPolicy(backoff=-0.1), RetryPolicy(patience=float("nan"))]
 )
 def test_an_impossible_policy_is_refused(policy: RetryPolicy) -> None:
     with pytest.raises(FileError, match="of at least 0"):

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treenail.adapters.cli import main
 from treenail.adapters.files import (
     LocalFiles,
     MemoryFiles,
     Mounts,
+    copytree,
     current_mounts,
     get,
     get_local_path,
     get_many,
+    list_dir_or_file,
     put,
     put_many,
     remove,
@@ -113,6 +116,95 @@ def test_what_cannot_be_synchronised_is_said_and_the_rest_is_copied(tmp_path: Pa
     assert (tmp_path / "x" / "a").read_bytes() == b"a"
 
 
+def test_a_target_may_be_the_root_of_a_store(tmp_path: Path, store: MemoryFiles) -> None:
+    store.write("d/a", b"a")
+    current_mounts().mount("disk://here", LocalFiles(tmp_path / "root"))
+    assert sync("m://d", "disk://here").copied == ("a",)
+    assert (tmp_path / "root" / "a").read_bytes() == b"a"
+    assert sync("disk://here", "m://back").copied == ("a",)
+    assert store.read("back/a") == b"a"
+
+
+def test_an_edit_in_place_whose_time_is_set_back_is_noticed(tmp_path: Path) -> None:
+    put(b"old", tmp_path / "s/f")
+    os.utime(tmp_path / "s/f", (1000, 1000))
+    sync(tmp_path / "s", tmp_path / "t")
+    assert sync(tmp_path / "s", tmp_path / "t").unchanged == 1
+    before = (tmp_path / "s/f").stat()
+    with (tmp_path / "s/f").open("r+b") as file:
+        file.write(b"new")
+    os.utime(tmp_path / "s/f", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sync(tmp_path / "s", tmp_path / "t").copied == ("f",)
+    assert (tmp_path / "t/f").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["local", "store"])
+def test_what_became_a_directory_or_a_file_is_replaced(tmp_path: Path, store: MemoryFiles, kind: str) -> None:
+    target = str(tmp_path / "t") if kind == "local" else "m://t"
+    put(b"1", "m://s/a")
+    put(b"2", "m://s/b/c/d")
+    put(b"3", "m://s/x/y/z")
+    sync("m://s", target)
+    if kind == "local":
+        (tmp_path / "t/empty").mkdir()
+    for path in ("a", "b/c/d", "x/y/z"):
+        remove(f"m://s/{path}")
+    put(b"4", "m://s/a/deep/f")
+    put(b"5", "m://s/b")
+    put(b"6", "m://s/x/y")
+    put(b"7", "m://s/empty")
+    assert sync("m://s", target, delete=True).deleted == ("a", "b/c/d", "x/y/z")
+    expected = {"a/deep/f": b"4", "b": b"5", "x/y": b"6", "empty": b"7"}
+    assert {path: get(f"{target}/{path}") for path in expected} == expected
+    assert sync("m://s", target, delete=True).deleted == ()
+
+
+def test_a_link_where_a_file_is_to_be_is_replaced_and_what_it_leads_to_stays(
+    tmp_path: Path, store: MemoryFiles
+) -> None:
+    put(b"mine", tmp_path / "elsewhere/f")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/d").symlink_to(tmp_path / "elsewhere")
+    store.write("s/d", b"file")
+    sync("m://s", tmp_path / "t", delete=True)
+    assert (tmp_path / "t/d").read_bytes() == b"file"
+    assert (tmp_path / "elsewhere/f").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("link", "leads"),
+    [
+        ("elsewhere", "to a directory"),
+        ("sub", "to a directory"),
+        (".", "to a directory"),
+        ("none", "nowhere"),
+        ("d", "in a circle"),
+    ],
+)
+def test_a_link_that_would_be_left_out_is_an_error_that_names_it(tmp_path: Path, link: str, leads: str) -> None:
+    source = tmp_path / "s"
+    put(b"1", source / "sub/f")
+    put(b"2", tmp_path / "elsewhere/f")
+    (source / "file").symlink_to("sub/f")
+    assert set(sync(source, tmp_path / "t").copied) == {"file", "sub/f"}
+    (source / "d").symlink_to(tmp_path / link if link == "elsewhere" else link)
+    for copy in (lambda: sync(source, tmp_path / "new"), lambda: copytree(source, tmp_path / "copied")):
+        with pytest.raises(FileError, match=f"a symbolic link that leads {leads}") as caught:
+            copy()
+        assert caught.value.where == str(source / "d")
+    assert (tmp_path / "new/sub/f").read_bytes() == b"1", "the rest was copied"
+    assert not (tmp_path / "copied").exists()
+    assert main(["copy", str(source), str(tmp_path / "new")]) != 0
+
+
+def test_nothing_is_left_beside_the_target(tmp_path: Path, store: MemoryFiles) -> None:
+    store.write("s/f", b"1")
+    sync("m://s", tmp_path / "t")
+    assert [each.name for each in tmp_path.iterdir()] == ["t"]
+    assert list(list_dir_or_file(tmp_path / "t")) == ["f"]
+    assert sync(tmp_path / "t", "m://back").copied == ("f",), "its own files are no part of it"
+
+
 def test_a_mirror_keeps_files_under_their_names_and_follows_the_store(tmp_path: Path) -> None:
     store, near = MemoryFiles("m://"), tmp_path / "near"
     mounts = Mounts(mirrors={"m://data/": str(near)})
@@ -157,6 +249,8 @@ def test_many_files_come_in_order_each_with_its_own_error(tmp_path: Path, store:
     for wrong in (get_many, put_many):
         with pytest.raises(FileError, match="concurrency is 0"):
             list(wrong([], concurrency=0))
+    with pytest.raises(FileError, match="concurrency is 0"):
+        sync("m://", tmp_path / "x", concurrency=0)
 
 
 def test_what_is_read_ahead_is_bounded_and_an_endless_list_is_fine(store: MemoryFiles) -> None:

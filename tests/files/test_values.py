@@ -5,8 +5,13 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import threading
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +164,28 @@ def test_an_open_file_is_read_and_written(tmp_path: Path) -> None:
     buffer = io.StringIO()
     dump([1], buffer, "yaml")
     assert buffer.getvalue() == "- 1\n"
+
+
+def test_a_suffix_is_that_of_the_name_and_not_of_a_query(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            (tmp_path / "x.json").write_bytes(b"[1]")
+            url = f"http://127.0.0.1:{server.server_port}"
+            assert load(f"{url}/x.json?sig=abc/def.npz") == [1]
+            assert load(f"{url}/x.json?sig=a#sha256={sha256(b'[1]').hexdigest()}") == [1]
+        finally:
+            server.shutdown()
+    put(b"[2]", "memory://suffix/a?b.json")
+    assert load("memory://suffix/a?b.json") == [2], "elsewhere, a question mark is a letter"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/x.json", "[3]")
+    assert load(f"zip://{tmp_path}/a.zip!/in/x.json") == [3]
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of http.server
+        """Print nothing."""
 
 
 def test_lists_in_text_files_as_the_guide_of_mmengine_shows() -> None:

@@ -48,6 +48,21 @@ class ScansOtherVersions(LocalFiles):
             yield path, found._replace(version=None)
 
 
+class EntersDirectories(LocalFiles):
+    def entries(self, path: str = "") -> Iterator[tuple[str, bool]]:
+        for below in super().list(path):
+            yield below[len(path) + 1 if path else 0 :], False
+
+
+class OverlooksEmptyDirectories(LocalFiles):
+    """As a store does that knows the names of files alone."""
+
+    def entries(self, path: str = "") -> Iterator[tuple[str, bool]]:
+        for name, directory in super().entries(path):
+            if not directory or next(self.list(f"{path}/{name}" if path else name), None) is not None:
+                yield name, directory
+
+
 class LinksCopies(LocalFiles):
     """Copies by a hard link, and writes in place: then a copy is no file of its own."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from treenail.adapters.files import LocalFiles
-from treenail.kernel import FileError, FileMissingError, FileStat
+from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 
 
 class ListsADirectoryOfItsOwn(LocalFiles):
@@ -21,6 +21,18 @@ class HasNoUri(LocalFiles):
     @property
     def uri(self) -> str:
         return ""
+
+
+class DeclaresNoCreation(LocalFiles):
+    @property
+    def capabilities(self) -> Capabilities:
+        return super().capabilities._replace(conditional_put=False)
+
+
+class SaysItIsReadOnly(LocalFiles):
+    @property
+    def capabilities(self) -> Capabilities:
+        return super().capabilities._replace(writable=False)
 
 
 class ReadsText(LocalFiles):

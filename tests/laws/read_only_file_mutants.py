@@ -38,6 +38,9 @@ class Frozen:
     def list(self, prefix: str = "") -> Iterator[str]:
         return self._files.list(prefix)
 
+    def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
+        return ((path, self.stat(path)) for path in self.list(prefix))
+
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         raise FileError("this store is read only", where=path)
 
@@ -173,6 +176,18 @@ class ListsTheFirstLevel(Frozen):
 class ListsInTheOrderOfWords(Frozen):
     def list(self, prefix: str = "") -> Iterator[str]:
         yield from sorted(super().list(prefix), key=str.casefold)
+
+
+class ScansSizesAlone(Frozen):
+    def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
+        return ((path, FileStat(found.size, 0.0)) for path, found in super().scan(prefix))
+
+
+class ScansByBeginning(Frozen):
+    """As an object store does that takes a directory for the beginning of a name."""
+
+    def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
+        return (pair for pair in super().scan() if pair[0].startswith(prefix))
 
 
 class SharesOneConnection(Frozen):

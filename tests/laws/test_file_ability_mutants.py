@@ -20,6 +20,8 @@ MUTANTS: list[tuple[Callable[[str], FileBackend], Law]] = [
     (mutants.StreamsNegativeRanges, LAWS.test_a_stream_refuses_what_read_refuses),
     (mutants.ScansUnsorted, LAWS.test_a_scan_is_a_list_with_stats),
     (mutants.ScansOtherVersions, LAWS.test_a_scan_is_a_list_with_stats),
+    (mutants.EntersDirectories, LAWS.test_entries_are_one_level),
+    (mutants.OverlooksEmptyDirectories, LAWS.test_entries_are_one_level),
     (mutants.LinksCopies, LAWS.test_a_copy_is_a_file_of_its_own),
     (mutants.MovesCopies, LAWS.test_a_copy_is_a_file_of_its_own),
     (mutants.CopiesNothingAsEmpty, LAWS.test_a_copy_of_nothing_changes_nothing),

@@ -16,6 +16,8 @@ from .test_file_ability_mutants import MUTANTS as ABILITY_MUTANTS
 MUTANTS: list[tuple[Callable[[str], FileBackend], Law]] = [
     (mutants.ListsADirectoryOfItsOwn, FileBackendLaws.test_a_new_backend_says_what_it_is),
     (mutants.HasNoUri, FileBackendLaws.test_a_new_backend_says_what_it_is),
+    (mutants.DeclaresNoCreation, FileBackendLaws.test_a_new_backend_says_what_it_is),
+    (mutants.SaysItIsReadOnly, FileBackendLaws.test_a_new_backend_says_what_it_is),
     (mutants.ReadsText, FileBackendLaws.test_read_gives_what_was_written),
     (mutants.ReturnsByteArrays, FileBackendLaws.test_read_gives_what_was_written),
     (mutants.SkipsEmptyWrites, FileBackendLaws.test_a_file_can_be_empty),

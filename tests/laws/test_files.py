@@ -5,7 +5,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from treenail.adapters.files import LocalFiles, MemoryFiles
+from treenail.adapters.files import FilesBelow, LocalFiles, MemoryFiles
 from treenail.contracts.laws import FileBackendLaws
 from treenail.kernel import FileBackend
 
@@ -36,3 +36,24 @@ class TestLocalFilesBehindALink(TestLocalFiles):
 class TestMemoryFiles(FileBackendLaws):
     def make(self) -> FileBackend:
         return MemoryFiles()
+
+
+class TestFilesBelowADirectory(FileBackendLaws):
+    """Of a store that holds other files, too, some of which begin with the directory's name."""
+
+    def make(self) -> FileBackend:
+        return self.below(MemoryFiles())
+
+    def below(self, store: FileBackend) -> FileBackend:
+        for neighbour in ("other", "d/ee", "d/e.x", "d/other/x", "dd/e/x"):
+            store.write(neighbour, b"not below")
+        return FilesBelow(store, "d/e")
+
+
+class TestFilesBelowADirectoryOfADisk(TestFilesBelowADirectory):
+    @pytest.fixture(autouse=True)
+    def _own_directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path
+
+    def make(self) -> FileBackend:
+        return self.below(LocalFiles(mkdtemp(dir=self.directory)))

@@ -33,6 +33,8 @@ MUTANTS: list[tuple[Callable[[Mapping[str, bytes]], FileBackend], Law]] = [
     (mutants.MissesWhatItCannotDelete, ReadOnlyFileLaws.test_nothing_can_be_written),
     (mutants.ListsTheFirstLevel, ReadOnlyFileLaws.test_lists_are_complete_and_sorted),
     (mutants.ListsInTheOrderOfWords, ReadOnlyFileLaws.test_lists_are_complete_and_sorted),
+    (mutants.ScansSizesAlone, ReadOnlyFileLaws.test_a_scan_is_a_list_with_stats),
+    (mutants.ScansByBeginning, ReadOnlyFileLaws.test_a_scan_is_a_list_with_stats),
     (mutants.SharesOneConnection, ReadOnlyFileLaws.test_threads_read_at_once),
 ]
 

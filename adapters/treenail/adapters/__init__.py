@@ -399,5 +399,26 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
     Namespace(port="loss", module="torch.nn.modules.loss", base="torch.nn:Module", match=".*Loss"),
     Namespace(port="loss", module="torch.nn.functional", match="(.*_)?(loss|cross_entropy|with_logits|kl_div)"),
     Namespace(port="optimizer", module="torch.optim", base="torch.optim:Optimizer"),
+    *(
+        Adapter(port="scheduler", name=name, target=f"{_A}.schedule:{name}", summary=summary)
+        for name, summary in (
+            ("constant", "a factor until the interval's last step"),
+            ("linear", "along a line: a warm-up, or a decay"),
+            ("cosine", "half a cosine down to a floor"),
+            ("cosine_restarts", "half cosines one after another, each from a height of its own"),
+            ("exponential", "gamma once more each step"),
+            ("step", "gamma once more every so many steps"),
+            ("multi_step", "gamma once more at each milestone"),
+            ("polynomial", "a power of the steps left, down to a floor"),
+            ("one_cycle", "up to a maximum and far down"),
+            ("wsd", "warm-up, stable, decay"),
+        )
+    ),
+    Adapter(
+        port="scheduler",
+        name="reduce_on_plateau",
+        target=f"{_A}.schedule:ReduceOnPlateau",
+        summary="reduces when a metric stops improving",
+    ),
     Namespace(port="scheduler", module="torch.optim.lr_scheduler", base="torch.optim.lr_scheduler:LRScheduler"),
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         CopiesFiles,
         CreatesFiles,
         HasDirectories,
+        HasIdentity,
         HasLocalPaths,
         ListsEntries,
         ReadsMany,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         SignsUrls,
         SplitsUris,
         StreamsFiles,
+        TellsDirectories,
     )
     from treenail.contracts.run import (
         DEVICE_TYPES,
@@ -57,6 +59,7 @@ __all__ = [
     "FileEntry",
     "Files",
     "HasDirectories",
+    "HasIdentity",
     "HasLocalPaths",
     "ListsEntries",
     "Loss",
@@ -72,6 +75,7 @@ __all__ = [
     "SplitsUris",
     "StepOutput",
     "StreamsFiles",
+    "TellsDirectories",
     "TrainWork",
 ]
 

@@ -120,13 +120,18 @@ class HasLocalPaths(Protocol):
 
 
 @runtime_checkable
-class HasDirectories(Protocol):
-    """Has directories of its own, which may be empty."""
+class TellsDirectories(Protocol):
+    """Knows without a listing what is a directory."""
 
     @abstractmethod
     def is_directory(self, path: str) -> bool:
         """Return whether `path` ("" is the root) is a directory."""
         ...
+
+
+@runtime_checkable
+class HasDirectories(TellsDirectories, Protocol):
+    """Has directories of its own, which may be empty."""
 
     @abstractmethod
     def make_directory(self, path: str) -> None:
@@ -145,6 +150,17 @@ class HasDirectories(Protocol):
             FileMissingError: There is no such directory.
             FileError: The store failed; some files may be gone.
         """
+        ...
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """Other stores may show the same URI: those of another endpoint, or of another query, which may hold a signature."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells it from every other store, in every process; no credential can be read from it."""
         ...
 
 

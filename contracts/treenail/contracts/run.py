@@ -158,8 +158,8 @@ class Files(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         schemes: How the backends of a URI's scheme are made; the first argument of each is its root's URI.
         cache: Keeps local copies of remote files.
         mirrors: Prefixes whose files are kept, once read, in a local directory under the same names.
-        checkpoints: Directory or URI of the checkpoints; below it each run has a directory of its name. None keeps them
-            in the work directory.
+        checkpoints: Directory or URI of this run's checkpoints, which no other run has. None keeps them in the work
+            directory.
     """
 
     mounts: Mapping[str, str | Spec[FileBackend]] = {}

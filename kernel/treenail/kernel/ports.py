@@ -111,6 +111,7 @@ class Capabilities(NamedTuple):
         multipart: Large files are uploaded in parts.
         ranges: `read` of a range transfers that range only.
         writable: `write` and `delete` work; where they do not, they raise `FileError`.
+        local: What is read comes from this machine, so that local copies would gain nothing.
     """
 
     atomic_replace: bool
@@ -118,6 +119,7 @@ class Capabilities(NamedTuple):
     multipart: bool = False
     ranges: bool = True
     writable: bool = True
+    local: bool = False
 
 
 class FileStat(NamedTuple):

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from treenail.adapters.files import Mounts, current_mounts, use_mounts
 from treenail.adapters.sampling import SampleIndex, Shard
 from treenail.adapters.seeding import seed_sample, shielded_rng
 from treenail.contracts import BatchSampler, Dataset, SamplerShard
@@ -101,7 +102,7 @@ class Loader:
             generator=self._generator,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_leave_signals_to_parent if num_workers else None,
+            worker_init_fn=_BeginWorker() if num_workers else None,
         )
         # Workers that ignore SIGTERM would keep multiprocessing's own clean-up at the end of the process waiting for ever.
         self._at_exit = functools.partial(_close, weakref.ref(self))
@@ -166,10 +167,24 @@ class Loader:
         self._shard.load_state_dict(state_dict)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent decides, and still needs its workers until the next commit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class _BeginWorker:
+    """Leaves signals to the parent, and finds files as it does.
+
+    Ctrl-C reaches the whole process group; the parent decides, and still needs its workers until the next commit. A forked
+    worker has the parent's mounts in its context already; a spawned one gets those in use when it is started.
+    """
+
+    def __init__(self, mounts: Mounts | None = None) -> None:
+        self._chosen = None if mounts is None else use_mounts(mounts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _BeginWorker, (current_mounts(),)
+
+    def __call__(self, _worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._chosen is not None:
+            self._chosen.__enter__()  # until the process ends
 
 
 _Key = tuple[int, int, int | None]

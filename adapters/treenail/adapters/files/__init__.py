@@ -4,7 +4,6 @@ from treenail.adapters.files.archives import ArchiveFiles
 from treenail.adapters.files.batches import Written, get_many, put_many
 from treenail.adapters.files.below import FilesBelow, backend_at
 from treenail.adapters.files.cache import FileCache
-from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
 from treenail.adapters.files.formats import (
     FileFormat,
@@ -28,7 +27,7 @@ from treenail.adapters.files.locks import lock, locked
 from treenail.adapters.files.memcached import MemcachedFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
-from treenail.adapters.files.mounts import Mounts, Place, current_mounts, mounts_of, use_mounts
+from treenail.adapters.files.mounts import LocalCopies, Mounts, Place, current_mounts, mounts_of, use_mounts
 from treenail.adapters.files.objects import ObjectFiles
 from treenail.adapters.files.operations import (
     copy_if_symlink_fails,

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 import weakref
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from treenail.adapters.files.archive_members import Index, Member, explained, indexed
 from treenail.adapters.files.mounts import current_mounts
 from treenail.adapters.files.operations import get_local_path
-from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted, scheme_of
+from treenail.adapters.files.paths import (
+    check_path,
+    check_range,
+    join_uri,
+    names_below,
+    read_only,
+    redacted,
+    scheme_of,
+    split_inside,
+)
+from treenail.contracts.files import HasLocalPaths
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
+
+_PAUSE = 1.0
+"""Seconds between two questions to a remote store whether the archive changed."""
 
 
 class ArchiveFiles:
@@ -25,7 +40,8 @@ class ArchiveFiles:
     The archive may lie anywhere: it is found by the mounts in use when this object is made, and read from a local file,
     which for a remote archive is `get_local_path`'s copy. URIs have ``!/`` between archive and member:
     ``zip:///data/set.zip!/train/1.png``, ``tar://s3://bucket/set.tar!/1.png``; whether it is a zip or a tar is told by
-    its content. Nothing is extracted to a disk. The index is made once; when the archive changes afterwards, reads fail.
+    its content. Nothing is extracted to a disk. The index is made once, and anew where the store says that the archive
+    changed, which is asked by every call, of a remote store once a second; only what is being streamed meanwhile fails.
 
     Stored members of a zip and members of a plain tar are read at their place. A compressed member is read from its
     beginning, and a compressed tar from the beginning of the archive: repack it if it is read at random.
@@ -53,11 +69,12 @@ class ArchiveFiles:
         self._archive = inner
         self.largest_member = largest_member
         self.most_members = most_members
-        self._shown = redacted(inner) if scheme_of(inner) else inner
+        self._shown = redacted(inner)
         self.uri = f"{scheme}://{self._shown}!"
         self._mounts = current_mounts()
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
+        self._asked = -math.inf
 
     def __repr__(self) -> str:
         return f"ArchiveFiles({self.uri!r})"
@@ -69,13 +86,12 @@ class ArchiveFiles:
     @staticmethod
     def split_uri(uri: str) -> tuple[str, str]:
         """Return (``zip://archive``, path of the member): what stands before and after the first ``!/``."""
-        archive, _, path = uri.partition("!/")
-        return archive.removesuffix("!"), path.rstrip("/")
+        return split_inside(uri)
 
     @property
     def capabilities(self) -> Capabilities:
         """Ranges, of what is not compressed."""
-        return Capabilities(atomic_replace=False, writable=False)
+        return Capabilities(atomic_replace=False, writable=False, local=True)
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Return `length` bytes from `start`, all to the end when None."""
@@ -91,7 +107,7 @@ class ArchiveFiles:
             return
         with explained(f"cannot read {member.name!r}", where), opened.path.open("rb") as file:
             if _identity(file) != opened.identity:
-                raise FileError("the archive changed since it was opened", where=where, mend="open it anew")
+                raise FileError("the archive changed meanwhile", where=where, mend="read it again")
             yield from opened.contents(file, member, start, end)
 
     def stat(self, path: str) -> FileStat:
@@ -102,12 +118,7 @@ class ArchiveFiles:
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below the directory `prefix`, sorted by their bytes."""
         check_path(prefix, self.uri, root=True)
-        names = self._open().names
-        lead = f"{prefix}/" if prefix else ""
-        for position in range(bisect_left(names, lead), len(names)):
-            if not names[position].startswith(lead):
-                return
-            yield names[position]
+        yield from names_below(self._open().names, prefix)
 
     def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
         """Yield path and stat of all files below the directory `prefix`."""
@@ -115,16 +126,15 @@ class ArchiveFiles:
             yield path, self.stat(path)
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
-        """Refuse."""
+        """Raise `FileError`: this store is read only."""
         raise self._read_only(path)
 
     def delete(self, path: str) -> None:
-        """Refuse."""
+        """Raise `FileError`: this store is read only."""
         raise self._read_only(path)
 
     def _read_only(self, path: str) -> FileError:
-        where = join_uri(self.uri, check_path(path, self.uri))
-        return FileError("this store is read only", where=where, mend="copy the tree elsewhere, and change the copy")
+        return read_only(self.uri, path, "copy the tree elsewhere, and change the copy")
 
     def _find(self, path: str) -> tuple[_Opened, Member]:
         check_path(path, self.uri)
@@ -135,15 +145,22 @@ class ArchiveFiles:
         return opened, member
 
     def _open(self) -> _Opened:
-        if self._opened is None:
-            with self._lock:
-                if self._opened is None:
-                    self._opened = self._indexed()
-        return self._opened
-
-    def _indexed(self) -> _Opened:
         place = self._mounts.resolve(self._archive)
-        known = place.backend.stat(place.path)
+        pause = 0.0 if isinstance(place.backend, HasLocalPaths) else _PAUSE
+        opened = self._opened
+        if opened is not None and time.monotonic() - self._asked < pause:
+            return opened
+        asked = time.monotonic()
+        known = place.backend.stat(place.file())
+        if opened is None or opened.known != known:
+            with self._lock:
+                opened = self._opened
+                if opened is None or opened.known != known:
+                    opened = self._opened = self._indexed(known)
+        self._asked = asked
+        return opened
+
+    def _indexed(self, known: FileStat) -> _Opened:
         with ExitStack() as held:
             path = held.enter_context(get_local_path(self._archive, mounts=self._mounts))
             index = Index(self._shown, self.largest_member, self.most_members)
@@ -151,16 +168,20 @@ class ArchiveFiles:
                 identity = _identity(file)
                 contents = indexed(file, index)
             members = index.resolved()
-            weakref.finalize(self, _release, held.pop_all(), os.getpid())
+            kept = held.pop_all()
         version = known.version or f"{known.modified}-{known.size}"
-        return _Opened(path, identity, version, members, sorted(members), contents)
+        opened = _Opened(path, identity, known, version, members, sorted(members), contents)
+        weakref.finalize(opened, _release, kept, os.getpid())  # once no stream reads it any more
+        return opened
 
 
-class _Opened(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Opened:
     """An archive's index, and what yields the bytes [start:end] of a member."""
 
     path: Path
     identity: tuple[int, ...]
+    known: FileStat
     version: str
     members: dict[str, Member]
     names: list[str]

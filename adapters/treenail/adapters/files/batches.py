@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from treenail.adapters.files import derived
+from treenail.adapters.files.contents import check_content
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
-from treenail.adapters.files.operations import AnyPath, forget
+from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.workers import Workers
 from treenail.contracts.files import ReadsMany
 from treenail.kernel import FileError, TreenailError
 
@@ -41,10 +43,12 @@ def get_many(
     Raises:
         FileError: concurrency is below 1.
     """
-    _check_concurrency(concurrency)
-    table = current_mounts() if mounts is None else mounts
-    remaining = iter(paths)
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="treenail-get") as pool:
+    check_concurrency(concurrency)
+    return _got(iter(paths), concurrency, current_mounts() if mounts is None else mounts)
+
+
+def _got(remaining: Iterator[AnyPath], concurrency: int, table: Mounts) -> Iterator[bytes | FileError]:
+    with Workers(concurrency, "treenail-get") as pool:
         while window := [_resolved(path, table) for path in islice(remaining, _WINDOW)]:
             for backend, places in groupby(window, _reads_many):
                 if backend is not None:
@@ -67,7 +71,7 @@ def put_many(
     Raises:
         FileError: concurrency is below 1.
     """
-    _check_concurrency(concurrency)
+    check_concurrency(concurrency)
     table = current_mounts() if mounts is None else mounts
 
     def write(item: tuple[bytes | Path, AnyPath]) -> Written:
@@ -75,25 +79,36 @@ def put_many(
         try:
             place = table.resolve(path)
             if isinstance(content, Path):
-                derived.upload(content, place.backend, place.path)
+                derived.upload(content, place.backend, place.file())
             else:
-                place.backend.write(place.path, content)
-            forget(place)
+                check_content(content, place.uri)
+                place.backend.write(place.file(), content)
+            place.forget()
         except TreenailError as error:
             return Written(path, _as_file_error(error))
         return Written(path, None)
 
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="treenail-put") as pool:
+    return _put(write, iter(files), concurrency)
+
+
+def _put(
+    write: Callable[[tuple[bytes | Path, AnyPath]], Written],
+    files: Iterator[tuple[bytes | Path, AnyPath]],
+    concurrency: int,
+) -> Iterator[Written]:
+    with Workers(concurrency, "treenail-put") as pool:
         yield from in_order(write, files, pool, concurrency)
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, concurrency: int) -> Iterator[R]:
-    """Yield function(item) for each item, in order; at most 2 × concurrency are under way or wait to be taken."""
+def in_order(
+    function: Callable[[T], R], items: Iterable[T], pool: Workers, concurrency: int, *, ahead: int = 2
+) -> Iterator[R]:
+    """Yield function(item) for each item, in order; at most ahead × concurrency are under way or wait to be taken."""
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) >= 2 * concurrency:
+            if len(waiting) >= ahead * concurrency:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -120,9 +135,7 @@ def _read(place: Place | FileError) -> bytes | FileError:
     if isinstance(place, FileError):
         return place
     try:
-        if place.cache is not None:
-            return place.cache.read(place.backend, place.path)
-        return place.backend.read(place.path)
+        return place.read()
     except TreenailError as error:
         return _as_file_error(error)
 
@@ -135,6 +148,7 @@ def _as_file_error(error: TreenailError) -> FileError:
     return wrapped
 
 
-def _check_concurrency(concurrency: int) -> None:
+def check_concurrency(concurrency: int) -> None:
+    """Raise `FileError` where fewer than one file at once is asked for."""
     if concurrency < 1:
         raise FileError(f"concurrency is {concurrency}", mend="it is at least 1")

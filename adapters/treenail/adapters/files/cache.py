@@ -1,8 +1,9 @@
 """Local copies of remote files: one download for each version of a file on this machine, whichever process asks.
 
-The folder holds ``objects/`` (contents, named by their SHA-256), ``entries/`` (which object a URI had, and the version by
-which that is validated), ``unfinished/`` and ``locks/``. All that is published is renamed into place, and every lock is
-one of flock(2), which ends with its process: a process killed at any instant leaves nothing that is taken for a file.
+The folder holds ``objects/`` (contents, named by their SHA-256), ``names/`` (links to them under their files' own names),
+``entries/`` (which object a URI had, and the version by which that is validated), ``unfinished/`` and ``locks/``. All that
+is published is renamed into place, and every lock is one of flock(2), which ends with its process: a process killed at any
+instant leaves nothing that is taken for a file.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from io import FileIO
-from pathlib import Path
-from typing import BinaryIO, TextIO
+from pathlib import Path, PurePosixPath
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import IO, BinaryIO, TypeVar
 from uuid import uuid4
 
 import msgspec
 
-from treenail.adapters.files.derived import stream
-from treenail.adapters.files.locks import lock
-from treenail.adapters.files.paths import check_path, check_range, join_uri
+from treenail.adapters.files.derived import identity, stream
+from treenail.adapters.files.locks import lock, locked, unlock
+from treenail.adapters.files.paths import check_path, check_range, join_uri, short_name
 from treenail.kernel import FileBackend, FileError, FileStat
 
-_STRIPES = 4096
 _ATTEMPTS = 3
 _FRESHLY_USED = 10.0
 """Seconds after a use in which another one is not noted."""
 _SETTLED = 60.0
 """Seconds between a file's making and its lock, at most."""
+_ABANDONED = 86_400.0
+"""Seconds after which nobody reads a copy of its own any more."""
 _ROOM = 0.9
 """An eviction makes room down to this part of `max_bytes`, so that not every download needs one."""
 
@@ -43,6 +47,8 @@ class _Entry(msgspec.Struct, frozen=True):
     stat: FileStat
 
 
+_LARGEST = 2**30
+F = TypeVar("F", bound=FileIO | BinaryIO)
 _DECODER = msgspec.json.Decoder(_Entry)
 
 
@@ -72,11 +78,14 @@ class FileCache:
         self.max_bytes = max_bytes
         self.max_age = max_age
         _require_locks(self.folder)
-        try:
-            for name in ("objects", "entries", "unfinished", "locks"):
-                (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot make the cache: {error.strerror}", where=str(self.folder)) from error
+        with self._disk_errors():
+            self._make_folders()
+        if not os.access(self.folder / "entries", os.R_OK | os.W_OK | os.X_OK):
+            raise FileError("the cache is another user's", where=str(self.folder), mend="choose another folder")
+
+    def _make_folders(self) -> None:
+        for name in ("objects", "names", "entries", "unfinished", "locks"):
+            (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, backend: FileBackend, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Return what `backend.read` would, from the copy; a file larger than the cache is read from the store.
@@ -89,13 +98,13 @@ class FileCache:
         file = self._opened(backend, path)
         if file is None:
             return backend.read(path, start, length)
-        with file:
+        with _held(file):
             if start:
-                file.seek(start)
+                file.seek(min(start, 2**62))  # beyond any file there is nothing
             if length is None:
                 return file.read()
-            data = file.read(length)
-            while len(data) < length and (more := file.read(length - len(data))):  # one call gives at most 2 GiB
+            data = file.read(min(length, _LARGEST))
+            while len(data) < length and (more := file.read(min(length - len(data), _LARGEST))):  # of 2 GiB at most
                 data += more
             return data
 
@@ -111,17 +120,34 @@ class FileCache:
         """
         file = self._opened(backend, path)
         if file is not None:
-            with file:
-                yield Path(str(file.name))
+            with _held(file):
+                with self._disk_errors():
+                    named = self._named(Path(str(file.name)), path)
+                yield named
             return
-        with self._unfinished() as (own, written):
-            with self._disk_errors():
+        with self._disk_errors():
+            folder = TemporaryDirectory(dir=self.folder / "unfinished")
+        with folder as directory:
+            own = Path(directory) / short_name(PurePosixPath(path).name)
+            with self._disk_errors(), own.open("xb") as written:
                 _fill(written, backend, path)
             yield own
 
+    def _named(self, held: Path, path: str) -> Path:
+        """Return the copy under the file's own name, which libraries look at for its suffix."""
+        named = self.folder / "names" / held.name / short_name(PurePosixPath(path).name)
+        named.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            named.hardlink_to(held)
+        except FileExistsError:
+            if not named.samefile(held):  # of a copy that was evicted, and came again
+                named.unlink()
+                named.hardlink_to(held)
+        return named
+
     def forget(self, backend: FileBackend, path: str) -> None:
         """Ask the store the next time, whatever `max_age` says; for whoever changed the file."""
-        with suppress(FileNotFoundError):
+        with self._disk_errors(), suppress(FileNotFoundError):
             os.unlink(self._entry_path(backend, path))
 
     def _opened(self, backend: FileBackend, path: str) -> FileIO | None:
@@ -129,15 +155,17 @@ class FileCache:
         check_path(path, backend.uri)
         entry_path = self._entry_path(backend, path)
         for _ in range(_ATTEMPTS):
-            found = self._hit(entry_path, backend, path)
-            if found is not None:
-                return found
-            with self._disk_errors(), self._locked(os.path.basename(entry_path)):
-                found = self._hit(entry_path, backend, path)  # another process may have downloaded it meanwhile
+            with self._disk_errors():
+                found = self._hit(entry_path, backend, path)
                 if found is not None:
                     return found
-                if not self._download(entry_path, backend, path):
-                    return None
+                self._make_folders()  # somebody may have emptied it
+                with locked(self.folder / "locks" / os.path.basename(entry_path)):
+                    found = self._hit(entry_path, backend, path)  # another process may have downloaded it meanwhile
+                    if found is not None:
+                        return found
+                    if not self._download(entry_path, backend, path):
+                        return None
         raise FileError(
             "copies are evicted as soon as they are made",
             where=str(self.folder),
@@ -169,10 +197,10 @@ class FileCache:
         if (
             about.st_nlink == 0 or about.st_size != entry.stat.size
         ):  # evicted between the two calls; or cut by a power loss
-            file.close()
-            if about.st_nlink:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+            with _held(file):
+                if about.st_nlink:
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
             return None
         if time.time() - about.st_mtime > _FRESHLY_USED:
             with suppress(OSError):
@@ -191,6 +219,7 @@ class FileCache:
                 if written != before.size or backend.stat(path) != before:  # it changed while it came in
                     continue
                 os.fdatasync(file.fileno())
+                os.fchmod(file.fileno(), 0o400)  # whoever is given the copy must not change it for everybody
                 self._publish(unfinished, digest, written)
             entry = _Entry(join_uri(backend.uri, path), digest, before)
             with open(f"{self._object_path(digest)}.uses", "a", encoding="ascii") as uses:
@@ -213,7 +242,7 @@ class FileCache:
             if target.stat().st_size == size:  # another URI has the same content
                 os.utime(target)
                 return
-        with self._locked("total") as file:
+        with locked(self.folder / "locks" / "total") as file:
             total = self._total(file) + size  # said before the rename: a kill between them only counts too much
             if total > self.max_bytes:
                 total = self._evict(room_for=size) + size
@@ -223,9 +252,9 @@ class FileCache:
             file.flush()
             unfinished.replace(target)
 
-    def _total(self, file: TextIO) -> int:
-        text = file.read()
-        return int(text) if text.isdecimal() else sum(size for _, size, _ in self._objects())
+    def _total(self, file: IO[str]) -> int:
+        text = file.read(20)
+        return int(text) if text.isascii() and text.isdecimal() else sum(size for _, size, _ in self._objects())
 
     def _evict(self, room_for: int) -> int:
         """Remove what was used least recently; return how many bytes are left."""
@@ -235,14 +264,16 @@ class FileCache:
         for _, size, path in objects:
             if total <= bound:
                 break
-            with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            with suppress(FileNotFoundError, BlockingIOError), _held(FileIO(path)) as file:
                 lock(file, wait=False)  # in use, if this fails
                 path.unlink()
+                rmtree(self.folder / "names" / path.name, ignore_errors=True)
                 total -= size
                 uses = path.with_suffix(".uses")
                 with suppress(FileNotFoundError):
                     for name in uses.read_text(encoding="ascii").split():
                         (self.folder / "entries" / name).unlink(missing_ok=True)
+                        (self.folder / "locks" / name).unlink(missing_ok=True)
                     uses.unlink()
         self._remove_abandoned()
         if total + room_for > self.max_bytes:
@@ -252,7 +283,7 @@ class FileCache:
 
     def _objects(self) -> Iterator[tuple[float, int, Path]]:
         """Yield (time of last use, size, path) of all objects."""
-        for directory in (self.folder / "objects").iterdir():
+        for directory in (self.folder / "objects").glob("??/"):
             for found in os.scandir(directory):
                 if not found.name.endswith(".uses"):
                     with suppress(FileNotFoundError):
@@ -262,7 +293,11 @@ class FileCache:
     def _remove_abandoned(self) -> None:
         """Remove what killed processes left unfinished: what nobody holds the lock of, and nobody has just made."""
         for path in (self.folder / "unfinished").iterdir():
-            with suppress(OSError), path.open("rb") as file:
+            if path.is_dir():  # of a file that was too large
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    rmtree(path, ignore_errors=True)
+                continue
+            with suppress(OSError), _held(FileIO(path)) as file:
                 lock(file, wait=False)
                 if time.time() - os.fstat(file.fileno()).st_mtime > _SETTLED:
                     path.unlink(missing_ok=True)
@@ -273,7 +308,7 @@ class FileCache:
         path = self.folder / "unfinished" / uuid4().hex
         with self._disk_errors():
             file = path.open("xb")
-        with file:
+        with _held(file):
             lock(file)
             try:
                 yield path, file
@@ -286,25 +321,26 @@ class FileCache:
             yield
         except OSError as error:
             raise FileError(
-                f"cannot write a local copy: {error.strerror or error}",
+                f"cannot keep local copies: {error.strerror or error}",
                 where=str(self.folder),
                 mend="make room there, or give the cache another folder",
             ) from error
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[TextIO]:
-        """Hold one of the cache's locks; names share them by their hash."""
-        stripe = name if name == "total" else f"{int(name[:8], 16) % _STRIPES:03x}"
-        with (self.folder / "locks" / stripe).open("a+", encoding="ascii") as file:
-            lock(file)
-            file.seek(0)
-            yield file
-
     def _entry_path(self, backend: FileBackend, path: str) -> str:
-        return f"{self.folder}/entries/{sha256(join_uri(backend.uri, path).encode()).hexdigest()}"
+        return f"{self.folder}/entries/{sha256(join_uri(identity(backend), path).encode()).hexdigest()}"
 
     def _object_path(self, digest: str) -> str:
         return f"{self.folder}/objects/{digest[:2]}/{digest}"
+
+
+@contextmanager
+def _held(file: F) -> Iterator[F]:
+    """Close a locked file after the block, and unlock it: a process forked meanwhile must not hold the lock on."""
+    with closing(file):
+        try:
+            yield file
+        finally:
+            unlock(file)
 
 
 def _fill(file: BinaryIO, backend: FileBackend, path: str) -> str:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from treenail.adapters.files.durable import Unfinished, failure, replace_file
-from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted
+from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted
 from treenail.contracts.files import (
     CopiesFiles,
-    HasDirectories,
+    HasIdentity,
     HasLocalPaths,
     ListsEntries,
     ScansFiles,
     StreamsFiles,
+    TellsDirectories,
 )
 from treenail.kernel import FileBackend, FileError, FileMissingError, FileStat
 
@@ -34,9 +36,17 @@ def file_exists(backend: FileBackend, path: str) -> bool:
 
 def is_directory(backend: FileBackend, path: str) -> bool:
     """Return whether `path` ("" is the root) is a directory: one of the store's own, or what has files below it."""
-    if isinstance(backend, HasDirectories):
+    if isinstance(backend, TellsDirectories):
         return backend.is_directory(path)
-    return next(iter(backend.list(path)), None) is not None
+    try:
+        return next(iter(backend.list(path)), None) is not None
+    except FileMissingError:  # the archive or the database that would hold it is not there
+        return False
+
+
+def identity(backend: FileBackend) -> str:
+    """Return what tells a store from every other one."""
+    return backend.identity if isinstance(backend, HasIdentity) else backend.uri
 
 
 def stream(backend: FileBackend, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -91,9 +101,9 @@ def entries(backend: FileBackend, path: str = "", *, recursive: bool = False) ->
         while waiting:
             lead = waiting.pop()
             below: list[str] = []
-            for name, directory in backend.entries(_below(path, lead.rstrip("/"))):
+            for name, directory in backend.entries(path_below(path, lead.rstrip("/"))):
                 yield lead + name, directory
-                if recursive and directory and not _is_link(backend, _below(path, lead + name)):
+                if recursive and directory and not is_link(backend, path_below(path, lead + name)):
                     below.append(f"{lead}{name}/")
             waiting += reversed(below)
         return
@@ -130,13 +140,23 @@ def copy(
         FileMissingError: There is no such source.
         FileError: A store failed; the target is as it was.
     """
-    if source is target and isinstance(target, CopiesFiles):
-        target.copy(path, target_path)
+    if _copied_by_store(source, path, target, target_path):
         if progress is not None:
             progress(target.stat(target_path).size)
         return
     chunks = stream(source, path)
     _write(target, target_path, chunks if progress is None else _counted(chunks, progress))
+
+
+def _copied_by_store(source: FileBackend, path: str, target: FileBackend, target_path: str) -> bool:
+    """Copy without the bytes passing through this process where that is possible; return whether it was."""
+    if isinstance(source, LocalFiles) and isinstance(target, LocalFiles):
+        source.copy_to(path, target, target_path)
+    elif source is target and isinstance(target, CopiesFiles):
+        target.copy(path, target_path)
+    else:
+        return False
+    return True
 
 
 def download(backend: FileBackend, path: str, target: Path) -> None:
@@ -188,11 +208,8 @@ def _write(target: FileBackend, path: str, chunks: Iterator[bytes]) -> None:
     target.write(path, first if second is None else chain((first, second), chunks))
 
 
-def _below(path: str, name: str) -> str:
-    return f"{path}/{name}" if path and name else path or name
-
-
-def _is_link(backend: FileBackend, path: str) -> bool:
+def is_link(backend: FileBackend, path: str) -> bool:
+    """Return whether `path` is a symbolic link of a local disk."""
     return isinstance(backend, HasLocalPaths) and backend.local_path(path).is_symlink()
 
 

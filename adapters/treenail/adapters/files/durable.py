@@ -33,6 +33,7 @@ _NO_LINK: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LINKS: Final = (
     "this filesystem may have no hard links: let one process alone write such files, or take another disk"
 )
+_PERMISSIONS: Final = 0o777
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _MENDS: Final = {
     errno.ENOSPC: "free some space on this disk, or write elsewhere",
@@ -164,6 +165,8 @@ class Unfinished:
         self._temporary: str | None = f".{os.urandom(8).hex()}{UNFINISHED}"
         self.descriptor = folder.make_file(self._temporary)
         claim(self.descriptor)
+        if (mode := _mode_of(folder, name)) is not None:
+            self.permit(mode)
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +194,12 @@ class Unfinished:
                     written = os.write(self.descriptor, rest)
         except OSError as error:
             raise self.failure(error) from error
+
+    def permit(self, mode: int) -> None:
+        """Give the file the permissions of a mode, before it has content; those of what it replaces, it has already."""
+        if os.chmod in os.supports_fd:
+            with suppress(OSError):  # filesystems without permissions refuse
+                os.chmod(self.descriptor, mode & _PERMISSIONS)
 
     def publish(self) -> None:
         """Give the file its name, in the place of what had it, durably.
@@ -256,7 +265,11 @@ def written_beside(target: Path) -> Iterator[Path]:
     """
     with _opened(target) as folder:
         hidden = f".{os.urandom(8).hex()}{UNFINISHED}"
-        folder.make_folder(hidden)
+        try:
+            _check_name(folder, target.name)
+            folder.make_folder(hidden)
+        except OSError as error:
+            raise failure("write", target, error) from error
         try:
             with Folder(hidden, folder) as inner:
                 if inner.descriptor is not None:
@@ -293,9 +306,26 @@ def _opened(target: Path) -> Iterator[Folder]:
         yield folder
 
 
+def _check_name(folder: Folder, name: str) -> None:
+    """Raise `OSError` for a name that the disk does not take, before work is done for it."""
+    with suppress(FileNotFoundError):
+        folder.lstat(name)
+
+
+def _mode_of(folder: Folder, name: str) -> int | None:
+    """Return the mode of a file that will be replaced; None where there is none."""
+    try:
+        mode = folder.lstat(name).st_mode
+    except OSError:
+        return None
+    return mode if stat.S_ISREG(mode) else None
+
+
 def _publish(written: Path, target: Path, folder: Folder) -> None:
     try:
         with written.open("r+b" if os.name == "nt" else "rb") as file:
+            if (mode := _mode_of(folder, target.name)) is not None:
+                written.chmod(mode & _PERMISSIONS)
             os.fsync(file.fileno())
         written.replace(target)
         folder.flush()

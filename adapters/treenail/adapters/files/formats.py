@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -272,6 +272,6 @@ def _refuse_other_keys(value: object, where: str) -> None:
                     f"{where} has the key {key!r}, and JSON has only texts for keys (or say text_keys=True)"
                 )
             _refuse_other_keys(each, f"{where}.{key}")
-    elif isinstance(value, Iterable) and isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
             _refuse_other_keys(each, f"{where}[{index}]")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from treenail.adapters.files import derived
-from treenail.adapters.files.durable import UNFINISHED
-from treenail.adapters.files.mounts import Mounts, Place, current_mounts
+from treenail.adapters.files.mounts import Mounts, Place, resolved
 from treenail.adapters.files.paths import check_path, scheme_of
-from treenail.contracts.files import CreatesFiles, HasDirectories, HasLocalPaths, SignsUrls
+from treenail.contracts.files import CreatesFiles, HasDirectories, ListsEntries, SignsUrls
 from treenail.kernel import FileBackend, FileError, FileMissingError, FileStat
 
 Info = dict[str, object]
@@ -250,8 +248,7 @@ class TreenailFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         text = str(self._strip_protocol(path))
         with _as_os_errors(text):
             if self.backend is None:
-                mounts = current_mounts() if self.mounts is None else self.mounts
-                return text, mounts.resolve(text or ".")
+                return text, resolved(text or ".", self.mounts)
             return text, Place(self.backend, check_path(text.removeprefix("/"), self.backend.uri, root=True))
 
 
@@ -311,17 +308,13 @@ def _children(place: Place) -> dict[str, FileStat | None]:
     """Return what lies in a directory: name → what is known of the file, None of a directory."""
     backend, lead = place.backend, f"{place.path}/" if place.path else ""
     found: dict[str, FileStat | None] = {}
-    if isinstance(backend, HasLocalPaths) and isinstance(backend, HasDirectories):  # which may be empty
-        if backend.is_directory(place.path):
-            folder = backend.local_path(place.path) if place.path else backend.local_path("x").parent
-            for name in sorted(os.listdir(folder)):
-                if name.endswith(UNFINISHED):
-                    continue
-                mode = (folder / name).lstat().st_mode
-                if stat.S_ISDIR(mode):
-                    found[name] = None
-                elif stat.S_ISREG(mode) or (folder / name).is_file():
+    if isinstance(backend, ListsEntries):
+        for name, directory in backend.entries(place.path):
+            if not directory:
+                with suppress(FileMissingError):  # deleted since it was listed
                     found[name] = backend.stat(lead + name)
+            elif not derived.is_link(backend, lead + name):  # fsspec would follow it for ever
+                found[name] = None
         return found
     for path, each in derived.scan(backend, place.path):
         name, slash, _ = path[len(lead) :].partition("/")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from treenail.adapters.files.contents import gathered
 from treenail.adapters.files.derived import CHUNK, stream
 from treenail.adapters.files.durable import UNFINISHED
-from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted, scheme_of
+from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted, scheme_of, told
 from treenail.kernel import (
     Capabilities,
     FileError,
@@ -64,6 +64,8 @@ class FsspecFiles:
         self._scheme = scheme
         self._root = root
         self._options = dict(options)
+        shown = sorted((key, repr(value)) for key, value in options.items() if not _is_secret(key))
+        self.identity = f"{blake2b(repr(shown).encode()).hexdigest()} {self.uri}" if shown else self.uri
         self._atomic = scheme in _RENAMING if atomic_move is None else atomic_move
         self._given_atomic_move = atomic_move
         self._shared: _Opened | None = None
@@ -103,7 +105,7 @@ class FsspecFiles:
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`."""
         where = self._check(path)
-        with _gathered(data) as content, self._explained("write", where):
+        with gathered(data, CHUNK) as content, self._explained("write", where):
             opened = self._open()
             self._publish(opened, path, partial(_send, opened.fs, content))
 
@@ -131,6 +133,14 @@ class FsspecFiles:
                 except FileNotFoundError:  # deleted since it was listed
                     continue
             yield path, found
+
+    def is_directory(self, path: str) -> bool:
+        """Return whether `path` ("" is the root) is a directory of the filesystem's; it may be empty."""
+        check_path(path, self.uri, root=True)
+        with self._explained("look at", join_uri(self.uri, path)):
+            opened = self._open()
+            opened.fs.invalidate_cache()
+            return bool(opened.fs.isdir((opened.base + path).rstrip("/") or opened.base))
 
     def delete(self, path: str) -> None:
         """Remove a file."""
@@ -233,10 +243,9 @@ class FsspecFiles:
             fs.mv(temporary, target)
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        pending = [(prefix, None)] if prefix else []
+        waiting: list[tuple[str, Mapping[str, Any] | None]] = [(prefix, None)]
         with self._explained("list", join_uri(self.uri, prefix)):
             opened = self._open()
-            waiting: list[tuple[str, Mapping[str, Any] | None]] = list(pending) or [("", None)]
         while waiting:
             path, info = waiting.pop()
             if info is not None:
@@ -262,7 +271,7 @@ class FsspecFiles:
             last = found.removeprefix(lead)
             if not found.startswith(lead) or "/" in last:
                 raise FileError(f"the filesystem lists {found!r}, which lies elsewhere", where=join_uri(self.uri, path))
-            below = f"{path}/{last}" if path else last
+            below = path_below(path, last)
             if last.endswith(UNFINISHED):
                 continue
             if info["type"] == "directory":
@@ -299,14 +308,15 @@ class FsspecFiles:
 
     def _told(self, error: Exception) -> str:
         """Return what an error says, without credentials."""
-        text = str(error) or type(error).__name__
-        secrets = [str(value) for key, value in self._options.items() if any(each in key for each in _SECRET_OPTIONS)]
+        secrets = [str(value) for key, value in self._options.items() if _is_secret(key)]
         authority = self._root.partition("://")[2].partition("/")[0]
         if "@" in authority:
             secrets += [authority.rpartition("@")[0], authority.rpartition("@")[0].partition(":")[2]]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return text
+        return told(error, secrets)
+
+
+def _is_secret(option: str) -> bool:
+    return any(each in option.lower() for each in _SECRET_OPTIONS)
 
 
 class _Opened(NamedTuple):
@@ -330,33 +340,6 @@ def _stat(fs: Any, info: Mapping[str, Any], where: str) -> FileStat:
         modified = modified.timestamp()
     version = next((str(info[key]).strip('"') for key in _VERSIONS if info.get(key) is not None), None)
     return FileStat(int(info["size"]), float(modified) if isinstance(modified, int | float) else 0.0, version)
-
-
-@contextmanager
-def _gathered(data: bytes | Iterable[bytes]) -> Iterator[bytes | Path]:
-    """Give all bytes of an iterable, in memory where they are few, else in a temporary file."""
-    if isinstance(data, bytes | bytearray | memoryview):
-        yield bytes(data)
-        return
-    chunks, parts, size = iter(data), list[bytes](), 0
-    for chunk in chunks:
-        parts.append(bytes(chunk))
-        size += len(chunk)
-        if size > CHUNK:
-            break
-    else:
-        yield b"".join(parts)
-        return
-    with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
-        path = Path(folder) / "content"
-        with path.open("xb") as file:
-            for chunk in chain(parts, chunks):
-                try:
-                    file.write(chunk)
-                except OSError as error:
-                    mend = "free some space there, or let TMPDIR name another directory"
-                    raise FileError(f"cannot gather: {error.strerror}", where=str(path), mend=mend) from error
-        yield path
 
 
 def _send(fs: Any, content: bytes | Path, name: str) -> None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
-from treenail.adapters.files.paths import check_path, check_range, join_uri, local_path_of, scheme_of
+from treenail.adapters.files.contents import joined
+from treenail.adapters.files.paths import (
+    check_path,
+    check_range,
+    join_uri,
+    local_path_of,
+    read_only,
+    scheme_of,
+    split_inside,
+)
+from treenail.adapters.files.processes import PerProcess
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat, require
 
 _LONGEST_KEY = 511
@@ -23,9 +34,8 @@ class LmdbFiles:
 
     A write is one transaction: atomic and durable. A key that is no path (not UTF-8, absolute, with ``..`` or empty parts)
     is neither listed nor read. A value is held in memory whole to be written. LMDB keeps neither times nor versions: the
-    time of a file is that of the environment's last change. A process opens an environment
-    once: let it be one backend, or `close` the first. URIs have ``!/`` between environment and path:
-    ``lmdb:///data/set.lmdb!/train/1.png``.
+    time of a file is that of the environment's last change. The backends of one environment in a process share it, with the
+    options of the first but for `readonly`; one that writes must be the first. URIs have ``!/`` between environment and path: ``lmdb:///data/set.lmdb!/train/1.png``.
 
     Args:
         root: ``lmdb:///absolute/path``, or a local path: the environment's directory, or its file.
@@ -59,8 +69,8 @@ class LmdbFiles:
             "map_size": map_size,
             "max_readers": max_readers,
         }
-        self._guard = os.getpid(), threading.Lock()
-        self._opened: _Opened | None = None
+        # LMDB forbids to use what was opened before a fork; the locks of that are the parent's and stay.
+        self._environment = PerProcess(partial(_open, self._path, self._options), _Shared.close)
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(LmdbFiles, **self._options), (self._path,)  # type: ignore[arg-type]  # each has its own type
@@ -68,14 +78,13 @@ class LmdbFiles:
     @staticmethod
     def split_uri(uri: str) -> tuple[str, str]:
         """Return (``lmdb:///environment``, path): what stands before and after the first ``!/``."""
-        environment, _, path = uri.partition("!/")
-        return environment.removesuffix("!"), path.rstrip("/")
+        return split_inside(uri)
 
     @property
     def capabilities(self) -> Capabilities:
         """Ranges; atomic replacement and creation where it may be written."""
         return Capabilities(
-            atomic_replace=not self.readonly, conditional_put=not self.readonly, writable=not self.readonly
+            local=True, atomic_replace=not self.readonly, conditional_put=not self.readonly, writable=not self.readonly
         )
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -89,14 +98,14 @@ class LmdbFiles:
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`, in one transaction."""
         key = self._writable(path)
-        value = _joined(data)
+        value = joined(data)
         with self._transaction("write", path, write=True) as transaction:
             transaction.put(key, value)
 
     def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         """Write where there is no such file; return whether there was none."""
         key = self._writable(path)
-        value = _joined(data)
+        value = joined(data)
         with self._transaction("create", path, write=True) as transaction:
             return bool(transaction.put(key, value, overwrite=False))
 
@@ -138,67 +147,98 @@ class LmdbFiles:
                 raise FileMissingError("cannot delete: there is no such file", where=join_uri(self.uri, path))
 
     def close(self) -> None:
-        """Let go of the environment, which no thread may be using; the next use opens it again."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.environment.close()
+        """Let go of the environment; the last backend that does so closes it. The next use opens it again."""
+        self._environment.take()
 
     def _writable(self, path: str) -> bytes:
         """Return the key of a path that is to be changed."""
-        where = join_uri(self.uri, check_path(path, self.uri))
         if self.readonly:
-            raise FileError("this store is read only", where=where, mend="open it with readonly=False")
-        key = path.encode()
+            raise read_only(self.uri, path, "open it with readonly=False")
+        key = check_path(path, self.uri).encode()
         if len(key) > _LONGEST_KEY:
             raise FileError(
                 f"a path of {len(key)} bytes is no key of LMDB",
-                where=where,
+                where=join_uri(self.uri, path),
                 mend=f"keep it within {_LONGEST_KEY} bytes",
             )
         return key
 
     def _last_change(self) -> float:
-        return os.stat(self._path if os.path.isfile(self._path) else os.path.join(self._path, "data.mdb")).st_mtime
+        return os.stat(self._file()).st_mtime
+
+    def _file(self) -> str:
+        return self._path if os.path.isfile(self._path) else os.path.join(self._path, "data.mdb")
 
     @contextmanager
     def _transaction(self, operation: str, path: str, *, write: bool = False) -> Iterator[Any]:  # lmdb has no types
-        lmdb = require("lmdb", extra="lmdb", purpose="'lmdb://'")
+        lmdb = _library()
         where = join_uri(self.uri, path)
         try:
-            with self._open(lmdb).begin(write=write, buffers=True) as transaction:
+            shared = self._environment.get()  # held, so that it is not closed meanwhile
+            with shared.environment.begin(write=write, buffers=True) as transaction:
                 yield transaction
         except lmdb.MapFullError as error:
             raise FileError(f"cannot {operation}: it is full", where=where, mend="raise map_size") from error
         except lmdb.ReadersFullError as error:
             raise FileError(f"cannot {operation}: too many at once", where=where, mend="raise max_readers") from error
         except (lmdb.Error, OSError) as error:
-            mend = "use the one backend that this process has, or close it" if "already open" in str(error) else None
+            if not os.path.exists(self._file()):
+                raise FileMissingError("there is no such environment", where=where) from error
+            mend = "close what opened it with another library" if "already open" in str(error) else None
             raise FileError(f"cannot {operation}: {error}", where=where, mend=mend) from error
 
-    def _open(self, lmdb: Any) -> Any:  # lmdb has no types
-        """Return this process's environment; LMDB forbids to use one that was opened before a fork."""
-        opened = self._opened
-        if opened is not None and opened.process == os.getpid():
-            return opened.environment
-        if self._guard[0] != os.getpid():  # another thread may have held the lock at the fork
-            self._guard = os.getpid(), threading.Lock()
-        with self._guard[1]:
-            opened = self._opened
-            if opened is None or opened.process != os.getpid():
-                self.close()  # what a forked process inherited; its locks are the parent's and stay
-                if not self.readonly and not os.path.isfile(self._path):
-                    os.makedirs(self._path, exist_ok=True)
-                options = self._options | {"lock": self._options["lock"] or not self.readonly}
-                environment = lmdb.open(
-                    self._path, subdir=not os.path.isfile(self._path), create=not self.readonly, **options
-                )
-                opened = self._opened = _Opened(environment, os.getpid())
-        return opened.environment
+
+class _Shared:
+    """An environment that is open as long as a backend holds this."""
+
+    def __init__(self, environment: Any, *, readonly: bool) -> None:  # lmdb has no types
+        self.environment = environment
+        self.readonly = readonly
+
+    def close(self) -> None:
+        self.environment.close()
+
+    __del__ = close
 
 
-class _Opened(NamedTuple):
-    environment: Any  # lmdb has no types
-    process: int
+class _Opened:
+    """The environments that a process has open, by their real paths: LMDB forbids to open one twice."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.shared: WeakValueDictionary[str, _Shared] = WeakValueDictionary()
+
+
+# By process: nothing of it may be used after a fork.
+_OPENED: Final[dict[int, _Opened]] = {}
+
+
+def _open(path: str, options: Mapping[str, Any]) -> _Shared:
+    opened, readonly = _OPENED.setdefault(os.getpid(), _Opened()), bool(options["readonly"])
+    real = os.path.realpath(path)
+    with opened.lock:
+        shared = opened.shared.get(real)
+        if shared is None:
+            shared = opened.shared[real] = _Shared(_environment(real, options), readonly=readonly)
+    if shared.readonly and not readonly:
+        raise FileError(
+            "this process has the environment open read only",
+            where=f"lmdb://{path}",
+            mend="close that backend, or make the one with readonly=False the first",
+        )
+    return shared
+
+
+def _environment(path: str, options: Mapping[str, Any]) -> Any:  # lmdb has no types
+    directory, readonly = not os.path.isfile(path), options["readonly"]
+    if directory and not readonly:
+        os.makedirs(path, exist_ok=True)
+    chosen = {**options, "lock": options["lock"] or not readonly}
+    return _library().open(path, subdir=directory, create=not readonly, **chosen)
+
+
+def _library() -> Any:  # lmdb has no types
+    return require("lmdb", extra="lmdb", purpose="'lmdb://'")
 
 
 def _value(transaction: Any, path: str, uri: str) -> Any:  # lmdb has no types
@@ -227,7 +267,3 @@ def _keys(transaction: Any, position: bytes, lead: bytes) -> tuple[list[tuple[st
         except (UnicodeDecodeError, FileError):  # others' keys
             continue
     return found, None
-
-
-def _joined(data: bytes | Iterable[bytes]) -> bytes:
-    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)

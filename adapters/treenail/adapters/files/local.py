@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from treenail.adapters.files.contents import check_content
 from treenail.adapters.files.durable import FOLDER_LINKLESS, UNFINISHED, Folder, Unfinished, failure, sweep
 from treenail.adapters.files.opening import LinklessOpener
-from treenail.adapters.files.paths import check_path, check_range, local_path_of
+from treenail.adapters.files.paths import absolute, check_path, check_range, local_path_of
 from treenail.adapters.files.reading import read_chunks, read_range
 from treenail.adapters.files.walking import files_below, names_in
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
@@ -21,7 +22,7 @@ from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 # A pipe without a writer must not make `open` wait; for files, the flag means nothing.
 _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | _FLAGS
-_LOOK: Final = getattr(os, "O_PATH", 0) | _FLAGS
+_LOOK: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0)  # openat2 takes O_PATH with few other flags
 _READ_LINKLESS: Final = LinklessOpener(_READ)
 _LOOK_LINKLESS: Final = LinklessOpener(_LOOK)
 _PROCESS_FILES: Final = sys.platform == "linux"
@@ -45,7 +46,7 @@ class LocalFiles:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, prune: bool = True) -> None:
-        self.root = Path(local_path_of(root)).absolute()
+        self.root = Path(absolute(local_path_of(root)))
         self.prune = prune
         self._top = str(self.root)
         self._lead = os.path.join(self._top, "")
@@ -57,7 +58,7 @@ class LocalFiles:
     @property
     def capabilities(self) -> Capabilities:
         """Atomic replacement, creation and ranges."""
-        return Capabilities(atomic_replace=True, conditional_put=True, ranges=True)
+        return Capabilities(atomic_replace=True, conditional_put=True, ranges=True, local=True)
 
     @property
     def uri(self) -> str:
@@ -99,16 +100,21 @@ class LocalFiles:
             return file.publish_new()
 
     def copy(self, source: str, target: str) -> None:
-        """Make `target` hold what `source` holds; on disks that can (Btrfs, XFS), both share their blocks."""
-        origin, place = self._locate(source), self._locate(target)
-        with self._opened(origin) as descriptor, self._begin(place, "copy") as file:
+        """Make `target` hold what `source` holds, with its permissions; on disks that can (Btrfs, XFS), both share blocks."""
+        self.copy_to(source, self, target)
+
+    def copy_to(self, source: str, other: LocalFiles, target: str) -> None:
+        """Make `target` of another root hold what `source` of this one holds, as `copy` does."""
+        origin, place = self._locate(source), other._locate(target)
+        with self._opened(origin) as descriptor, other._begin(place, "copy") as file:
+            file.permit(os.fstat(descriptor).st_mode)
             if not _copied_by_system(descriptor, file):
                 for chunk in read_chunks(descriptor, origin):
                     file.write(chunk)
             file.publish()
 
     def stat(self, path: str) -> FileStat:
-        """Return size and time of a file; its version is made of inode, time and size."""
+        """Return size and time of a file; its version is made of inode, times and size."""
         target = self._locate(path)
         try:
             return _file_stat(self._status(target), target)
@@ -387,6 +393,7 @@ class LocalFiles:
 
 
 def _fill(file: Unfinished, data: bytes | Iterable[bytes]) -> None:
+    check_content(data, os.path.join(file.folder.path, file.name))
     if isinstance(data, bytes | bytearray | memoryview):
         file.write(data)
         return
@@ -417,7 +424,8 @@ def _is_taken(file: Unfinished) -> bool:
 def _file_stat(found: os.stat_result, target: str) -> FileStat:
     if not stat.S_ISREG(found.st_mode):
         raise FileMissingError("there is no such file", where=target)
-    version = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+    # The time of the entry's own change tells of an edit after which the other one was set back.
+    version = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}-{found.st_size:x}"
     return FileStat(size=found.st_size, modified=found.st_mtime, version=version)
 
 

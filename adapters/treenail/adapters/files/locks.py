@@ -19,7 +19,7 @@ class OpenFile(Protocol):
 
 
 def lock(file: OpenFile, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock an open file until it is closed.
+    """Lock an open file until it is unlocked, or closed by all processes that have it open.
 
     Args:
         file: What is locked.
@@ -40,10 +40,26 @@ def lock(file: OpenFile, *, shared: bool = False, wait: bool = True) -> None:
         fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
+def unlock(file: OpenFile) -> None:
+    """Unlock an open file, also where a process that was forked meanwhile still has it open."""
+    if os.name == "nt":
+        msvcrt = importlib.import_module("msvcrt")
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl  # POSIX only
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[IO[str]]:
     """Hold a lock file for the block, and give it; it is made where there is none, and stays."""
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8", errors="replace") as file:
         lock(file)
-        file.seek(0)
-        yield file
+        try:
+            file.seek(0)
+            yield file
+            file.flush()
+        finally:
+            unlock(file)

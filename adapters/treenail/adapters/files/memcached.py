@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,9 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted
+from treenail.adapters.files.contents import joined
+from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted
+from treenail.adapters.files.processes import PerProcess
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat, TreenailError, require
 
 _LONGEST_KEY = 250
@@ -48,7 +49,7 @@ class MemcachedFiles:
             raise FileError("this is no server", where=self.uri, mend="write memcached://host:port; it takes no user")
         self._prefix = check_path(parts.path.strip("/"), self.uri, root=True)
         self._root, self._timeout, self._expires = root, timeout, expires
-        self._client: tuple[int, Any] | None = None  # pymemcache has no types
+        self._client = PerProcess(partial(_connect, self._host, self._port, timeout))
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(MemcachedFiles, timeout=self._timeout, expires=self._expires), (self._root,)
@@ -67,14 +68,14 @@ class MemcachedFiles:
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`, until the server forgets it."""
-        key, value = self._key(path), _joined(data)
+        key, value = self._key(path), joined(data)
         with self._talking("write", path) as client:
             if not client.set(key, value, expire=self._expires, noreply=False):
                 raise FileError("cannot write: the server did not store it", where=join_uri(self.uri, path))
 
     def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         """Write where there is no such file; return whether there was none."""
-        key, value = self._key(path), _joined(data)
+        key, value = self._key(path), joined(data)
         with self._talking("create", path) as client:
             return bool(client.add(key, value, expire=self._expires, noreply=False))
 
@@ -91,6 +92,10 @@ class MemcachedFiles:
             "memcached cannot list its keys", where=join_uri(self.uri, prefix), mend="ask for files by name"
         )
 
+    def is_directory(self, path: str) -> bool:
+        """Return whether `path` is the root: memcached has no directories, and cannot tell what lies below a name."""
+        return not check_path(path, self.uri, root=True)
+
     def delete(self, path: str) -> None:
         """Remove a file."""
         key = self._key(path)
@@ -100,7 +105,7 @@ class MemcachedFiles:
 
     def _key(self, path: str) -> bytes:
         check_path(path, self.uri)
-        key = quote(f"{self._prefix}/{path}" if self._prefix else path, safe=_KEPT).encode()
+        key = quote(path_below(self._prefix, path), safe=_KEPT).encode()
         return key if len(key) <= _LONGEST_KEY else b"#" + blake2b(key, digest_size=32).hexdigest().encode()
 
     def _fetch(self, operation: str, path: str) -> tuple[bytes, str]:
@@ -114,21 +119,11 @@ class MemcachedFiles:
     @contextmanager
     def _talking(self, operation: str, path: str) -> Iterator[Any]:  # pymemcache has no types
         where = join_uri(self.uri, path)
-        pymemcache = require("pymemcache", extra="memcached", purpose="'memcached://'")
-        client = self._client
-        if client is None or client[0] != os.getpid():  # connections of before a fork are the parent's
-            made = pymemcache.PooledClient(
-                (self._host, self._port),
-                connect_timeout=self._timeout,
-                timeout=self._timeout,
-                no_delay=True,
-            )
-            client = self._client = os.getpid(), made
         try:
-            yield client[1]
+            yield self._client.get()
         except TreenailError:
             raise
-        except pymemcache.MemcacheError as error:
+        except _library().MemcacheError as error:
             mend = (
                 "start it with a larger limit (-I), or keep large files elsewhere" if b"large" in _said(error) else None
             )
@@ -139,10 +134,14 @@ class MemcachedFiles:
             raise FileError(f"cannot {operation}: {error}", where=where, mend="see whether the server runs") from error
 
 
+def _library() -> Any:  # pymemcache has no types
+    return require("pymemcache", extra="memcached", purpose="'memcached://'")
+
+
+def _connect(host: str, port: int, timeout: float) -> Any:  # pymemcache has no types
+    return _library().PooledClient((host, port), connect_timeout=timeout, timeout=timeout, no_delay=True)
+
+
 def _said(error: Exception) -> bytes:
     said = error.args[0] if error.args else type(error).__name__
     return said if isinstance(said, bytes) else str(said).encode()
-
-
-def _joined(data: bytes | Iterable[bytes]) -> bytes:
-    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)

@@ -7,21 +7,28 @@ import time
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
-from treenail.adapters.files.paths import check_path, check_range, join_uri
+from treenail.adapters.files.contents import joined
+from treenail.adapters.files.paths import check_path, check_range, join_uri, redacted
 from treenail.kernel import Capabilities, FileMissingError, FileStat
 
 
 class MemoryFiles:
     """Files that last as long as this object; for tests and small scratch data. Safe between threads.
 
+    Another process gets a copy of them: what either writes afterwards, the other does not see.
+
     Args:
         root: What messages call it.
     """
 
     def __init__(self, root: str = "memory://") -> None:
-        self.uri = root
+        self.uri = redacted(root)
         self._files: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        with self._lock:
+            return _restored, (self.uri, dict(self._files))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -37,14 +44,14 @@ class MemoryFiles:
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`."""
         check_path(path, self.uri)
-        content = _joined(data)
+        content = joined(data)
         with self._lock:
             self._files[path] = content, time.time()
 
     def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         """Write where there is no such file; return whether there was none."""
         check_path(path, self.uri)
-        content = _joined(data)
+        content = joined(data)
         with self._lock:
             return self._files.setdefault(path, entry := (content, time.time())) is entry
 
@@ -78,5 +85,7 @@ class MemoryFiles:
         return found
 
 
-def _joined(data: bytes | Iterable[bytes]) -> bytes:
-    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b"".join(data)
+def _restored(root: str, files: dict[str, tuple[bytes, float]]) -> MemoryFiles:
+    made = MemoryFiles(root)
+    made._files = files
+    return made

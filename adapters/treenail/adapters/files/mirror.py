@@ -70,16 +70,16 @@ class LocalMirror:
     def _mirror(self, backend: FileBackend, path: str) -> str:
         """Make the copy what the store has, and return its path below the folder."""
         below = self._below(backend, path)
-        note = self._note(below)
+        note, uri = self._note(below), join_uri(derived.identity(backend), path)
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
             with locked(note.with_suffix(".lock")):
                 for _ in range(3):
                     stat = backend.stat(path)
-                    if self._is_current(note, below, join_uri(backend.uri, path), stat):
+                    if self._is_current(note, below, uri, stat):
                         return below
                     derived.copy(backend, path, self._files, below)
-                    known = _Mirrored(join_uri(backend.uri, path), stat, self._files.stat(below))
+                    known = _Mirrored(uri, stat, self._files.stat(below))
                     self._files.write(note.relative_to(self.folder).as_posix(), msgspec.json.encode(known))
         except OSError as error:
             raise FileError(f"cannot write: {error.strerror or error}", where=str(self.folder)) from error

@@ -6,17 +6,18 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import quote
 
 from treenail.adapters.files.cache import FileCache
-from treenail.adapters.files.copies import LocalCopies
 from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.memory import MemoryFiles
 from treenail.adapters.files.mirror import LocalMirror
-from treenail.adapters.files.paths import check_path, join_uri, local_path_of, redacted, scheme_of
+from treenail.adapters.files.paths import absolute, check_path, join_uri, local_path_of, path_below, redacted, scheme_of
 from treenail.contracts.files import HasLocalPaths, SplitsUris
 from treenail.kernel import (
     Adapter,
@@ -38,6 +39,22 @@ MAX_FORWARDS = 16
 _MOST_OPENED = 256  # each signed URL is a root of its own
 
 
+class LocalCopies(Protocol):
+    """Keeps local copies of what is read from a store, as new as the store's files: `FileCache` and `LocalMirror`."""
+
+    def read(self, backend: FileBackend, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return what `backend.read` would, from the copy."""
+        ...
+
+    def local_copy(self, backend: FileBackend, path: str) -> AbstractContextManager[Path]:
+        """Give the copy's path for a block; it must not be written to."""
+        ...
+
+    def forget(self, backend: FileBackend, path: str) -> None:
+        """Ask the store the next time; for whoever changed the file."""
+        ...
+
+
 class Place(NamedTuple):
     """A path of a backend; "" is its root."""
 
@@ -50,6 +67,45 @@ class Place(NamedTuple):
     def uri(self) -> str:
         """The whole URI, for people and messages."""
         return join_uri(self.backend.uri, self.path)
+
+    @property
+    def local(self) -> Path | None:
+        """Where it lies on a local disk; None where it does not."""
+        if not isinstance(self.backend, HasLocalPaths):
+            return None
+        # The root itself is no path of a file.
+        return self.backend.local_path(self.path) if self.path else self.backend.local_path("x").parent
+
+    def below(self, path: str) -> Place:
+        """Return what lies at a path below this directory."""
+        return self._replace(path=path_below(self.path, path))
+
+    def file(self) -> str:
+        """Return the path, which must be that of a file.
+
+        Raises:
+            FileError: It is the root.
+        """
+        if not self.path:
+            raise FileError("this is a root, not a file", where=self.uri, mend="name a file below it")
+        return self.path
+
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """Return bytes of the file, from the local copy where one is kept.
+
+        Raises:
+            FileMissingError: There is no such file.
+            FileError: It is a root, or the store failed.
+        """
+        path = self.file()
+        if self.cache is None:
+            return self.backend.read(path, start, length)
+        return self.cache.read(self.backend, path, start, length)
+
+    def forget(self) -> None:
+        """Let no local copy stand for what was there before; for whoever changed the file."""
+        if self.cache is not None:
+            self.cache.forget(self.backend, self.path)
 
 
 class Mounts:
@@ -76,9 +132,11 @@ class Mounts:
         cache: LocalCopies | None = None,
         mirrors: Mapping[str, str] = {},  # read only
     ) -> None:
-        self._arguments = dict(mounts), dict(schemes), cache, dict(mirrors)
+        self._remake = partial(Mounts, schemes=dict(schemes), cache=cache, mirrors=dict(mirrors)), (dict(mounts),)
         self._cache = cache
         self._mirrors = {_canonical(prefix): folder for prefix, folder in mirrors.items()}
+        if "" in mirrors.values():
+            raise FileError("a mirror needs a local directory", mend="write prefix: directory")
         self._mounts: dict[str, str | Spec[FileBackend] | FileBackend] = {}
         self._schemes = {_check_scheme(scheme): late for scheme, late in schemes.items()}
         self._opened: dict[str, FileBackend] = {}
@@ -88,7 +146,7 @@ class Mounts:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Let another process make the same mounts; what `mount` added later is not among them."""
-        return _remade, self._arguments
+        return self._remake
 
     def mount(self, prefix: str | os.PathLike[str], target: str | Spec[FileBackend] | FileBackend) -> None:
         """Let a backend, or what lies at another URI, stand at a prefix from now on.
@@ -98,6 +156,12 @@ class Mounts:
         """
         if not os.fspath(prefix):
             raise FileError("a mount needs a prefix", mend="write a directory, or scheme://name")
+        if not target or not isinstance(target, str | Spec | FileBackend):
+            raise FileError(
+                f"{target!r} cannot be mounted",
+                where=redacted(os.fspath(prefix)),
+                mend="give a directory, a URI or a backend",
+            )
         with self._lock:
             self._mounts[_canonical(prefix)] = target
 
@@ -120,9 +184,7 @@ class Mounts:
         """
         canonical = _canonical(uri)
         place = self._resolve(canonical, os.fspath(uri), MAX_FORWARDS)
-        return (
-            place if isinstance(place.backend, HasLocalPaths) else place._replace(cache=self._copies(canonical, place))
-        )
+        return place._replace(cache=self._copies(place))
 
     def prefixes(self) -> dict[str, str]:
         """Return what is mounted: prefix → URI, the longest first, without credentials."""
@@ -130,14 +192,18 @@ class Mounts:
             mounts = sorted(self._mounts.items(), key=lambda item: -len(item[0]))
         return {redacted(prefix): _described(target) for prefix, target in mounts}
 
-    def _copies(self, canonical: str, place: Place) -> LocalCopies | None:
+    def _copies(self, place: Place) -> LocalCopies | None:
         """Return what keeps local copies of a place."""
-        prefix = max((each for each in self._mirrors if _is_below(canonical, each)), key=len, default=None)
-        if prefix is None:
+        if place.backend.capabilities.local:
+            return None
+        sources = {self._resolve(prefix, prefix, MAX_FORWARDS): folder for prefix, folder in self._mirrors.items()}
+        mirrored = [
+            each for each in sources if each.backend is place.backend and _is_below(f"/{place.path}", f"/{each.path}")
+        ]
+        if not mirrored:
             return self._cache
-        rest = canonical[len(prefix) :].lstrip("/")
-        source = place.path.removesuffix(rest).rstrip("/")
-        return LocalMirror(source, self._mirrors[prefix])
+        nearest = max(mirrored, key=lambda each: len(each.path))
+        return LocalMirror(nearest.path, sources[nearest])
 
     def _resolve(self, canonical: str, given: str, forwards: int) -> Place:
         prefix = self._longest_mount(canonical)
@@ -147,12 +213,20 @@ class Mounts:
         with self._lock:
             target = self._mounts[prefix]
             if isinstance(target, Spec):
-                target = self._mounts[prefix] = target.build()
+                with use_mounts(self):  # an archive lies at a URI itself
+                    target = self._mounts[prefix] = target.build()
         if not isinstance(target, str):
             return Place(target, check_path(rest, target.uri, root=True))
         if not forwards:
             raise FileError("mounts lead to each other", where=redacted(given), mend=self._known_mounts())
-        return self._resolve(_canonical(join_uri(target, rest)), given, forwards - 1)
+        check_path(rest, redacted(prefix), root=True)
+        whole = _canonical(target)
+        if rest:  # is names, which HTTP alone would read otherwise
+            below = quote(rest) if scheme_of(whole) in {"http", "https"} else rest
+            if scheme_of(whole) is None and self._longest_mount(join_uri(whole, rest)) is None:
+                return Place(_confined(whole), rest)  # no symbolic link may lead out of what is mounted
+            whole = join_uri(whole, below)
+        return self._resolve(whole, given, forwards - 1)
 
     def _longest_mount(self, canonical: str) -> str | None:
         with self._lock:
@@ -206,8 +280,9 @@ def _adapter_of(scheme: str, given: str) -> Callable[[str], FileBackend]:
     declared = declared_schemes()
     adapter = declared.get(scheme)
     if adapter is None:
-        near = did_you_mean(scheme, declared)
-        known = f"known are {', '.join(sorted(declared))} and what fsspec knows (pip install 'treenail[fsspec]')"
+        near = did_you_mean(scheme, declared, cutoff=0.5)
+        ours = sorted(name for name, each in declared.items() if each.name != "fsspec")
+        known = f"there are {', '.join(ours)}, and what fsspec knows (pip install 'treenail[fsspec]')"
         raise FileError(
             f"nothing serves the scheme '{scheme}'",
             where=redacted(given),
@@ -242,6 +317,11 @@ def current_mounts() -> Mounts:
     return _CHOSEN.get() or _unmounted()
 
 
+def resolved(path: str | os.PathLike[str], mounts: Mounts | None) -> Place:
+    """Return where a path lies by these mounts, or by those in use when None; see `Mounts.resolve`."""
+    return (current_mounts() if mounts is None else mounts).resolve(path)
+
+
 @contextmanager
 def use_mounts(mounts: Mounts) -> Iterator[Mounts]:
     """Let every function of `treenail.adapters.files` find backends by these mounts in the block."""
@@ -250,15 +330,6 @@ def use_mounts(mounts: Mounts) -> Iterator[Mounts]:
         yield mounts
     finally:
         _CHOSEN.reset(token)
-
-
-def _remade(
-    mounts: Mapping[str, str | Spec[FileBackend]],
-    schemes: Mapping[str, Late[str, FileBackend]],
-    cache: LocalCopies | None,
-    mirrors: Mapping[str, str],
-) -> Mounts:
-    return Mounts(mounts, schemes=schemes, cache=cache, mirrors=mirrors)
 
 
 def mounts_of(files: Files) -> Mounts:
@@ -284,6 +355,11 @@ def _local(anchor: str) -> LocalFiles:
     return LocalFiles(anchor, prune=False)
 
 
+@functools.lru_cache(maxsize=256)
+def _confined(directory: str) -> LocalFiles:
+    return LocalFiles(directory, prune=False)
+
+
 def _canonical(uri: str | os.PathLike[str]) -> str:
     """Return an absolute local path or a URI, without a slash at its end."""
     text = os.fspath(uri)
@@ -293,7 +369,7 @@ def _canonical(uri: str | os.PathLike[str]) -> str:
     if scheme == "file":
         return os.path.abspath(local_path_of(text))
     if scheme is None:
-        return os.path.abspath(os.path.expanduser(text))
+        return os.path.abspath(absolute(os.path.expanduser(text)))
     rest = text[len(scheme) + 3 :]
     return f"{scheme}://{rest if '?' in rest or '#' in rest else rest.rstrip('/')}"
 
@@ -311,5 +387,5 @@ def _check_scheme(scheme: str) -> str:
 
 def _described(target: str | Spec[FileBackend] | FileBackend) -> str:
     if isinstance(target, str):
-        return redacted(target) if scheme_of(target) else target
+        return redacted(target)
     return name_of(target.target) if isinstance(target, Spec) else redacted(target.uri)

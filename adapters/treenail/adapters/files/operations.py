@@ -10,15 +10,16 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote
 
 from treenail.adapters.files import derived
+from treenail.adapters.files.contents import check_content
 from treenail.adapters.files.durable import written_beside
-from treenail.adapters.files.mounts import Mounts, Place, current_mounts
-from treenail.adapters.files.paths import join_uri, scheme_of
+from treenail.adapters.files.mounts import Mounts, Place, resolved
+from treenail.adapters.files.paths import join_uri, read_only, redacted, scheme_of, short_name
+from treenail.adapters.files.walking import links_below
 from treenail.contracts.files import HasDirectories, HasLocalPaths, SignsUrls
 from treenail.kernel import FileError, FileMissingError, FileStat
 
@@ -32,9 +33,7 @@ def get(path: AnyPath, start: int = 0, length: int | None = None, *, mounts: Mou
         FileMissingError: There is no such file.
         FileError: The store failed.
     """
-    place = _resolve(path, mounts)
-    reader = place.backend.read if place.cache is None else partial(place.cache.read, place.backend)
-    return reader(_file(place), start, length)
+    return resolved(path, mounts).read(start, length)
 
 
 def get_text(path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> str:
@@ -48,7 +47,9 @@ def get_text(path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = 
     try:
         return data.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
-        raise FileError(f"not text in {encoding}: {error}", where=os.fspath(path), mend="name its encoding") from error
+        raise FileError(
+            f"not text in {encoding}: {error}", where=redacted(os.fspath(path)), mend="name its encoding"
+        ) from error
 
 
 def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
@@ -57,9 +58,10 @@ def put(data: bytes, path: AnyPath, *, mounts: Mounts | None = None) -> None:
     Raises:
         FileError: The store refused or failed; the file is as it was.
     """
-    place = _resolve(path, mounts)
-    place.backend.write(_file(place), data)
-    forget(place)
+    place = resolved(path, mounts)
+    check_content(data, place.uri)
+    place.backend.write(place.file(), data)
+    place.forget()
 
 
 def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mounts | None = None) -> None:
@@ -72,7 +74,7 @@ def put_text(text: str, path: AnyPath, encoding: str = "utf-8", *, mounts: Mount
         data = text.encode(encoding)
     except (UnicodeEncodeError, LookupError) as error:
         raise FileError(
-            f"no text in {encoding}: {error}", where=os.fspath(path), mend="name another encoding"
+            f"no text in {encoding}: {error}", where=redacted(os.fspath(path)), mend="name another encoding"
         ) from error
     put(data, path, mounts=mounts)
 
@@ -83,8 +85,8 @@ def stat(path: AnyPath, *, mounts: Mounts | None = None) -> FileStat:
     Raises:
         FileMissingError: There is no such file.
     """
-    place = _resolve(path, mounts)
-    return place.backend.stat(_file(place))
+    place = resolved(path, mounts)
+    return place.backend.stat(place.file())
 
 
 def exists(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
@@ -94,13 +96,13 @@ def exists(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
 
 def isfile(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
     """Return whether there is a file."""
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     return bool(place.path) and derived.file_exists(place.backend, place.path)
 
 
 def isdir(path: AnyPath, *, mounts: Mounts | None = None) -> bool:
     """Return whether there is a directory; in a store without directories, whether files lie below."""
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     return derived.is_directory(place.backend, place.path)
 
 
@@ -124,9 +126,11 @@ def make_directory(path: AnyPath, *, mounts: Mounts | None = None) -> None:
     """Make a directory and its missing parents; a store without directories needs none.
 
     Raises:
-        FileError: A file has that name.
+        FileError: A file has that name, or the store is read only.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
+    if not place.backend.capabilities.writable:
+        raise read_only(place.backend.uri, place.path, "make it in another place")
     if isinstance(place.backend, HasDirectories):
         place.backend.make_directory(place.path)
     elif place.path and derived.file_exists(place.backend, place.path):
@@ -140,15 +144,15 @@ def remove(path: AnyPath, *, mounts: Mounts | None = None) -> None:
         FileMissingError: There is no such file.
         FileError: It is a directory, or the store refused.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     try:
-        place.backend.delete(_file(place))
+        place.backend.delete(place.file())
     except FileMissingError:
         if derived.is_directory(place.backend, place.path):
             raise FileError("this is a directory", where=place.uri, mend="remove it with rmtree") from None
         raise
     finally:
-        forget(place)
+        place.forget()
 
 
 def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
@@ -158,7 +162,7 @@ def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
         FileMissingError: There is no such directory.
         FileError: It is a whole root, or the store failed; some files may be gone.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     if not place.path:
         raise FileError("this is a whole root", where=place.uri, mend="remove what lies below it by name")
     if isinstance(place.backend, HasDirectories):
@@ -170,7 +174,7 @@ def rmtree(path: AnyPath, *, mounts: Mounts | None = None) -> None:
     for each in found:
         with suppress(FileMissingError):
             place.backend.delete(each)
-        forget(place._replace(path=each))
+        place._replace(path=each).forget()
 
 
 def list_dir_or_file(
@@ -202,8 +206,13 @@ def list_dir_or_file(
     if suffix is not None and not (
         isinstance(suffix, str) or (isinstance(suffix, tuple) and all(isinstance(each, str) for each in suffix))
     ):
-        raise FileError(f"a suffix is a string or a tuple of them, not {suffix!r}", where=os.fspath(path))
-    place = _resolve(path, mounts)
+        raise FileError(f"a suffix is a string or a tuple of them, not {suffix!r}", where=redacted(os.fspath(path)))
+    return _listed(resolved(path, mounts), list_dir, list_file, suffix, recursive)
+
+
+def _listed(
+    place: Place, list_dir: bool, list_file: bool, suffix: str | tuple[str, ...] | None, recursive: bool
+) -> Iterator[str]:
     empty = True
     for each, directory in derived.entries(place.backend, place.path, recursive=recursive):
         empty = False
@@ -227,6 +236,9 @@ def copyfile(
 ) -> str:
     """Copy a file over any two stores, and return where it lies; into the target when that is a directory.
 
+    A target that ends with a slash is a directory, which is made if it is missing. A copy between local files keeps the
+    source's permissions.
+
     Args:
         source: The file.
         target: Its copy, or a directory.
@@ -237,16 +249,16 @@ def copyfile(
         FileMissingError: There is no such source.
         FileError: Source and target are the same file, or a store failed.
     """
-    origin, place = _resolve(source, mounts), _resolve(target, mounts)
-    name = PurePosixPath(_file(origin)).name
+    origin, place = resolved(source, mounts), resolved(target, mounts)
+    name = PurePosixPath(origin.file()).name
     written = os.fspath(target)
-    if not place.path or derived.is_directory(place.backend, place.path):
+    if not place.path or written.endswith(("/", os.sep)) or derived.is_directory(place.backend, place.path):
         written = join_path(written, name)
-        place = _resolve(written, mounts)
+        place = resolved(written, mounts)
     if _is_same(origin, place):
         raise FileError("source and target are the same file", where=place.uri, mend="copy it to another name")
-    derived.copy(origin.backend, origin.path, place.backend, _file(place), progress)
-    forget(place)
+    derived.copy(origin.backend, origin.path, place.backend, place.file(), progress)
+    place.forget()
     return written
 
 
@@ -255,21 +267,24 @@ def copytree(source: AnyPath, target: AnyPath, *, mounts: Mounts | None = None) 
 
     Raises:
         FileMissingError: There is no such source.
-        FileError: The target exists, lies within the source, or a store failed; then a part may be copied.
+        FileError: The target exists or lies within the source, the source has a symbolic link that leads to a directory
+            or nowhere, or a store failed; then a part may be copied.
     """
-    origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    origin, place = resolved(source, mounts), resolved(target, mounts)
     if exists(target, mounts=mounts):
         raise FileError("the target exists", where=place.uri, mend="remove it first, or copy to another name")
     if is_within(place, origin):
         raise FileError("the target lies within the source", where=place.uri, mend="copy to another place")
     if not derived.is_directory(origin.backend, origin.path):
         raise FileMissingError("there is no such directory", where=origin.uri)
+    for link in links_not_followed(origin):
+        raise link
     make_directory(target, mounts=mounts)
     for each, directory in derived.entries(origin.backend, origin.path, recursive=True):
-        below = place._replace(path=f"{place.path}/{each}" if place.path else each)
+        below = place.below(each)
         if not directory:
-            derived.copy(origin.backend, f"{origin.path}/{each}" if origin.path else each, below.backend, below.path)
-            forget(below)
+            derived.copy(origin.backend, origin.below(each).path, below.backend, below.path)
+            below.forget()
         elif isinstance(below.backend, HasDirectories):
             below.backend.make_directory(below.path)
     return os.fspath(target)
@@ -285,7 +300,7 @@ def copy_if_symlink_fails(source: AnyPath, target: AnyPath, *, mounts: Mounts | 
         FileMissingError: There is no such source.
         FileError: A store failed.
     """
-    origin, place = _resolve(source, mounts), _resolve(target, mounts)
+    origin, place = resolved(source, mounts), resolved(target, mounts)
     if not exists(source, mounts=mounts):
         raise FileMissingError("there is nothing to link to", where=origin.uri)
     if place.path and place.backend.capabilities.writable and _linked(origin, place):
@@ -305,18 +320,18 @@ def get_local_path(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[P
         FileMissingError: There is no such file.
         FileError: The store failed.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     if isinstance(place.backend, HasLocalPaths):
-        found = place.backend.local_path(_file(place))
+        found = place.backend.local_path(place.file())
         place.backend.stat(place.path)
         yield found
         return
     if place.cache is not None:
-        with place.cache.local_copy(place.backend, _file(place)) as copy:
+        with place.cache.local_copy(place.backend, place.file()) as copy:
             yield copy
         return
     with tempfile.TemporaryDirectory(prefix="treenail-") as folder:
-        local = Path(folder) / PurePosixPath(_file(place)).name
+        local = Path(folder) / short_name(PurePosixPath(place.file()).name)
         derived.download(place.backend, place.path, local)
         yield local
 
@@ -328,11 +343,11 @@ def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
     Raises:
         FileError: The block wrote no file, or the store refused or failed; then `path` is as it was.
     """
-    place = _resolve(path, mounts)
-    name = PurePosixPath(_file(place)).name
+    place = resolved(path, mounts)
+    name = short_name(PurePosixPath(place.file()).name)
     backend = place.backend
     if not backend.capabilities.writable:
-        raise FileError("this store is read only", where=place.uri, mend="write to another place")
+        raise read_only(backend.uri, place.path, "write to another place")
     if isinstance(backend, HasLocalPaths):
         if isinstance(backend, HasDirectories):
             backend.make_directory(place.path.rpartition("/")[0])
@@ -347,7 +362,7 @@ def put_to(path: AnyPath, *, mounts: Mounts | None = None) -> Iterator[Path]:
                 "nothing was written to the local path", where=place.uri, mend=f"write a file '{name}' there"
             )
         derived.upload(local, backend, place.path)
-    forget(place)
+    place.forget()
 
 
 def generate_presigned_url(
@@ -358,64 +373,53 @@ def generate_presigned_url(
     Raises:
         FileError: The store has no signed URLs, or cannot sign.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     if not isinstance(place.backend, SignsUrls):
         raise FileError("this store has no signed URLs", where=place.uri, mend="get_local_path gives a local file")
-    return place.backend.sign(_file(place), method=method, expires=expires)
-
-
-def _resolve(path: AnyPath, mounts: Mounts | None) -> Place:
-    return (current_mounts() if mounts is None else mounts).resolve(path)
-
-
-def forget(place: Place) -> None:
-    """Let no local copy stand for what was there before."""
-    if place.cache is not None:
-        place.cache.forget(place.backend, place.path)
-
-
-def _file(place: Place) -> str:
-    if not place.path:
-        raise FileError("this is a root, not a file", where=place.uri, mend="name a file below it")
-    return place.path
-
-
-def _local(place: Place) -> Path | None:
-    """Return where a place lies on a local disk; None where it does not."""
-    backend = place.backend
-    if not isinstance(backend, HasLocalPaths):
-        return None
-    if place.path:
-        return backend.local_path(place.path)
-    return backend.local_path("x").parent
+    return place.backend.sign(place.file(), method=method, expires=expires)
 
 
 def _is_same(one: Place, other: Place) -> bool:
     """Return whether two places are one file, by whatever mounts and links they are reached."""
     if one.backend is other.backend and one.path == other.path:
         return True
-    here, there = _local(one), _local(other)
+    here, there = one.local, other.local
     if here is None or there is None:
-        return one.uri == other.uri
+        return _identity(one) == _identity(other)
     try:
         return here.samefile(there)
     except OSError:  # one of them is not there
         return False
 
 
+def _identity(place: Place) -> str:
+    return join_uri(derived.identity(place.backend), place.path)
+
+
 def is_within(inner: Place, outer: Place) -> bool:
     """Return whether a place is another, or lies below it, by whatever mounts and links they are reached."""
     if inner.backend is outer.backend and f"{inner.path}/".startswith(f"{outer.path}/" if outer.path else ""):
         return True
-    here, there = _local(inner), _local(outer)
+    here, there = inner.local, outer.local
     if here is None or there is None:
-        return f"{inner.uri}/".startswith(f"{outer.uri.rstrip('/')}/")
+        return f"{_identity(inner)}/".startswith(f"{_identity(outer).rstrip('/')}/")
     return here.resolve().is_relative_to(there.resolve())
+
+
+def links_not_followed(origin: Place) -> Iterator[FileError]:
+    """Yield an error for each symbolic link below a local directory that a copy of it would have to leave out."""
+    directory = origin.local
+    for path, leads in () if directory is None else links_below(str(directory)):
+        yield FileError(
+            f"cannot copy a symbolic link that leads {leads}",
+            where=os.fsencode(f"{directory}/{path}").decode(errors="backslashreplace"),
+            mend="put what it should lead to in its place, or remove it",
+        )
 
 
 def _linked(origin: Place, place: Place) -> bool:
     """Make a symbolic link where both ends are local; return whether there is one that the target's store can follow."""
-    here, there = _local(origin), _local(place)
+    here, there = origin.local, place.local
     if here is None or there is None:
         return False
     if isinstance(place.backend, HasDirectories):

@@ -34,7 +34,7 @@ def transfer_progress(name: str, total: int | None = None) -> Iterator[Callable[
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -36,12 +36,14 @@ def read_range(descriptor: int, where: str, start: int, length: int | None) -> b
 def _read_special(descriptor: int, where: str, start: int, length: int | None) -> bytes:
     """Do the same for a huge file, one that shrinks, one without bytes or without a known size, and what is no file."""
     size = _size(descriptor, where)
+    if size and start >= size:  # some disks refuse to go far beyond an end
+        return b""
     with open(descriptor, "rb", closefd=False) as file:
         if size == 0:  # empty, or made by the system while it is read, as in /proc
             file.seek(0)
             return file.read()[start:][:length]
         file.seek(start)
-        return file.read(-1 if length is None else length)
+        return file.read(-1 if length is None else min(length, size - start))
 
 
 def read_chunks(descriptor: int, where: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -57,7 +59,8 @@ def read_chunks(descriptor: int, where: str, start: int = 0, length: int | None 
         return
     before = _state(descriptor)
     rest = size - start if length is None else min(length, size - start)
-    os.lseek(descriptor, start, os.SEEK_SET)
+    if rest > 0:  # some disks refuse to go far beyond an end
+        os.lseek(descriptor, start, os.SEEK_SET)
     while rest > 0:
         try:
             chunk = os.read(descriptor, min(rest, CHUNK))

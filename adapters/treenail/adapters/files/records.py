@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from treenail.adapters.files import derived
-from treenail.adapters.files.mounts import Mounts, Place, current_mounts
+from treenail.adapters.files.mounts import Mounts, Place, resolved
 from treenail.adapters.files.operations import AnyPath
 from treenail.kernel import FileError
 
@@ -45,7 +45,7 @@ def record_spans(
         FileMissingError: There is no such file.
         FileError: Not exactly one of `parts` and `part_size` is given, or it is below 1.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     wanted = parts if part_size is None else part_size
     if (parts is None) == (part_size is None) or wanted is None or wanted < 1:
         raise FileError(
@@ -79,7 +79,7 @@ def read_records(
         FileMissingError: There is no such file.
         FileError: start is negative, or size is below 1.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     if start < 0 or size < 1:
         raise FileError(f"start is {start}, size is {size}", where=place.uri, mend="start is at least 0, size 1")
     _check_delimiter(delimiter, place)
@@ -101,12 +101,16 @@ def iterate_records(
         FileMissingError: There is no such file.
         FileError: The delimiter is empty, or the file changed meanwhile.
     """
-    place = _resolve(path, mounts)
+    place = resolved(path, mounts)
     _check_delimiter(delimiter, place)
+    return _records(place, delimiter, *(span or (0, None)))
+
+
+def _records(place: Place, delimiter: bytes, start: int, length: int | None) -> Iterator[bytes]:
     keep = len(delimiter) - 1  # of the last bytes, which may be the beginning of a delimiter
     pieces: list[bytes] = []
     tail = b""
-    for chunk in derived.stream(place.backend, place.path, *(span or (0, None))):
+    for chunk in derived.stream(place.backend, place.path, start, length):
         first, *others = (tail + chunk).split(delimiter)
         if others:
             yield b"".join([*pieces, first])
@@ -126,7 +130,10 @@ def _record_start(place: Place, position: int, size: int, delimiter: bytes | Non
     look_from = max(0, position - len(delimiter))
     seen = b""
     while look_from + len(seen) < size:
-        seen += place.backend.read(place.path, look_from + len(seen), _LOOK)
+        more = place.backend.read(place.path, look_from + len(seen), _LOOK)
+        if not more:
+            raise FileError("the file changed while it was read", where=place.uri, mend="read it again")
+        seen += more
         found = seen.find(delimiter)
         if found >= 0:
             return look_from + found + len(delimiter)
@@ -137,7 +144,3 @@ def _record_start(place: Place, position: int, size: int, delimiter: bytes | Non
 def _check_delimiter(delimiter: bytes | None, place: Place) -> None:
     if delimiter is not None and (not isinstance(delimiter, bytes) or not delimiter):
         raise FileError(f"the delimiter is {delimiter!r}", where=place.uri, mend=r"give bytes, such as b'\n', or None")
-
-
-def _resolve(path: AnyPath, mounts: Mounts | None) -> Place:
-    return (current_mounts() if mounts is None else mounts).resolve(path)

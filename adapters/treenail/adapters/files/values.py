@@ -13,6 +13,7 @@ from treenail.adapters.files import operations
 from treenail.adapters.files.formats import FileFormat
 from treenail.adapters.files.mounts import Mounts
 from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.paths import redacted, scheme_of
 from treenail.kernel import Adapter, FileError, Registry, Spec, TreenailError, installed_adapters
 
 K = TypeVar("K")
@@ -155,7 +156,7 @@ def list_from_file(
         FileError: offset is negative, or the file is no such text.
     """
     if offset < 0:
-        raise FileError(f"offset is {offset}", where=os.fspath(path), mend="it is at least 0")
+        raise FileError(f"offset is {offset}", where=redacted(os.fspath(path)), mend="it is at least 0")
     lines = _lines(operations.get_text(path, encoding, mounts=mounts))
     return [prefix + line for line in lines[offset : offset + max_num if max_num > 0 else None]]
 
@@ -192,7 +193,7 @@ def dict_from_file(
         columns = line.split()
         if not columns:
             continue
-        where = f"{os.fspath(path)}:{number}"
+        where = f"{redacted(os.fspath(path))}:{number}"
         if len(columns) == 1:
             raise FileError(
                 f"the line {line!r} has a key and no value", where=where, mend="write both, divided by spaces"
@@ -221,10 +222,15 @@ def _format(
     formats: Registry[FileFormat] | None,
     options: dict[str, object],
 ) -> tuple[str, FileFormat]:
-    where = os.fspath(file) if isinstance(file, str | os.PathLike) else getattr(file, "name", "an open file")
-    if name is None and isinstance(file, str | os.PathLike):
-        name = PurePosixPath(where).suffix.lstrip(".").lower()
+    if isinstance(file, str | os.PathLike):
+        where = redacted(os.fspath(file))
+        text = os.fspath(file)
+        # The query and fragment of HTTP are no part of a name; elsewhere, "?" and "#" are letters.
+        shown = where if scheme_of(text) in {"http", "https"} else text
+        name = PurePosixPath(shown).suffix.lstrip(".").lower() if name is None else name
+    else:
+        where = str(getattr(file, "name", "an open file"))
     if not name:
-        raise FileError("the format is not known", where=str(where), mend="say file_format, for example 'json'")
+        raise FileError("the format is not known", where=where, mend="say file_format, for example 'json'")
     factory = (formats or installed_formats()).resolve(name)
-    return str(where), Spec(factory, (), options, where=str(where)).build()
+    return where, Spec(factory, (), options, where=where).build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import Final
@@ -32,6 +33,42 @@ def files_below(top: str) -> Iterator[bytes]:
             waiting.append((path, _names(root + path)))
         else:
             yield path
+
+
+def links_below(top: str) -> Iterator[tuple[str, str]]:
+    """Yield (path, where it leads) of the symbolic links below a directory that `files_below` leaves out.
+
+    Raises:
+        FileError: A directory cannot be read.
+    """
+    waiting = [""]
+    while waiting:
+        lead = waiting.pop()
+        directory = os.path.join(top, lead)
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    path = lead + entry.name
+                    if entry.name.endswith(UNFINISHED):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{path}/")
+                    elif entry.is_symlink() and (leads := _leads(entry)):
+                        yield path, leads
+        except (FileNotFoundError, NotADirectoryError):  # there is none, or it went meanwhile
+            continue
+        except OSError as error:
+            raise failure("list", directory, error) from error
+
+
+def _leads(link: os.DirEntry[str]) -> str | None:
+    """Return where a symbolic link leads that cannot be read as a file; None for one that can."""
+    try:
+        if link.is_dir():
+            return "to a directory"
+        return None if os.path.exists(link.path) else "nowhere"
+    except OSError as error:
+        return "in a circle" if error.errno == errno.ELOOP else f"where nothing can be seen ({error.strerror})"
 
 
 def names_in(directory: str) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -36,7 +37,14 @@ from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.notes import note_batch_size
 from treenail.adapters.runtime.ranks import StopVote, failures_told
 from treenail.adapters.runtime.signals import stop_on_signals
-from treenail.adapters.runtime.workdir import CHECKPOINTS, CONFIG, checkpoint_files, make_work_dir
+from treenail.adapters.runtime.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    checkpoint_files,
+    claimed,
+    make_work_dir,
+    probe_checkpoints,
+)
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Loss, Run
 from treenail.kernel import (
@@ -118,13 +126,17 @@ def _train(
     allow_changes: bool,
 ) -> Summary:
     began = perf_counter()
+    elsewhere = run.files.checkpoints is not None
+    files = checkpoint_files(work_dir, run.files.checkpoints)
     if communicator.rank == 0:
         make_work_dir(work_dir)
+        if elsewhere:
+            probe_checkpoints(files)
     if not run.vis:
         run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
     assembly = assemble(run, work_dir, document, communicator)
     store = CheckpointStore(
-        checkpoint_files(work_dir, run.files.checkpoints),
+        files,
         keep_last=run.checkpoints.keep_last,
         config=assembly.config,
         world_size=communicator.world_size,
@@ -159,7 +171,11 @@ def _train(
         lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
     )
     try:
-        with stop_on_signals(engine, save=alone and not saves):
+        ours = elsewhere and communicator.rank == 0
+        with (
+            claimed(files, store.run, work_dir, resume=state is not None) if ours else nullcontext(),
+            stop_on_signals(engine, save=alone and not saves),
+        ):
             engine.run(*loops, resume=state)
     except StateError as error:
         message = f"{error.where}: {error.message}" if error.where else error.message
@@ -283,10 +299,10 @@ def open_checkpoint(checkpoint: str | Path) -> tuple[CheckpointStore, str]:
         CheckpointError: There is no such checkpoint.
         FileError: Nothing serves the URI.
     """
-    place = current_mounts().resolve(checkpoint)
+    place, where = current_mounts().resolve(checkpoint), redacted(str(checkpoint))
     parent, _, name = place.path.rpartition("/")
     if not name or not (file_exists(place.backend, place.path) or is_directory(place.backend, place.path)):
-        raise CheckpointError("there is no such checkpoint", where=str(checkpoint), mend="name …/checkpoints/latest")
+        raise CheckpointError("there is no such checkpoint", where=where, mend="name …/checkpoints/latest")
     return CheckpointStore(backend_at(place._replace(path=parent))), name
 
 
@@ -297,6 +313,7 @@ def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
         CheckpointError: There is no such checkpoint, it is damaged, or it is of another model.
     """
     store, name = open_checkpoint(checkpoint)
+    where = redacted(str(checkpoint))
     _, state = store.load(name)
     model, loss = run.model.build(), run.loss.build()
     for name, part in (("model", model), ("loss", loss)):
@@ -304,13 +321,13 @@ def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
         if not isinstance(part, nn.Module):
             continue
         if not isinstance(weights, dict):
-            raise CheckpointError(f"the checkpoint holds no {name}", where=str(checkpoint))
+            raise CheckpointError(f"the checkpoint holds no {name}", where=where)
         try:
             part.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the checkpoint is of another {name}: {_first_mismatch(error)}",
-                where=str(checkpoint),
+                where=where,
                 mend="use the config that it was trained with",
             ) from error
     return model, loss

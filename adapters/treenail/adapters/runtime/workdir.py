@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+import msgspec
+
 from treenail.adapters.documents import replace_text
-from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, lock
-from treenail.kernel import CheckpointError, ConfigError, FileBackend, FileError
+from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, lock, redacted
+from treenail.contracts.files import CreatesFiles
+from treenail.kernel import CheckpointError, ConfigError, FileBackend, FileError, FileMissingError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+CLAIM = "run"
+"""Name of the file beside checkpoints that says whose they are."""
 _LAUNCH = "launch-id"
 
 
@@ -34,9 +39,105 @@ def checkpoint_files(work_dir: Path, elsewhere: str | None = None) -> FileBacken
         elsewhere: Directory or URI in which they lie instead.
 
     Raises:
+        ConfigError: The place is one that cannot be written.
         FileError: Nothing serves the URI.
     """
-    return LocalFiles(work_dir / CHECKPOINTS) if elsewhere is None else backend_at(current_mounts().resolve(elsewhere))
+    if elsewhere is None:
+        return LocalFiles(work_dir / CHECKPOINTS)
+    files = backend_at(current_mounts().resolve(elsewhere))
+    if not files.capabilities.writable:
+        raise _unwritable_checkpoints(files, "this store is read only")
+    return files
+
+
+def probe_checkpoints(files: FileBackend) -> None:
+    """Write and delete a small file where checkpoints shall lie, so that hours later they can be saved.
+
+    Raises:
+        ConfigError: One of them is not possible.
+    """
+    try:
+        _write_and_delete(files)
+    except FileError as error:
+        raise _unwritable_checkpoints(files, error.message) from error
+
+
+@contextmanager
+def claimed(files: FileBackend, run: str, work_dir: Path, *, resume: bool) -> Iterator[None]:
+    """Say that a place of checkpoints is a run's, for as long as it has checkpoints there, or goes on.
+
+    Args:
+        files: The place.
+        run: Identity of the run.
+        work_dir: Its directory.
+        resume: Whether it goes on from a checkpoint there, whose claim it then takes over.
+
+    Raises:
+        ConfigError: It is another run's.
+        FileError: The store failed.
+    """
+    ours = _Claim(run, socket.gethostname(), os.getpid(), str(work_dir.absolute()))
+    content = msgspec.json.encode(ours)
+    if resume:
+        files.write(CLAIM, content)
+    elif (saved := file_exists(files, "latest")) or not _create(files, CLAIM, content):
+        theirs = _claim(files)
+        # A run that ended before its first checkpoint, in this work directory or on this machine, needs the place no more.
+        if saved or not (theirs is None or theirs.work_dir == ours.work_dir or theirs.is_over()):
+            holder = (
+                "another run" if theirs is None else f"run {theirs.run} (process {theirs.process} on {theirs.host})"
+            )
+            raise ConfigError(
+                f"{holder} keeps its checkpoints there" + (f", begun in {theirs.work_dir}" if theirs else ""),
+                where=redacted(files.uri),
+                mend="choose another place in files.checkpoints, or go on with --resume"
+                if saved
+                else f"choose another place in files.checkpoints, or delete the file '{CLAIM}' there if that run is over",
+            )
+        files.write(CLAIM, content)
+    try:
+        yield
+    finally:
+        with suppress(FileError):  # the run's own end counts
+            if not file_exists(files, "latest"):
+                files.delete(CLAIM)
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """Who keeps checkpoints at a place."""
+
+    run: str
+    host: str
+    process: int
+    work_dir: str
+
+    def is_over(self) -> bool:
+        """Return whether the process is known to have ended."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _create(files: FileBackend, path: str, content: bytes) -> bool:
+    if isinstance(files, CreatesFiles):
+        return files.create(path, content)
+    if file_exists(files, path):
+        return False
+    files.write(path, content)
+    return True
+
+
+def _claim(files: FileBackend) -> _Claim | None:
+    try:
+        return msgspec.json.decode(files.read(CLAIM), type=_Claim)
+    except (FileMissingError, msgspec.DecodeError):
+        return None
 
 
 def make_work_dir(work_dir: Path) -> None:
@@ -105,10 +206,10 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool, checkpoin
         CheckpointError: There is nothing to resume.
     """
     found = checkpoints is not None and has_checkpoint(Path(), checkpoints)
-    if found and not resume:
+    if checkpoints is not None and found and not resume:
         raise ConfigError(
             "the checkpoints of a run lie there already",
-            where=checkpoints,
+            where=redacted(checkpoints),
             mend="go on with --resume, or choose another place in files.checkpoints",
         )
     if given is None:
@@ -121,12 +222,12 @@ def choose_work_dir(config: Path, given: Path | None, *, resume: bool, checkpoin
             if not found:
                 raise CheckpointError(
                     "there is no checkpoint to resume from",
-                    where=str(parent) if checkpoints is None else checkpoints,
+                    where=str(parent) if checkpoints is None else redacted(checkpoints),
                     mend="leave --resume out, or name a --work-dir",
                 )
         return _new_directory(parent, int(runs[-1].name) if runs else 0)
     if resume and not has_checkpoint(given, checkpoints):
-        where = str(given) if checkpoints is None else checkpoints
+        where = str(given) if checkpoints is None else redacted(checkpoints)
         raise CheckpointError("there is no checkpoint to resume from", where=where, mend="leave --resume out")
     if not resume and has_checkpoint(given):
         raise ConfigError(
@@ -186,13 +287,24 @@ def has_checkpoint(work_dir: Path, elsewhere: str | None = None) -> bool:
 
 
 def _probe(work_dir: Path) -> None:
-    files = LocalFiles(work_dir)
     try:
-        probe = f"probe-{uuid4().hex}"
-        files.write(probe, b"")
-        files.delete(probe)
+        _write_and_delete(LocalFiles(work_dir))
     except FileError as error:
         raise _unwritable(work_dir, error.message.removeprefix("cannot write: ")) from None
+
+
+def _write_and_delete(files: FileBackend) -> None:
+    probe = f"probe-{uuid4().hex}"
+    files.write(probe, b"")
+    files.delete(probe)
+
+
+def _unwritable_checkpoints(files: FileBackend, cause: str) -> ConfigError:
+    return ConfigError(
+        f"files.checkpoints cannot be written: {cause.removeprefix('cannot write: ')}",
+        where=redacted(files.uri),
+        mend="choose another place in files.checkpoints",
+    )
 
 
 def _unwritable(work_dir: Path, cause: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Files as a dict, and writes that fail, for the laws of a file backend."""
+"""Files as a dict, names and paths to try, and writes that fail, for the laws of a file backend."""
 
 from __future__ import annotations
 
@@ -7,11 +7,38 @@ from collections.abc import Callable, Iterator
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from treenail.contracts.files import CopiesFiles, CreatesFiles, HasDirectories, ScansFiles, StreamsFiles
+from treenail.contracts.files import CopiesFiles, CreatesFiles, ScansFiles, StreamsFiles, TellsDirectories
 from treenail.contracts.laws._support import refused
 from treenail.kernel import FileBackend, FileError, FileMissingError
 
-PATHS = (
+NAMES = (
+    *("plain", "UPPER", "upper", "with space", " edge ", "100%", "a%20b", "a b", "a+b", "a%2Fb", "a&b=c", "a#b", "a?b"),
+    *(
+        ".hidden",
+        "..two",
+        "...",
+        "dir.d/.hidden/x",
+        "~",
+        "$HOME",
+        "-rf",
+        "a:b",
+        "a,b;c",
+        "'\"",
+        "*",
+        "[a]",
+        "a.b",
+        "a-b/c",
+    ),
+    *("ünïcödé/文件.bin", "e\u0301", "\ue000", "\U0001f600"),
+    *("nested/very/very/deep/file", "nested/very.txt", "nested/verya"),
+)
+"""Unusual names of files, all of which can lie side by side."""
+BAD_PATHS = (
+    *("/", "/a", "..", "../a", "../keep", "a/..", "a/../b", "keep/../keep", "d/../a", "a/../../b"),
+    *(".", "./keep", "keep/.", "a/./b", "a//b", "keep/", "\0", "a\0b", "\ud800"),
+)
+"""What is no path below a root; "" is none of a file."""
+_PATHS = (
     *(
         "a",
         "b",
@@ -30,8 +57,7 @@ PATHS = (
     ),
     *(f"{'long' * 20}/{'name' * 15}", "d/.hidden", "d/e/f/g/h/i/j"),
 )
-BAD = "", "/a", "../a", "d/../a", "d/.", "./a", "a//b", "d/", "a\0b", ".", "..", "/", "a/..", "\ud800"
-_paths = st.sampled_from(PATHS)
+_paths = st.sampled_from(_PATHS)
 _contents = st.binary(max_size=20) | st.integers(0, 3000).map(lambda size: bytes(range(250)) * (size // 250 + 1))
 
 
@@ -133,7 +159,7 @@ class AgainstDict(RuleBasedStateMachine):
                 with refused(f"{verb.__name__}('{path}'), which is no file,", FileMissingError):
                     verb(path)
 
-    @rule(path=st.sampled_from(BAD), data=_contents)
+    @rule(path=st.sampled_from(("", *BAD_PATHS)), data=_contents)
     def be_given_a_bad_path(self, path: str, data: bytes) -> None:
         with refused(f"read({path!r})", FileError, never=(FileMissingError,)):
             self.backend.read(path)
@@ -158,7 +184,7 @@ class AgainstDict(RuleBasedStateMachine):
             assert self.backend.read(path) == data, f"in the end '{path}' holds another content"
 
     def _conflicts(self, path: str) -> bool:
-        if isinstance(self.backend, HasDirectories) and self.backend.is_directory(path):  # may be left, empty
+        if isinstance(self.backend, TellsDirectories) and self.backend.is_directory(path):  # may be left, empty
             return True
         return any(each.startswith(f"{path}/") or path.startswith(f"{each}/") for each in self.model)
 

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
+from treenail.contracts.files import CreatesFiles
 from treenail.contracts.laws._file_model import AgainstDict, BrokenSourceError, Interrupt, write_and_fail
 from treenail.contracts.laws._support import accepted, examples, refused
 from treenail.contracts.laws.files_together import ConcurrentFileLaws
@@ -25,12 +26,15 @@ class FileBackendLaws(ConcurrentFileLaws):
     """What every file backend obeys: subclass it, define `make`, and let pytest collect the subclass."""
 
     def test_a_new_backend_says_what_it_is(self) -> None:
-        """A fresh backend lists nothing, has a URI, and declares its capabilities."""
+        """A fresh backend lists nothing, has a URI, and declares its capabilities as they are."""
         backend = self.make()
         assert list(backend.list()) == [], "a fresh backend lists files"
         assert isinstance(backend.uri, str), f"uri is {backend.uri!r}, not a string"
         assert backend.uri, "uri is empty"
         assert isinstance(backend.capabilities, Capabilities), f"capabilities are {backend.capabilities!r}"
+        assert backend.capabilities.writable, "a backend that is written declares itself read only"
+        declared, able = backend.capabilities.conditional_put, isinstance(backend, CreatesFiles)
+        assert declared == able, f"conditional_put is declared as {declared}, but the ability to create is {able}"
 
     @given(data=st.binary(max_size=2000))
     @examples(20)

@@ -14,17 +14,16 @@ from treenail.contracts.files import (
     CreatesFiles,
     HasDirectories,
     HasLocalPaths,
+    ListsEntries,
     ReadsMany,
     ScansFiles,
     SignsUrls,
     StreamsFiles,
 )
-from treenail.contracts.laws._file_model import BrokenSourceError, broken
+from treenail.contracts.laws._file_model import BAD_PATHS, BrokenSourceError, broken
 from treenail.contracts.laws._support import accepted, examples, refused
-from treenail.contracts.laws.paths import PathLaws
+from treenail.contracts.laws.files_paths import PathLaws
 from treenail.kernel import FileError, FileMissingError
-
-BAD = "", "/a", "../keep", "a/../keep", "a//b", "keep/", "a\0b"
 
 
 class AbilityLaws(PathLaws):
@@ -62,7 +61,7 @@ class AbilityLaws(PathLaws):
         for start, length in ((-1, None), (0, -1)):
             with refused(f"stream({start}, {length})", FileError, never=(FileMissingError,)):
                 list(backend.stream("d/keep", start, length))
-        for path in BAD:
+        for path in ("", *BAD_PATHS):
             with refused(f"stream({path!r})", FileError, never=(FileMissingError,)):
                 list(backend.stream(path))
 
@@ -75,9 +74,28 @@ class AbilityLaws(PathLaws):
             found = list(backend.scan(prefix))
             expected = [(path, files.stat(path)) for path in files.list(prefix)]
             assert found == expected, f"scan('{prefix}') gives {found}, list and stat give {expected}"
-        for path in BAD[1:]:
+        for path in BAD_PATHS:
             with refused(f"scan({path!r})", FileError, never=(FileMissingError,)):
                 list(backend.scan(path))
+
+    def test_entries_are_one_level(self) -> None:
+        """entries(path) yields each name directly in a directory once, and says whether it is a directory, which may be empty."""
+        files = backend = self.holding("a.b", "a/b", "a/c/d", "a/c/e", "a-b", "é", "d/e")
+        if not isinstance(backend, ListsEntries):
+            raise _without(ListsEntries)
+        for path in ("", "a", "a/c", "a/b", "missing", "missing/deep"):
+            below = [each[len(path) + 1 if path else 0 :].partition("/") for each in files.list(path)]
+            expected = sorted({(name, bool(slash)) for name, slash, _ in below})
+            with accepted(f"entries('{path}')"):
+                found = sorted(backend.entries(path))
+            assert found == expected, f"entries('{path}') gives {found}, by the list there are {expected}"
+        if isinstance(backend, HasDirectories):
+            backend.make_directory("new/empty")
+            assert list(backend.entries("new")) == [("empty", True)], "an empty directory is no entry"
+            assert list(backend.entries("new/empty")) == [], "an empty directory has entries"
+        for path in BAD_PATHS:
+            with refused(f"entries({path!r})", FileError, never=(FileMissingError,)):
+                list(backend.entries(path))
 
     def test_a_copy_is_a_file_of_its_own(self) -> None:
         """The copy holds what the source held, whatever happens to the source later; the source stays."""
@@ -106,7 +124,7 @@ class AbilityLaws(PathLaws):
             for target in ("keep", "new"):
                 with refused(f"copy('{source}', '{target}') without a source", FileMissingError):
                     backend.copy(source, target)
-        for path in BAD:
+        for path in ("", *BAD_PATHS):
             for pair in ((path, "keep"), ("keep", path)):
                 with refused(f"copy{pair}", FileError, never=(FileMissingError,)):
                     backend.copy(*pair)
@@ -139,7 +157,7 @@ class AbilityLaws(PathLaws):
             assert list(files.list()) == [], f"a failed create left {list(files.list())}"
         else:
             raise AssertionError("create swallowed the error that its iterable raised")
-        for path in BAD:
+        for path in ("", *BAD_PATHS):
             with refused(f"create({path!r})", FileError, never=(FileMissingError,)):
                 backend.create(path, b"bad")
 
@@ -159,7 +177,7 @@ class AbilityLaws(PathLaws):
             answer.read()
         assert "d/new" in list(files.list()), "what was put to a signed URL did not arrive"
         assert files.read("d/new") == b"put", "what was put to a signed URL arrived changed"
-        for path in BAD:
+        for path in ("", *BAD_PATHS):
             with refused(f"sign({path!r})", FileError, never=(FileMissingError,)):
                 backend.sign(path)
         for expires in (0, -1):
@@ -177,7 +195,7 @@ class AbilityLaws(PathLaws):
             assert local.read_bytes() == path.encode(), f"local_path('{path}') is another file"
         with accepted("local_path of a file that does not exist"):
             assert not backend.local_path("missing/file").exists(), "asking for a local path made the file"
-        for path in BAD:
+        for path in ("", *BAD_PATHS):
             with refused(f"local_path({path!r})", FileError, never=(FileMissingError,)):
                 backend.local_path(path)
 
@@ -200,7 +218,7 @@ class AbilityLaws(PathLaws):
         assert files.read("d/file") == b"d/file", "make_directory changed a file"
         verbs: tuple[Callable[[str], object], ...] = (backend.make_directory, backend.is_directory)
         for verb in verbs:
-            for path in BAD[1:]:
+            for path in BAD_PATHS:
                 with refused(f"{verb.__name__}({path!r})", FileError, never=(FileMissingError,)):
                     verb(path)
 
@@ -212,7 +230,7 @@ class AbilityLaws(PathLaws):
         for path in ("missing", "z", "d/y", "d/missing"):
             with refused(f"delete_directory('{path}'), which is no directory,", FileMissingError):
                 backend.delete_directory(path)
-        for path in BAD[1:]:
+        for path in BAD_PATHS:
             with refused(f"delete_directory({path!r})", FileError, never=(FileMissingError,)):
                 backend.delete_directory(path)
         backend.delete_directory("d")

@@ -10,10 +10,9 @@ from unittest import SkipTest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from treenail.contracts.files import StreamsFiles
-from treenail.contracts.laws._file_model import by_bytes
+from treenail.contracts.files import ScansFiles, StreamsFiles
+from treenail.contracts.laws._file_model import BAD_PATHS, NAMES, by_bytes
 from treenail.contracts.laws._support import accepted, examples, refused
-from treenail.contracts.laws.paths import BAD_PATHS, NAMES
 from treenail.kernel import Capabilities, FileBackend, FileError, FileMissingError
 
 _BYTES = bytes(range(256)) * 4
@@ -182,6 +181,20 @@ class ReadOnlyFileLaws(ABC):
             with accepted(f"list('{prefix}')"):
                 found = list(backend.list(prefix))
             assert found == expected, f"list('{prefix}') gives {found}, below it lie {expected}"
+
+    def test_a_scan_is_a_list_with_stats(self) -> None:
+        """A backend that scans yields the pairs (path, stat(path)) of its list, in the same order."""
+        files = backend = self.make({"a.b": b"1", "a/b": b"22", "a/c/d": b"", "a-b": b"333", "é": b"4", "ab/x": b"5"})
+        if not isinstance(backend, ScansFiles):
+            raise SkipTest("the backend does not scan")
+        for prefix in ("", "a", "a/c", "missing", "é"):
+            with accepted(f"scan('{prefix}')"):
+                found = list(backend.scan(prefix))
+            expected = [(path, files.stat(path)) for path in files.list(prefix)]
+            assert found == expected, f"scan('{prefix}') gives {found}, list and stat give {expected}"
+        for path in BAD_PATHS:
+            with refused(f"scan({path!r})", FileError, never=(FileMissingError,)):
+                list(backend.scan(path))
 
     def test_threads_read_at_once(self) -> None:
         """Several threads read different files, and the same one, each what it asked for."""

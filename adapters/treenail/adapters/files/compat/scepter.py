@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -38,6 +37,7 @@ from treenail.adapters.files.compat.scepter_stores import (
 from treenail.adapters.files.compat.walks import uploads_of
 from treenail.adapters.files.derived import upload
 from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.workers import Workers
 from treenail.contracts.files import HasDirectories
 from treenail.kernel import FileBackend, FileError, FileMissingError, TreenailError
 
@@ -183,7 +183,7 @@ class FileSystem(StoreReader):
                     return error
                 return None
 
-            with ThreadPoolExecutor(8 if multi_thread else 1, thread_name_prefix="treenail-fs") as pool:
+            with Workers(8 if multi_thread else 1, "treenail-fs") as pool:
                 failed = [error for error in in_order(send, uploads_of(top), pool, 8) if error is not None]
             if failed:
                 raise failed[0]
@@ -229,7 +229,7 @@ class FileSystem(StoreReader):
                 return False
             return True
 
-        with ThreadPoolExecutor(concurrency, thread_name_prefix="treenail-fs") as pool:
+        with Workers(concurrency, "treenail-fs") as pool:
             for pair, ok in zip(pairs, in_order(send, pairs, pool, concurrency), strict=True):
                 yield Put(*pair, ok)
 

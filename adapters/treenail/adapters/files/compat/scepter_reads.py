@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +28,7 @@ from treenail.adapters.files.mounts import Place
 from treenail.adapters.files.operations import AnyPath
 from treenail.adapters.files.records import read_records, record_spans
 from treenail.adapters.files.sync import sync
+from treenail.adapters.files.workers import Workers
 from treenail.contracts.files import SignsUrls
 from treenail.kernel import FileError, FileMissingError
 
@@ -156,7 +156,7 @@ class StoreReader:
                 return error
 
         failed: list[FileError] = []
-        with ThreadPoolExecutor(20, thread_name_prefix="treenail-fs") as pool:
+        with Workers(20, "treenail-fs") as pool:
             for path, found in zip(target_path_list, in_order(fetch, target_path_list, pool, 20), strict=True):
                 if isinstance(found, FileError) and not isinstance(found, FileMissingError):
                     failed.append(found)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-from treenail.adapters.files.digests import Expected
-from treenail.adapters.files.http_download import Download, seconds_of, strong_etag
-from treenail.adapters.files.http_urls import parse_root, split_uri
-from treenail.adapters.files.paths import check_path, check_range, redacted
-from treenail.adapters.files.retries import RetryPolicy, retried
+from treenail.adapters.files.http.digests import Expected
+from treenail.adapters.files.http.download import Download, seconds_of, strong_etag
+from treenail.adapters.files.http.retries import RetryPolicy, retried
+from treenail.adapters.files.http.urls import parse_root, split_uri
+from treenail.adapters.files.paths import check_path, check_range, read_only, redacted
+from treenail.adapters.files.processes import PerProcess
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat, require
 
 if TYPE_CHECKING:
-    from treenail.adapters.files.http_client import Answer
-    from treenail.adapters.files.http_pools import Pools
+    from treenail.adapters.files.http.client import Answer
+    from treenail.adapters.files.http.pools import Pools
 
 _OURS = frozenset({"range", "if-range", "accept-encoding", "connection", "content-length", "transfer-encoding"})
 _HEAD_REFUSED = frozenset({403, 405, 501})  # 403: a URL that was signed for GET
@@ -74,7 +76,9 @@ class HttpFiles:
         require("urllib3", extra="http", purpose="reading files by HTTP")
         self._root = parse_root(root)
         self.uri = redacted(root)
-        self._retries = RetryPolicy(retries, backoff, 30.0, patience).check()
+        # User, query and hash say what is given, too; what they are is not shown.
+        self.identity = self.uri if root == self.uri else f"{blake2b(root.encode()).hexdigest()} {self.uri}"
+        self._retries = RetryPolicy(retries, backoff, patience=patience).check(self.uri)
         if not (math.isfinite(timeout + slowest) and timeout > 0 and slowest >= 0 and connections > 0):
             raise FileError(
                 "timeout and connections must be more than 0, slowest at least 0, all of them finite", where=self.uri
@@ -84,16 +88,9 @@ class HttpFiles:
                 raise FileError(f"the header {name!r} cannot be given", where=self.uri, mend="leave it out")
         authorization = {"Authorization": self._root.authorization} if self._root.authorization else {}
         self._private = {**authorization, **headers}
-        self._timeout = timeout
-        self._slowest = slowest
-        self._connections = connections
-        self._ca_file = ca_file
+        self._enough = max(slowest * timeout, 1.0)  # bytes of one connection that count as progress
         self._anywhere = allow_private_redirects
-        self._pools: tuple[int, Pools] | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        """Return the options; connections stay in their process."""
-        return {**self.__dict__, "_pools": None}
+        self._pools = PerProcess(partial(_pools, timeout, slowest, connections, ca_file))
 
     @staticmethod
     def split_uri(uri: str) -> tuple[str, str]:
@@ -131,15 +128,15 @@ class HttpFiles:
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Raise `FileError`: this store is read only."""
-        self._refuse(path)
+        raise self._read_only(path)
 
     def delete(self, path: str) -> None:
         """Raise `FileError`: this store is read only."""
-        self._refuse(path)
+        raise self._read_only(path)
 
     def is_directory(self, path: str) -> bool:
         """Return whether the server redirects `path` to itself with a slash; the root is always one."""
-        from treenail.adapters.files.http_client import DirectoryError
+        from treenail.adapters.files.http.client import DirectoryError
 
         if not check_path(path, self.uri, root=True):
             return True
@@ -150,14 +147,6 @@ class HttpFiles:
         except FileMissingError:
             pass
         return False
-
-    def make_directory(self, path: str) -> None:
-        """Raise `FileError`: this store is read only."""
-        self._refuse(path)
-
-    def delete_directory(self, path: str) -> None:
-        """Raise `FileError`: this store is read only."""
-        self._refuse(path)
 
     def _check(self, path: str, start: int, length: int | None) -> None:
         check_path(path, self.uri)
@@ -181,7 +170,7 @@ class HttpFiles:
             lambda: self._stat(path).size,
             where=self._where(path),
             policy=self._retries,
-            enough=max(self._slowest * self._timeout, 1.0),
+            enough=self._enough,
             start=start,
             length=length,
             pin=None if pin is None else Expected("sha256", bytes.fromhex(pin)),
@@ -200,18 +189,17 @@ class HttpFiles:
             raise FileError("the server does not tell the file's size", where=self._where(path), mend="read it instead")
         return FileStat(size, seconds_of(answer.header("Last-Modified")) or 0.0, strong_etag(answer))
 
-    def _refuse(self, path: str) -> NoReturn:
-        check_path(path, self.uri)
-        raise FileError("this store is read only", where=self._where(path), mend="write to another place")
+    def _read_only(self, path: str) -> FileError:
+        return read_only(self.uri, path, "write to another place")
 
     def _where(self, path: str) -> str:
         return self._root.url.below(path).shown
 
     def _get(self, method: str, path: str, headers: Mapping[str, str], accepted: frozenset[int]) -> Answer:
-        from treenail.adapters.files.http_client import request
+        from treenail.adapters.files.http.client import request
 
         answer = request(
-            self._connected(),
+            self._pools.get(),
             method,
             self._root.url.below(path),
             {"Accept-Encoding": "identity", "User-Agent": "treenail", **headers},
@@ -229,16 +217,11 @@ class HttpFiles:
             )
         return answer
 
-    def _connected(self) -> Pools:
-        """Return this process's connections: a fork's child must not talk over its parent's."""
-        from treenail.adapters.files.http_pools import Pools
 
-        if self._pools is None or self._pools[0] != os.getpid():
-            pools = Pools(
-                timeout=self._timeout, slowest=self._slowest, connections=self._connections, ca_file=self._ca_file
-            )
-            self._pools = os.getpid(), pools
-        return self._pools[1]
+def _pools(timeout: float, slowest: float, connections: int, ca_file: str | None) -> Pools:
+    from treenail.adapters.files.http.pools import Pools
+
+    return Pools(timeout=timeout, slowest=slowest, connections=connections, ca_file=ca_file)
 
 
 def _held_back(chunks: Iterator[bytes]) -> Iterator[bytes]:

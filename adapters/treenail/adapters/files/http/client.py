@@ -15,9 +15,9 @@ from typing import NamedTuple
 from urllib3.exceptions import HTTPError, NameResolutionError
 from urllib3.response import BaseHTTPResponse
 
-from treenail.adapters.files.http_pools import EncryptedConnection, PlainConnection, Pools
-from treenail.adapters.files.http_urls import Reach, Url, follow, reach_of
-from treenail.adapters.files.retries import PassingError, asked_wait
+from treenail.adapters.files.http.pools import EncryptedConnection, PlainConnection, Pools
+from treenail.adapters.files.http.retries import PassingError, asked_wait
+from treenail.adapters.files.http.urls import Reach, Url, follow, reach_of
 from treenail.kernel import FileError, FileMissingError
 
 MAX_REDIRECTS = 10

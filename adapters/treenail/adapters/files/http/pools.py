@@ -18,7 +18,7 @@ from typing import Any
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from treenail.adapters.files.http_urls import Reach, Url, reach_of
+from treenail.adapters.files.http.urls import Reach, Url, reach_of
 from treenail.kernel import FileError
 
 MAX_HOSTS = 16

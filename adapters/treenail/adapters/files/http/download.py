@@ -7,12 +7,12 @@ from contextlib import closing
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from treenail.adapters.files.digests import Expected, Hasher, strongest
-from treenail.adapters.files.retries import PassingError, RetryPolicy, Tries
+from treenail.adapters.files.http.digests import Expected, Hasher, strongest
+from treenail.adapters.files.http.retries import PassingError, RetryPolicy, Tries
 from treenail.kernel import FileError
 
 if TYPE_CHECKING:
-    from treenail.adapters.files.http_client import Answer
+    from treenail.adapters.files.http.client import Answer
 
 
 class Version(NamedTuple):

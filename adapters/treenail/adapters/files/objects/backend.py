@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from types import ModuleType
-from typing import Literal, NamedTuple, TypedDict, cast
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
-from treenail.adapters.files.objects_errors import explained, is_denied
-from treenail.adapters.files.objects_library import library
-from treenail.adapters.files.objects_store import Options, check_endpoint, open_store, split_root
-from treenail.adapters.files.objects_transfer import Source, ahead
-from treenail.adapters.files.paths import check_path, check_range, join_uri
+from treenail.adapters.files.objects.errors import explained, is_denied
+from treenail.adapters.files.objects.library import library
+from treenail.adapters.files.objects.store import Options, Root, check_endpoint, open_store, split_root
+from treenail.adapters.files.objects.transfer import Source, ahead
+from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below
+from treenail.adapters.files.processes import PerProcess
+from treenail.adapters.files.workers import interruptible
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 
 MAX_KEY = 1024  # bytes; "Object key naming guidelines" of S3, the same in Google Cloud Storage
@@ -33,7 +35,6 @@ class _Meta(TypedDict):
 
 
 class _Client(NamedTuple):
-    process: int
     library: ModuleType
     store: object
     secrets: tuple[str, ...]
@@ -99,6 +100,7 @@ class ObjectFiles:
     ) -> None:
         self._root = split_root(root)
         self.uri = root.rstrip("/")
+        self.identity = " ".join(part for part in (endpoint, account, self.uri) if part)
         if endpoint is not None:
             check_endpoint(endpoint, self.uri, allow_http=allow_http)
         if part_size < MIN_PART:
@@ -129,14 +131,11 @@ class ObjectFiles:
         )
         self._part_size = part_size
         self._concurrency = concurrency
-        self._client: _Client | None = None
+        self._client = PerProcess(partial(_connect, self._root, self._options, self.uri))
         self._seen: frozenset[str] = frozenset()  # what was found out about the store: "bucket", "conditions"
 
     def __repr__(self) -> str:
         return f"ObjectFiles({self.uri!r})"
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_client": None}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -152,9 +151,9 @@ class ObjectFiles:
             return b""
         with self._explained("read", path):
             if start == 0 and length is None:
-                return bytes(self._get(key).bytes())
+                return self._content(self._get(key))
             found = self._get_range(key, start, None if length is None else start + length)
-            return b"" if found is None else bytes(found.bytes())
+            return b"" if found is None else self._content(found)
 
     def stream(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield what `read` would return in parts, of which several are under way at once; of one version of the file."""
@@ -178,18 +177,15 @@ class ObjectFiles:
         source = Source(data, self._part_size, join_uri(self.uri, path))
         with source.as_it_was(), self._explained("write", path):
             start = source.up_to(self._part_size)
-            client = self._connect()
             if source.ended:
-                client.library.put(client.store, key, start, use_multipart=False)
+                self._call("put", key, start, use_multipart=False)
                 return
             part = self._part_size
             if isinstance(data, bytes | bytearray | memoryview):
                 part = max(part, -(-len(data) // MAX_PARTS))
             pieces = chain((start,), source.rest())
             del start
-            client.library.put(
-                client.store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=self._concurrency
-            )
+            self._call("put", key, pieces, use_multipart=True, chunk_size=part, max_concurrency=self._concurrency)
 
     def create(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         """Write where there is no such file; return whether there was none. The content is held in memory.
@@ -239,11 +235,10 @@ class ObjectFiles:
         cut = len(self._root.prefix) + 1 if self._root.prefix else 0
         last = b""
         with self._explained("list", prefix):
-            client = self._connect()
-            pages = client.library.list(client.store, key or None, chunk_size=_PAGE)
+            pages = self._call("list", key or None, chunk_size=_PAGE)
         while True:
             with self._explained("list", prefix):
-                page: Sequence[_Meta] | None = next(pages, None)
+                page: Sequence[_Meta] | None = interruptible(next, pages, None)
                 if page is None:
                     return
                 below = [meta for meta in page if meta["path"].startswith(lead)]
@@ -262,8 +257,7 @@ class ObjectFiles:
         """Remove a file."""
         self.stat(path)  # the store does not tell whether there was one
         with self._explained("delete", path):
-            client = self._connect()
-            client.library.delete(client.store, self._key(path))
+            self._call("delete", self._key(path))
 
     def copy(self, source: str, target: str) -> None:
         """Make `target` hold what `source` holds, in the store; a file of more than 5 GiB passes through this machine."""
@@ -275,8 +269,7 @@ class ObjectFiles:
             self.write(target, self.stream(source))
             return
         with self._explained("copy", source):
-            client = self._connect()
-            client.library.copy(client.store, key, target_key)
+            self._call("copy", key, target_key)
 
     def sign(self, path: str, *, method: Literal["GET", "PUT"] = "GET", expires: float = 3600.0) -> str:
         """Return a URL that reads (GET) or writes (PUT) `path` for `expires` seconds: 1 to 604,800 (a week)."""
@@ -289,8 +282,7 @@ class ObjectFiles:
         if self._options.anonymous:
             raise FileError("cannot sign without credentials", where=where, mend="leave out anonymous=True")
         with self._explained("sign", path):
-            client = self._connect()
-            return str(client.library.sign(client.store, method, key, timedelta(seconds=math.floor(expires))))
+            return str(self._call("sign", method, key, timedelta(seconds=math.floor(expires))))
 
     def _stream(self, path: str, key: str, start: int, length: int | None) -> Iterator[bytes]:
         part = self._part_size
@@ -324,7 +316,8 @@ class ObjectFiles:
         # A range that arrives lies in memory twice, in pieces and joined.
         chunks = ahead(fetch, rest, max(1, self._concurrency // 2)) if rest else iter(())
         with self._explained("read", path):
-            yield bytes(first.bytes())
+            chunk = self._content(first)
+        yield chunk
         del first
         yield from chunks
 
@@ -339,8 +332,14 @@ class ObjectFiles:
             return error
 
     def _get(self, key: str, **options: object):  # type: ignore[no-untyped-def]  # obstore's GetResult
-        client = self._connect()
-        return client.library.get(client.store, key, options=options or None)
+        return self._call("get", key, options=options or None)
+
+    def _content(self, found: Any) -> bytes:  # obstore's GetResult
+        return bytes(interruptible(found.bytes))
+
+    def _call(self, name: str, *arguments: object, **options: object) -> Any:  # what the library's function returns
+        client = self._client.get()
+        return interruptible(getattr(client.library, name), client.store, *arguments, **options)
 
     def _get_range(self, key: str, start: int, end: int | None):  # type: ignore[no-untyped-def]  # GetResult or None
         """Ask for a range; None where it begins after the file's end."""
@@ -352,8 +351,7 @@ class ObjectFiles:
             raise
 
     def _head(self, key: str) -> _Meta:
-        client = self._connect()
-        return cast(_Meta, client.library.head(client.store, key))  # obstore's ObjectMeta
+        return cast(_Meta, self._call("head", key))  # obstore's ObjectMeta
 
     def _exists(self, key: str) -> bool:
         try:
@@ -363,9 +361,9 @@ class ObjectFiles:
         return True
 
     def _put_new(self, key: str, content: bytes) -> bool:
-        client = self._connect()
+        client = self._client.get()
         try:
-            client.library.put(client.store, key, content, mode="create", use_multipart=False)
+            self._call("put", key, content, mode="create", use_multipart=False)
         except client.library.exceptions.AlreadyExistsError:
             return False
         return True
@@ -383,8 +381,8 @@ class ObjectFiles:
             return
         try:
             with self._explained("look into the bucket", ""):
-                client = self._connect()
-                next(client.library.list(client.store, self._root.prefix or None, chunk_size=1), None)
+                pages = self._call("list", self._root.prefix or None, chunk_size=1)
+                interruptible(next, pages, None)
         except FileError as error:
             if not is_denied(error):
                 raise
@@ -392,7 +390,7 @@ class ObjectFiles:
 
     def _key(self, path: str) -> str:
         check_path(path, self.uri)
-        key = f"{self._root.prefix}/{path}" if self._root.prefix else path
+        key = path_below(self._root.prefix, path)
         where = join_uri(self.uri, path)
         if len(key.encode()) > MAX_KEY:
             text = f"a key has at most {MAX_KEY} bytes, this one {len(key.encode())}"
@@ -401,20 +399,19 @@ class ObjectFiles:
             raise FileError(f"{path!r} has a control character", where=self.uri, mend="choose another name")
         return key
 
-    def _connect(self) -> _Client:
-        client = self._client
-        if client is None or client.process != os.getpid():
-            module = library()
-            with explained("open the store", self.uri, tuple):
-                opened = open_store(module, self._root, self._options, self.uri)
-            client = self._client = _Client(os.getpid(), module, opened.store, opened.secrets)
-        return client
-
     def _explained(self, operation: str, path: str) -> AbstractContextManager[None]:
         return explained(operation, join_uri(self.uri, path), self._secrets)
 
     def _secrets(self) -> tuple[str, ...]:
-        return () if self._client is None else self._client.secrets
+        client = self._client.held
+        return () if client is None else client.secrets
+
+
+def _connect(root: Root, options: Options, uri: str) -> _Client:
+    module = library()
+    with explained("open the store", uri, tuple):
+        opened = open_store(module, root, options, uri)
+    return _Client(module, opened.store, opened.secrets)
 
 
 def _stat(meta: _Meta) -> FileStat:

@@ -1,4 +1,4 @@
-"""When and how often a request that failed is made again; for every backend that talks over a network."""
+"""When and how often a request that failed is made again."""
 
 from __future__ import annotations
 
@@ -34,30 +34,33 @@ class PassingError(FileError):
 class RetryPolicy(NamedTuple):
     """How a failed request is made again: exponential back-off with full jitter.
 
-    Before the n-th retry it waits a random time up to min(longest_wait, first_wait · 2^(n-1)), or what the server asked
+    Before the n-th retry it waits a random time up to min(longest_wait, backoff · 2^(n-1)), or what the server asked
     for when that is longer (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
     Args:
         retries: How often a request is made again that brought nothing; progress begins the count anew.
-        first_wait: Longest wait before the first retry, in seconds.
+        backoff: Longest wait before the first retry, in seconds.
         longest_wait: Longest wait before any retry that the server did not ask for, in seconds.
         patience: How long failures may go on without progress, waits included, in seconds.
     """
 
     retries: int = 5
-    first_wait: float = 0.5
+    backoff: float = 0.5
     longest_wait: float = 30.0
     patience: float = 300.0
 
-    def check(self) -> RetryPolicy:
+    def check(self, where: str | None = None) -> RetryPolicy:
         """Return the policy itself.
+
+        Args:
+            where: Whose policy it is, for the message.
 
         Raises:
             FileError: A number is negative or not finite.
         """
         for name, value in self._asdict().items():
             if not (math.isfinite(value) and value >= 0):
-                raise FileError(f"{name} is {value}", mend="give a finite number of at least 0")
+                raise FileError(f"{name} is {value}", where=where, mend="give a finite number of at least 0")
         return self
 
     def wait_before(self, retry: int, asked: float | None = None) -> float:
@@ -67,7 +70,7 @@ class RetryPolicy(NamedTuple):
             retry: Its number, from 1.
             asked: What the server asked for, in seconds.
         """
-        most = min(self.longest_wait, self.first_wait * 2.0 ** min(retry - 1, 60))
+        most = min(self.longest_wait, self.backoff * 2.0 ** min(retry - 1, 60))
         return max(_JITTER.uniform(0.0, most), asked or 0.0)
 
 

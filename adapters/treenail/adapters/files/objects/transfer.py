@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from treenail.adapters.files.batches import in_order
+from treenail.adapters.files.workers import Workers
 from treenail.kernel import FileError
 
-A = TypeVar("A")
-B = TypeVar("B")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def ahead(function: Callable[[A], B], items: Iterable[A], window: int) -> Iterator[B]:
+def ahead(function: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
     """Yield function(item) for each item, in order, with up to `window` of them under way or done in threads."""
-    waiting: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(window, thread_name_prefix="treenail-files")
-    try:
-        for item in items:
-            if len(waiting) == window:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with Workers(window, "treenail-files") as pool:
+        yield from in_order(function, items, pool, window, ahead=1)
 
 
 class SourceError(Exception):

@@ -5,42 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from treenail.contracts.laws._file_model import by_bytes
+from treenail.contracts.laws._file_model import BAD_PATHS, NAMES, by_bytes
 from treenail.contracts.laws._support import accepted, refused
 from treenail.kernel import FileBackend, FileError, FileMissingError
-
-BAD_PATHS = (
-    *("/", "/a", "..", "../a", "a/..", "a/../b", "keep/../keep", "a/../../b"),
-    *(".", "./keep", "keep/.", "a/./b", "a//b", "keep/", "\0", "a\0b"),
-)
-NAMES = (
-    *("plain", "UPPER", "upper", "with space", " edge ", "100%", "a%20b", "a b", "a+b", "a%2Fb", "a&b=c", "a#b", "a?b"),
-    *(
-        ".hidden",
-        "..two",
-        "...",
-        "dir.d/.hidden/x",
-        "ünïcödé/文件.bin",
-        "e\u0301",
-        "\ue000",
-        "\U0001f600",
-        "a.b",
-        "a-b/c",
-    ),
-    *(
-        "nested/very/very/deep/file",
-        "nested/very.txt",
-        "nested/verya",
-        "~",
-        "$HOME",
-        "-rf",
-        "a:b",
-        "a,b;c",
-        "'\"",
-        "*",
-        "[a]",
-    ),
-)
 
 
 class PathLaws(ABC):
@@ -59,23 +26,7 @@ class PathLaws(ABC):
 
     def test_list_is_complete_and_sorted_by_bytes(self) -> None:
         """A list yields every file once, in order of the UTF-8 bytes of the whole path."""
-        paths = [
-            "a/b",
-            "a.b",
-            "a0",
-            "a",
-            "Z",
-            "a b",
-            "é",
-            "\U0001f600",
-            "\uffe0",
-            "a-/x",
-            "a/-",
-            "z/y/x",
-            "z/y.x",
-            "z/y0",
-        ]
-        paths.remove("a")  # it is a directory here
+        paths = ["a/b", "a.b", "a0", "Z", "a b", "é", "\U0001f600", "\uffe0", "a-/x", "a/-", "z/y/x", "z/y.x", "z/y0"]
         backend = self.holding(*paths)
         found = list(backend.list())
         assert sorted(found, key=by_bytes) == sorted(paths, key=by_bytes), (

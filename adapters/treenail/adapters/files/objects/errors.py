@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from treenail.adapters.files.paths import told
 from treenail.kernel import FileError, FileMissingError, TreenailError
 
 _SIGNATURES = re.compile(
@@ -90,7 +91,7 @@ def explained(operation: str, where: str, secrets: Callable[[], Iterable[str]]) 
     except TreenailError:
         raise
     except Exception as error:
-        text = _cleaned(str(error), secrets())
+        text = _cleaned(error, secrets())
         error.args = (text,)  # it will be shown as the cause
         if isinstance(error, FileNotFoundError) and code_of(text) not in _NO_BUCKET:
             raise FileMissingError(f"cannot {operation}: there is no such file", where=where) from error
@@ -130,12 +131,9 @@ def _explain(error: Exception, text: str) -> tuple[str, str | None]:
     return _short(text), None
 
 
-def _cleaned(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without credentials."""
-    text = _ELEMENTS.sub(r"<\1>***</\1>", _SIGNATURES.sub(r"\1***", text))
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+def _cleaned(error: Exception, secrets: Iterable[str]) -> str:
+    """Return what an error says, without credentials."""
+    return _ELEMENTS.sub(r"<\1>***</\1>", _SIGNATURES.sub(r"\1***", told(error, secrets)))
 
 
 def _short(text: str) -> str:

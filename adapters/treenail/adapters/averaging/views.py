@@ -1,0 +1,79 @@
+"""Modules that have a model's structure and other tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from treenail.adapters.averaging.tensors import ModelTensors, sharded_units, tensors_of
+from treenail.kernel import TrainingError
+
+
+def copy_of(
+    model: nn.Module, tensors: ModelTensors, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+) -> nn.Module:
+    """Copy a model's structure: modules and attributes, with other parameters and buffers, which are not copied.
+
+    Forward hooks are the same objects in both, but for methods of the model's modules, which become those of the copy's.
+
+    Args:
+        model: The model; it stays as it is.
+        tensors: Those of the model.
+        weights: What the copy has for its parameters, by all their names.
+        buffers: What the copy has for its buffers, by all their names.
+
+    Raises:
+        TrainingError: torch or Python cannot copy something of the model.
+    """
+    if sharded_units(model):
+        raise TrainingError(
+            "torch cannot copy a model that FSDP2 has sharded",
+            mend="give view() a second module that was built and sharded as the model was",
+        )
+    memo: dict[int, object] = {
+        id(parameter): nn.Parameter(weights[name], requires_grad=False)
+        for name, parameter in tensors.parameters.items()
+    }
+    memo |= {id(buffer): buffers[name] for name, buffer in tensors.buffers.items()}
+    memo |= {id(shared): shared for shared in _hooked(model)}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever objects a model has for attributes may raise
+        raise TrainingError(
+            f"{type(model).__name__} cannot be copied to evaluate its averages: {type(error).__name__}: {error}",
+            mend="keep what cannot be copied outside of the model, or give view() a second module built as the model was",
+        ) from error
+
+
+def _hooked(model: nn.Module) -> Iterator[object]:
+    """Yield what listens to a model from outside: it may be anything, and is no part of the model."""
+    modules = set(model.modules())
+    for module in modules:
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for hook in hooks.values():
+                listener = getattr(hook, "__self__", hook)  # of a method
+                if not isinstance(listener, nn.Module) or listener not in modules:
+                    yield listener
+
+
+@torch.no_grad()
+def fill(into: nn.Module, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
+    """Copy tensors into a second module, and return it.
+
+    Raises:
+        TrainingError: It has other parameters or buffers than those given.
+    """
+    own = tensors_of(into)
+    held: dict[str, Tensor] = {**own.parameters, **own.buffers}
+    given = {**weights, **buffers}
+    if wrong := held.keys() ^ given.keys() or {name for name in held if held[name].shape != given[name].shape}:
+        raise TrainingError(
+            f"the module for the averages is not built as the model is: '{min(wrong)}' is not the same in both",
+            mend="build and parallelise it as the model",
+        )
+    for name, tensor in given.items():
+        held[name].copy_(tensor)
+    return into

@@ -1,0 +1,5 @@
+"""Files of HTTP servers, read only."""
+
+from treenail.adapters.files.http.backend import HttpFiles
+
+__all__ = ["HttpFiles"]

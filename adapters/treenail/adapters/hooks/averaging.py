@@ -1,0 +1,164 @@
+"""Averages of the model's weights, after each step that its optimizer made."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Literal
+
+import torch
+from msgspec import Meta
+from torch import nn
+
+from treenail.adapters.averaging import WeightAverages, annealed_average, exponential_average, uniform_average
+from treenail.contracts import StepOutput
+from treenail.contracts.averaging import Averager
+from treenail.kernel import Engine, Hook, HookError, TrainingError
+
+PART = "averages"
+"""Name of the engine's part whose view is evaluated."""
+
+
+class AveragingHook(Hook):
+    """Updates the engine's part ``averages`` after each training step.
+
+    A step that the optimizer skipped is no update. The averages are saved as a part of each checkpoint.
+    """
+
+    priority = 60  # behind what looks at a step's weights, before schedules and persistence
+
+    def __init__(self) -> None:
+        self._averages: Averager | None = None
+
+    def before_train(self, engine: Engine) -> None:
+        """Look the averages up.
+
+        Raises:
+            TrainingError: They would begin after the end of the training.
+        """
+        averages = self._averages = engine.part(PART, Averager)
+        if isinstance(averages, WeightAverages):
+            epochs = getattr(engine.parts.get("loop"), "max_epochs", None)
+            for name, begin, last in (
+                ("begin_step", averages.begin_step, engine.total_steps),
+                ("begin_epoch", averages.begin_epoch, epochs),
+            ):
+                if isinstance(last, int) and begin > last:
+                    raise TrainingError(
+                        f"averages with {name}={begin} never begin, the training ends with {last}", mend=f"lower {name}"
+                    )
+
+    def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
+        """Update the averages, if the optimizer made its step."""
+        if self._averages is not None and not (isinstance(outputs, StepOutput) and not outputs.stepped):
+            self._averages.update(engine.step + 1, engine.epoch + 1)
+
+
+class EMAHook(AveragingHook):
+    """Averages of the part ``model`` under mmengine's name and with its arguments.
+
+    Evaluation sees a view of them, and the checkpoint holds them as the part ``averages`` beside the trained weights: nothing is
+    ever swapped. For models that are sharded over ranks the run's own ``averaging`` is right, which is made with the model.
+
+    Args:
+        ema_type: The kind of averages.
+        strict_load: Whether a checkpoint without averages is an error; else averages begin at the next step.
+        begin_iter: The first training step, from 1, after which weights are averaged; 0: from the beginning.
+        begin_epoch: The first epoch, from 1, in which weights are averaged; 0: from the beginning.
+        momentum: Weight of the new weights; of no meaning to StochasticWeightAverage. None: 0.0002.
+        gamma: How slowly the momentum falls, for the two kinds that anneal it. None: 100, ExpMomentumEMA 2000.
+        interval: Average at every so many steps.
+        update_buffers: Average the buffers of floating point, too; else a view has the model's.
+        device: Where averages are kept, where not with the weights.
+
+    Raises:
+        ValueError: Both a step and an epoch to begin at are given, or an argument has no meaning for the kind.
+    """
+
+    def __init__(
+        self,
+        ema_type: Literal[
+            "ExponentialMovingAverage", "MomentumAnnealingEMA", "ExpMomentumEMA", "StochasticWeightAverage"
+        ] = "ExponentialMovingAverage",
+        strict_load: bool = False,
+        begin_iter: Annotated[int, Meta(ge=0)] = 0,
+        begin_epoch: Annotated[int, Meta(ge=0)] = 0,
+        *,
+        momentum: Annotated[float, Meta(gt=0, lt=1)] | None = None,
+        gamma: Annotated[float, Meta(gt=0)] | None = None,
+        interval: Annotated[int, Meta(ge=1)] = 1,
+        update_buffers: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        annealed = ema_type in ("MomentumAnnealingEMA", "ExpMomentumEMA")
+        for name, value, meant in (
+            ("momentum", momentum, ema_type != "StochasticWeightAverage"),
+            ("gamma", gamma, annealed),
+        ):
+            if value is not None and not meant:
+                raise ValueError(f"{ema_type} has no {name}; leave it out")
+        if begin_iter and begin_epoch:
+            raise ValueError(f"{begin_iter=} and {begin_epoch=} exclude each other; leave out one of them")
+        self.ema_type = ema_type
+        self.strict_load = strict_load
+        self.begin_iter = begin_iter
+        self.begin_epoch = begin_epoch
+        self.momentum = 0.0002 if momentum is None else momentum
+        self.gamma = gamma
+        self.interval = interval
+        self.update_buffers = update_buffers
+        self.device = device
+
+    def before_run(self, engine: Engine) -> None:
+        """Make the averages, and a part of the engine.
+
+        Raises:
+            HookError: The engine has other averages already.
+        """
+        if self._averages is not None and engine.parts.get(PART) is self._averages:
+            return  # the engine runs again
+        if PART in engine.parts:
+            raise HookError(
+                f"the engine has a part '{PART}' already", mend="leave out this hook, or the other averages"
+            )
+        self._averages = engine.parts[PART] = self._make(engine.part("model", nn.Module))
+
+    def _make(self, model: nn.Module) -> WeightAverages:
+        # Written out for each kind, so that the arguments of each are checked.
+        step, epoch = self.begin_iter, self.begin_epoch
+        buffers: Literal["copy", "average"] = "average" if self.update_buffers else "copy"
+        if self.ema_type == "StochasticWeightAverage":
+            return uniform_average(
+                model,
+                interval=self.interval,
+                begin_step=step,
+                begin_epoch=epoch,
+                buffers=buffers,
+                device=self.device,
+            )
+        if self.ema_type == "ExponentialMovingAverage":
+            return exponential_average(
+                model,
+                momentum=self.momentum,
+                interval=self.interval,
+                begin_step=step,
+                begin_epoch=epoch,
+                buffers=buffers,
+                device=self.device,
+            )
+        return annealed_average(
+            model,
+            momentum=self.momentum,
+            gamma=self.gamma,
+            curve="hyperbolic" if self.ema_type == "MomentumAnnealingEMA" else "exponential",
+            interval=self.interval,
+            begin_step=step,
+            begin_epoch=epoch,
+            buffers=buffers,
+            device=self.device,
+        )
+
+    def after_load_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
+        """Begin anew where a checkpoint has no averages, unless that is an error."""
+        if not self.strict_load and PART not in checkpoint and PART in engine.parts:
+            checkpoint[PART] = copy.deepcopy(engine.parts[PART].state_dict())

@@ -1,0 +1,249 @@
+"""A schedule of one parameter of an optimizer's groups, with the interface of torch's schedulers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from treenail.adapters.schedule.chain import Chain, Link
+from treenail.adapters.schedule.curves import CosineRestarts, Curve
+from treenail.kernel import StateError
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """When a schedule acts: from the step ``begin`` on, before the step ``end``.
+
+    Args:
+        begin: First step; before it, the schedule leaves the value alone.
+        end: The step from which on its last factor stays; None: never.
+        by_epoch: Whether its steps are epochs, else training steps.
+        convert_to_iter_based: begin, end and all lengths are epochs, and its steps are training steps.
+        epoch_length: Training steps of an epoch, for that.
+
+    Raises:
+        ValueError: end is not after begin, or there is nothing to convert with.
+    """
+
+    begin: float = 0
+    end: float | None = None
+    by_epoch: bool = True
+    convert_to_iter_based: bool = False
+    epoch_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end <= self.begin:
+            raise ValueError(f"end must be after begin: they are {self.end} and {self.begin}")
+        if self.convert_to_iter_based:
+            if not self.by_epoch:
+                raise ValueError("by_epoch: false has nothing to convert: leave out convert_to_iter_based")
+            if self.epoch_length is None or self.epoch_length <= 0:
+                raise ValueError(
+                    f"convert_to_iter_based needs epoch_length, steps of an epoch, and got {self.epoch_length}"
+                )
+
+    def steps(self, length: float) -> float:
+        """Return a length in steps."""
+        return length * self.epoch_length if self.convert_to_iter_based and self.epoch_length else length
+
+    @property
+    def start(self) -> float:
+        """The step at which it begins."""
+        return int(self.steps(self.begin)) if self.convert_to_iter_based else self.begin
+
+    @property
+    def stop(self) -> float:
+        """The step from which on it does nothing."""
+        if self.end is None:
+            return math.inf
+        return int(self.steps(self.end)) if self.convert_to_iter_based else self.end
+
+    def length(self, what: str) -> float:
+        """Return how many steps it has.
+
+        Raises:
+            ValueError: It has no end; ``what`` needs one.
+        """
+        if self.end is None:
+            raise ValueError(f"{what} needs an end: write end, the step (or epoch) before which it stops")
+        return self.stop - self.start
+
+
+class Schedule(LRScheduler):
+    """Sets a parameter of each group: its base value times this schedule's curve and those of the others on it.
+
+    `step` counts steps, or epochs, whatever it is called after. The value at any step follows from the step alone, so
+    resuming replays nothing. See `Chain` for what several schedules do together.
+
+    Args:
+        optimizer: The optimizer.
+        param: Key of its groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
+        curve: Factor by step since the schedule began.
+        interval: When it acts.
+        floor: What a factor of 0 leads to, in the parameter's unit.
+        floor_ratio: Likewise, as a part of each group's base value.
+        anchor: What the curve scales in the place of the base value: for all groups, or for each.
+        last_epoch: The step to go on after; -1 begins.
+
+    Raises:
+        ValueError: The optimizer's groups have no such parameter.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        param: str,
+        curve: Curve,
+        interval: Interval,
+        *,
+        floor: float = 0.0,
+        floor_ratio: float = 0.0,
+        anchor: float | Sequence[float] | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        # The base class's constructor is not called: it patches optimizer.step and takes a first step of its own.
+        if last_epoch < -1:
+            raise ValueError(f"last_epoch is the step to go on after, or -1, and it is {last_epoch}")
+        self.optimizer = optimizer
+        self.param = param
+        self.curve = curve
+        self._factor = curve.__call__  # bound once: a step takes well under a microsecond
+        self.by_epoch = interval.by_epoch and not interval.convert_to_iter_based
+        self.begin, self.end = interval.start, interval.stop
+        self._weight = curve.weight if isinstance(curve, CosineRestarts) else None
+        # The integers that begin <= step < end.
+        self._first = max(0, math.ceil(self.begin))
+        self._last = self.end if math.isinf(self.end) else math.ceil(self.end) - 1
+        self._chain = Chain.of(optimizer, param, resumed=last_epoch >= 0)
+        each = tuple(anchor) if isinstance(anchor, Sequence) else anchor
+        if isinstance(each, tuple) and len(each) != len(optimizer.param_groups):
+            raise ValueError(
+                f"there are {len(each)} maxima for {len(optimizer.param_groups)} groups: write one for each"
+            )
+        self._link = Link(floor, floor_ratio, each)
+        self._chain.append(self._link)
+        self._step = last_epoch
+        self._simple_from: float = math.inf
+        """From which step on the link's scale is all that changes."""
+        self._step_count = 1  # accelerate adds to it
+        self.step()
+
+    @property
+    def last_epoch(self) -> int:
+        """The last step: 0 as soon as the schedule is built; torch's SequentialLR sets it."""
+        return self._step
+
+    @last_epoch.setter
+    def last_epoch(self, step: int) -> None:
+        self._step = step
+        self._follow()
+        self._chain.settle()
+
+    @property
+    def base_lrs(self) -> list[float]:  # type: ignore[override]  # torch has an attribute
+        """The base value of each group."""
+        return self._chain.bases
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go to the next step, or to any.
+
+        Args:
+            epoch: The step to go to, if it is not the next one.
+        """
+        step = self._step = self._step + 1 if epoch is None else epoch
+        if self._simple_from <= step <= self._last:
+            self._link.scale = self._factor(step - self._first)
+        else:
+            self._follow()
+        self._chain.update(self.optimizer.param_groups, self._link)
+
+    def _follow(self) -> None:
+        """Let the link say what the step asks for."""
+        link, local = self._link, min(self._step, self._last) - self._first
+        if local < 0:
+            if link.order is not None:
+                link.order, link.scale, link.lift = None, 1.0, None
+                self._simple_from = math.inf
+                self._chain.settle()
+            return
+        link.scale = factor = self._factor(local)
+        if self._weight is not None:
+            link.scale, link.lift = factor * self._weight(local), 1.0 - factor
+        if link.order is None:
+            self._simple_from = self._first if self._weight is None else math.inf
+            self._chain.begin(link)
+
+    def get_last_value(self) -> list[float]:
+        """Return the scheduled parameter's value in each group."""
+        return self._chain.values()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """Return the learning rate of each group, whatever the schedule is of."""
+        return last_learning_rates(self.optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return what `get_last_lr` does."""
+        return self.get_last_lr()
+
+    def state_dict(self) -> dict[str, object]:
+        """Return where the schedule stands."""
+        self._chain.notice(self.optimizer.param_groups)
+        return {
+            "param": self.param,
+            "last_epoch": self._step,
+            "order": self._link.order,
+            "outside": self._chain.outside,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Go to where a state stands, and set the values; the state of the optimizer may be loaded before or after it.
+
+        Raises:
+            StateError: The state is of no schedule, or of another parameter's.
+        """
+        step = int_of(state_dict, "last_epoch", self.param)
+        self._chain.notice(self.optimizer.param_groups)
+        self._step = step
+        self._follow()
+        load_link(state_dict, self._chain, self._link)
+        self._chain.update(self.optimizer.param_groups, self._link)
+
+
+def last_learning_rates(optimizer: Optimizer) -> list[float | Tensor]:
+    """Return the learning rate of each group; tensors are copies."""
+    rates = [cast("float | Tensor", group["lr"]) for group in optimizer.param_groups]
+    return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+
+def int_of(state_dict: dict[str, object], key: str, param: str) -> int:
+    """Return an int of a schedule's state.
+
+    Raises:
+        StateError: The state is of no schedule, or of another parameter's.
+    """
+    value = state_dict.get(key)
+    if type(value) is not int or state_dict.get("param") != param:
+        raise StateError(
+            f"the state is not of a schedule of '{param}'", where=", ".join(state_dict), mend="was the config changed?"
+        )
+    return value
+
+
+def load_link(state_dict: dict[str, object], chain: Chain, link: Link) -> None:
+    """Take the part of a schedule's state that is about others: what began before it, and what they multiplied.
+
+    Raises:
+        StateError: It is not there.
+    """
+    order, outside = state_dict.get("order"), state_dict.get("outside")
+    if not (order is None or type(order) is int) or not isinstance(outside, (list, tuple)):
+        raise StateError("the state is not of a schedule", where=", ".join(state_dict))
+    link.order = order
+    chain.outside = [float(factor) for factor in outside]
+    chain.settle()

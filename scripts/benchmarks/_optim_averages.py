@@ -1,0 +1,111 @@
+"""The benchmark `optim`: an exponential average of 13 million weights against one bare `torch._foreach_lerp_`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+from scripts.benchmarks._timing import Figures, compare, interleave
+from torch import Tensor, nn
+
+from treenail.adapters.averaging import exponential_average
+from treenail.adapters.averaging.compat import ExponentialMovingAverage
+
+MOMENTUM = 0.001
+LAYERS, WIDTH = 50, 509
+"""50 linear layers of 509 × 509 and a bias: 13.0 million parameters in 100 tensors, each followed by batch normalisation."""
+
+METHOD = (
+    f"EMA of {LAYERS * WIDTH * (WIDTH + 1) / 1e6:.1f} million float32 parameters in {2 * LAYERS} tensors, with "
+    f"{3 * LAYERS} buffers that follow the model. Each turn is the median of several updates, between two turns of the bare "
+    "torch._foreach_lerp_ over the same parameters; ratios are medians over rounds. 'bfloat16' has weights of 16 bits, averaged "
+    "in float32, against the same reference. All others end with the same averages."
+)
+
+
+class Model(nn.Module):
+    """Linear layers with the buffers of batch normalisation, whose affine parameters would be tensors of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH, affine=False)) for _ in range(LAYERS))
+        )
+
+
+def race_averages(rounds: int, updates: int = 10) -> dict[str, Figures]:
+    """Let everybody average the same weights in turns; times are milliseconds of an update.
+
+    Args:
+        rounds: How many turns of each are counted.
+        updates: How many make up a turn.
+
+    Raises:
+        AssertionError: Somebody's averages are others.
+    """
+    model = Model()
+    others = _contestants(model)
+    plain = [parameter.detach().clone() for parameter in model.parameters()]
+    current: list[Tensor] = list(model.parameters())
+
+    def bare() -> None:
+        torch._foreach_lerp_(plain, current, MOMENTUM)
+
+    turns = {name: _turn(update, updates) for name, (update, _) in others.items()}
+    with torch.no_grad():
+        found = interleave(_turn(bare, updates), turns, rounds)
+        _check(model, others)
+    return {name: compare(series) for name, series in found.items()}
+
+
+def _contestants(model: Model) -> dict[str, tuple[Callable[[], None], Callable[[], nn.Module]]]:
+    """Return how each updates, and its averaged module."""
+    from mmengine.model.averaged_model import ExponentialMovingAverage as MmengineAverage
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    averages = exponential_average(model, momentum=MOMENTUM)
+    low = exponential_average(Model().bfloat16(), momentum=MOMENTUM)
+    seeds = ExponentialMovingAverage(model, momentum=MOMENTUM)
+    mmengine = MmengineAverage(model, momentum=MOMENTUM)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - MOMENTUM))  # type: ignore[no-untyped-call]  # torch leaves it so
+    return {
+        "treenail": (lambda: averages.update(1), averages.view),
+        "treenail, bfloat16": (lambda: low.update(1), low.view),
+        "treenail, mmengine's names": (lambda: seeds.update_parameters(model), lambda: seeds.module),
+        "mmengine": (lambda: mmengine.update_parameters(model), lambda: mmengine.module),
+        "torch AveragedModel": (lambda: averaged.update_parameters(model), lambda: averaged.module),
+    }
+
+
+def _turn(update: Callable[[], None], updates: int) -> Callable[[], float]:
+    def turn() -> float:
+        times = []
+        for _ in range(updates):
+            began = perf_counter()
+            update()
+            times.append(perf_counter() - began)
+        return sorted(times)[updates // 2] * 1e3
+
+    return turn
+
+
+def _check(model: Model, contestants: dict[str, tuple[Callable[[], None], Callable[[], nn.Module]]]) -> None:
+    """Move the weights, let everybody average them once more, and compare."""
+    before = [parameter.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.add_(1.0)
+    for name, (update, averaged) in contestants.items():
+        if "bfloat16" in name:
+            continue
+        update()
+        for average, old, new in zip(averaged().parameters(), before, model.parameters(), strict=True):
+            expected: Tensor = old.lerp(new, MOMENTUM)
+            if not torch.allclose(average, expected, rtol=1e-5, atol=1e-6):
+                raise AssertionError(f"'{name}' averages otherwise")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for contestant, figures in race_averages(rounds=7).items():
+        print(f"{contestant:28} {figures.median:7.2f} ms  {figures.ratio:.3f} of one bare torch._foreach_lerp_")

@@ -1,0 +1,395 @@
+"""Averages of weights: equal to torch's, whatever becomes of the parameters meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from tests.averaging.models import Net, WeightsOverTime, assert_same, copies, net
+from treenail.adapters.averaging import (
+    Buffers,
+    WeightAverages,
+    annealed_average,
+    exponential_average,
+    load_averages,
+    uniform_average,
+)
+from treenail.contracts.averaging import Averager
+from treenail.kernel import StateError, TrainingError
+
+PARAMETERS = ["first.weight", "first.bias", "norm.weight", "norm.bias", "second.weight", "tied.bias"]
+
+
+def net_of_floats() -> Net:
+    model = net()
+    del model.codes  # torch averages integers, where it does not fail on them
+    return model
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 9), st.integers(1, 4), st.floats(1e-4, 0.9))
+def test_exponential_averages_are_torchs(steps: int, interval: int, momentum: float) -> None:
+    model = net_of_floats()
+    averages = exponential_average(model, momentum=momentum, interval=interval)
+    peer = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - momentum))  # type: ignore[no-untyped-call]  # torch leaves it so
+    set_to = WeightsOverTime(model, steps)
+    for step in range(steps):
+        set_to(step)
+        averages.update(step + 1)
+        if step % interval == 0:
+            peer.update_parameters(model)
+    found, expected = copies(averages.view()), copies(peer.module)
+    for name in PARAMETERS:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)  # 1 - (1 - momentum) is rounded
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 9), st.integers(1, 3))
+def test_uniform_averages_are_torchs_and_the_mean(steps: int, interval: int) -> None:
+    model = net_of_floats()
+    averages = uniform_average(model, interval=interval)
+    peer = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())  # type: ignore[no-untyped-call]  # torch leaves it so
+    set_to, seen = WeightsOverTime(model, steps), []
+    for step in range(steps):
+        set_to(step)
+        averages.update(step + 1)
+        if step % interval == 0:
+            peer.update_parameters(model)
+            seen.append(model.first.weight.detach().double().clone())
+    found = copies(averages.view())
+    assert_same(found, copies(peer.module), PARAMETERS)
+    torch.testing.assert_close(found["first.weight"].double(), torch.stack(seen).mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("curve", "gamma", "momenta"),
+    [
+        ("hyperbolic", None, [100 / 101, 100 / 102]),
+        ("hyperbolic", 1.0, [1 / 2, 1 / 3, 1 / 4, 1 / 4]),
+        ("exponential", 2.0, [0.75 * 0.36787944 + 0.25, 0.75 * 0.22313016 + 0.25]),
+    ],
+)
+def test_a_momentum_anneals(
+    curve: Literal["hyperbolic", "exponential"], gamma: float | None, momenta: list[float]
+) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    averages = annealed_average(model, momentum=0.25, gamma=gamma, curve=curve)
+    expected = 0.0
+    for step, momentum in enumerate([1.0, *momenta]):
+        nn.init.constant_(model.weight, step)
+        averages.update(step + 1)
+        expected += momentum * (step - expected)
+    assert float(weight_of(averages)) == pytest.approx(expected)
+
+
+def weight_of(averages: WeightAverages) -> Tensor:
+    return averages.view().get_parameter("weight")
+
+
+@pytest.mark.parametrize(("begin", "first"), [({"begin_step": 3}, 2), ({"begin_epoch": 2}, 2), ({}, 0)])
+def test_averaging_begins_when_it_shall_and_the_view_is_of_the_model_until_then(
+    begin: dict[str, int], first: int
+) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    averages = exponential_average(model, momentum=0.5, **begin)  # type: ignore[arg-type]  # begins are ints
+    expected = 0.0
+    for step in range(5):
+        nn.init.constant_(model.weight, float(step))
+        averages.update(step + 1, step // 2 + 1)
+        expected = float(step) if step <= first else (expected + step) / 2
+        assert float(weight_of(averages)) == expected
+    assert averages.updates == averages.averaged == 5 - first
+
+
+def test_it_is_an_averager_that_only_reads_the_model() -> None:
+    model = net()
+    before, ids = copies(model), [tensor.data_ptr() for tensor in model.state_dict().values()]
+    averages: Averager = exponential_average(model)
+    assert isinstance(averages, Averager)
+    for step in range(3):
+        averages.update(step + 1)
+        averages.view()
+    assert_same(copies(model), before)
+    assert [tensor.data_ptr() for tensor in model.state_dict().values()] == ids
+    assert all(module.training for module in model.modules())
+
+
+def test_shared_and_frozen_parameters_are_averaged_once_and_never() -> None:
+    model = net()
+    averages = uniform_average(model)
+    weights = averages.state_dict()["weights"]
+    assert isinstance(weights, dict)
+    assert sorted(weights) == sorted(PARAMETERS)
+    averages.update(1)
+    view = averages.view()
+    assert view.get_parameter("tied.weight") is view.get_parameter("second.weight")
+    assert view.get_parameter("frozen.weight").data_ptr() == model.frozen.weight.data_ptr()
+    assert not any(parameter.requires_grad for parameter in view.parameters())
+
+
+def test_a_parameter_that_is_unfrozen_joins_and_one_that_is_frozen_stays() -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    first, second = (model.get_parameter(f"{index}.weight") for index in range(2))
+    second.requires_grad_(False)
+    averages = uniform_average(model)
+    for step, values in enumerate([(0.0, 8.0), (1.0, 6.0), (5.0, 3.0)]):
+        for parameter, value in zip((first, second), values, strict=True):
+            nn.init.constant_(parameter, value)
+        if step == 1:
+            second.requires_grad_()
+            first.requires_grad_(False)
+        averages.update(step + 1)
+    view = averages.view()
+    assert float(view.get_parameter("0.weight")) == 2.0
+    assert float(view.get_parameter("1.weight")) == pytest.approx(6 + (6 - 6) / 2 + (3 - 6) / 3)
+
+
+def _assigned(model: Net) -> None:
+    model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
+    model.tied.weight = model.second.weight
+
+
+def _data_replaced(model: Net) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+
+
+def _module_replaced(model: Net) -> None:
+    replaced = nn.Linear(4, 5)
+    replaced.load_state_dict(model.first.state_dict())
+    model.first = replaced
+
+
+def _doubled_and_back(model: Net) -> None:
+    model.double().float()
+
+
+@pytest.mark.parametrize("replace", [_assigned, _data_replaced, _module_replaced, _doubled_and_back])
+@pytest.mark.parametrize("buffers", ["copy", "average"])
+def test_replaced_tensors_are_followed(replace: Callable[[Net], None], buffers: Buffers) -> None:
+    models = [net(), net()]
+    both = [exponential_average(model, momentum=0.3, buffers=buffers) for model in models]
+    for step in range(4):
+        for index, model in enumerate(models):
+            WeightsOverTime(net(), 4)(step, model)
+            if index and step == 1:
+                replace(model)
+            both[index].update(step + 1)
+    assert_same(copies(both[1].view()), copies(both[0].view()))
+
+
+def test_weights_that_become_doubles_are_averaged_as_such() -> None:
+    model = nn.Linear(2, 2)
+    averages = exponential_average(model, momentum=0.5)
+    averages.update(1)
+    model.double()
+    averages.update(2)
+    assert weight_of(averages).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_averaged_in_float32(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(600, 600, bias=False), nn.Linear(3, 2)).to(dtype)  # more than a chunk, and less
+    model[1].float()
+    averages = exponential_average(model, momentum=1e-3)
+    nn.init.constant_(model.get_parameter("0.weight"), 1.0)
+    averages.update(1)
+    nn.init.constant_(model.get_parameter("0.weight"), 2.0)
+    in_16_bits = torch.ones((), dtype=dtype)
+    for step in range(500):
+        averages.update(step + 2)
+        in_16_bits.lerp_(torch.full((), 2.0, dtype=dtype), 1e-3)
+    expected = 2 - 0.999**500
+    kept = averages.state_dict()["weights"]
+    assert isinstance(kept, dict)
+    torch.testing.assert_close(kept["0.weight"], torch.full((600, 600), expected))
+    view = averages.view()
+    assert view.get_parameter("0.weight").dtype == dtype
+    assert view.get_parameter("1.weight").dtype == torch.float32
+    torch.testing.assert_close(view.get_parameter("0.weight")[0, 0].detach(), torch.tensor(expected, dtype=dtype))
+    assert abs(float(in_16_bits) - expected) > 0.05  # small steps are rounded away
+
+
+def test_weights_of_16_bits_run_in_16_bits() -> None:
+    model = nn.Linear(3, 2).bfloat16()
+    averages = exponential_average(model)
+    averages.update(1)
+    assert averages.view()(torch.ones(1, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_complex_weights_and_a_device_to_keep_averages_on() -> None:
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.tensor([1 + 1j]))
+    averages = uniform_average(model, device=torch.device("cpu"))
+    averages.update(1)
+    nn.init.constant_(model.weight, 3)
+    averages.update(2)
+    assert complex(weight_of(averages)) == 2 + 0.5j
+
+
+@pytest.mark.parametrize("policy", ["copy", "average", "ignore"])
+def test_buffers_follow_their_policy_and_integers_are_never_averaged(policy: Buffers) -> None:
+    model = net()
+    averages = exponential_average(model, momentum=0.25, buffers=policy)
+    set_to, expected = WeightsOverTime(model, 3), {}
+    for step in range(3):
+        set_to(step)
+        averages.update(step + 1)
+        now = copies(model)
+        for name in ("norm.running_mean", "norm.running_var", "scale"):
+            if policy == "copy" or step == 0:
+                expected[name] = now[name]
+            elif policy == "average":
+                expected[name] = expected[name].lerp(now[name], 0.25)
+    view = averages.view()
+    found = copies(view)
+    assert_same(found, expected, list(expected))
+    assert int(found["norm.num_batches_tracked"]) == (1 if policy == "ignore" else 3)
+    assert torch.equal(view.get_buffer("mask"), model.mask)
+    assert_same(copies(averages.view()), found)
+    with torch.no_grad():
+        view.get_buffer("scale").fill_(7)
+    assert (averages.view().get_buffer("scale")[0] == 7) == (policy == "ignore")
+    assert model.scale[0] != 7
+
+
+def test_an_infinite_buffer_is_not_averaged_silently() -> None:
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    with pytest.raises(ValueError, match=r"the buffer 'mask' is infinite somewhere.*persistent=False"):
+        exponential_average(model, buffers="average")
+    exponential_average(model, buffers="copy")
+
+
+@pytest.mark.parametrize("policy", ["copy", "average", "ignore"])
+@pytest.mark.parametrize("kind", [exponential_average, annealed_average, uniform_average])
+@pytest.mark.parametrize("stop", [0, 1, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_goes_on_bit_for_bit(
+    kind: Callable[..., WeightAverages], policy: Buffers, stop: int, dtype: torch.dtype
+) -> None:
+    whole, resumed = net().to(dtype), net(1).to(dtype)
+    options = {"interval": 2, "begin_step": 2, "buffers": policy}
+    averages = kind(whole, **options)
+    set_to = WeightsOverTime(net(), 6)
+    for step in range(6):
+        if step == stop:
+            resumed.load_state_dict(whole.state_dict())
+            others = kind(resumed, **options)
+            state = averages.state_dict()
+            others.load_state_dict({name: _copied(value) for name, value in state.items()})
+        if step >= stop:
+            set_to(step, resumed)
+            others.update(step + 1)
+        set_to(step, whole)
+        averages.update(step + 1)
+    assert_same(copies(others.view()), copies(averages.view()))
+    assert {name: others.state_dict()[name] for name in ("updates", "averaged")} == {"updates": 5, "averaged": 3}
+    for name in ("weights", "buffers"):
+        one, other = others.state_dict()[name], averages.state_dict()[name]
+        assert isinstance(one, dict)
+        assert isinstance(other, dict)
+        assert_same(one, other)
+
+
+def _copied(value: object) -> object:
+    return {name: tensor.clone() for name, tensor in value.items()} if isinstance(value, dict) else value
+
+
+def test_a_state_may_know_other_frozen_parameters() -> None:
+    model, other = net(), net()
+    other.frozen.requires_grad_()
+    averages = uniform_average(other)
+    averages.update(1)
+    mine = uniform_average(model)
+    mine.load_state_dict(averages.state_dict())
+    assert "frozen.weight" in mine.state_dict()["weights"]  # type: ignore[operator]  # it is a dict
+    averages.load_state_dict(uniform_average(model).state_dict())
+    averages.update(1)
+    assert "frozen.weight" in averages.state_dict()["weights"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "no counts of averages"),
+        ({"updates": 1, "averaged": 2}, "no counts of averages"),
+        ({"updates": 1, "averaged": 1, "weights": {"weight": 1}}, "no tensors 'weights'"),
+        ({"updates": 1, "averaged": 1, "weights": {"wieght": torch.ones(1)}, "buffers": {}}, "did you mean 'weight'"),
+        ({"updates": 1, "averaged": 1, "weights": {"weight": torch.ones(1)}, "buffers": {}}, r"\[1\], in the model"),
+        ({"updates": 1, "averaged": 1, "weights": {}, "buffers": {"b": torch.ones(1)}}, "the model has no 'b'"),
+    ],
+)
+def test_a_wrong_state_is_refused_and_changes_nothing(state: dict[str, object], message: str) -> None:
+    model = nn.Linear(2, 2)
+    averages = exponential_average(model)
+    averages.update(1)
+    before = copies(averages.view())
+    with pytest.raises(StateError, match=message):
+        averages.load_state_dict(state)
+    with pytest.raises(StateError, match=message):
+        load_averages(model, state)
+    assert_same(copies(averages.view()), before)
+
+
+def test_a_state_of_another_policy_is_refused() -> None:
+    state = exponential_average(net(), buffers="average").state_dict()
+    with pytest.raises(StateError, match=r"3 buffers, these averages have 0 of their own.*begun with buffers: copy"):
+        exponential_average(net(), buffers="copy").load_state_dict(state)
+
+
+def test_averages_can_be_given_to_a_model_to_test_it() -> None:
+    model = net()
+    averages = uniform_average(model, buffers="average")
+    fresh = net(5)
+    untouched = copies(fresh)
+    assert not load_averages(fresh, averages.state_dict())
+    assert_same(copies(fresh), untouched)
+    set_to = WeightsOverTime(model, 3)
+    for step in range(3):
+        set_to(step)
+        averages.update(step + 1)
+    fresh.load_state_dict(model.state_dict())
+    assert load_averages(fresh, averages.state_dict())
+    assert_same(copies(fresh), copies(averages.view()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": 0.0}, "momentum is 0.0, must be between 0 and 1"),
+        ({"momentum": 1.0}, "a decay of 0.999 is a momentum of 0.001"),
+        ({"interval": 0}, "interval=0 must be at least 1"),
+        ({"begin_step": 1, "begin_epoch": 1}, "begin_step=1 and begin_epoch=1 exclude each other"),
+        ({"begin_epoch": -1}, "begin_epoch=-1 at least 0"),
+        ({"buffers": "swap"}, "must be 'copy', 'average' or 'ignore'"),
+        ({"gamma": 0.0}, "gamma is 0.0"),
+        ({"curve": "linear"}, "must be 'hyperbolic' or 'exponential'"),
+    ],
+)
+def test_wrong_arguments_are_explained(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        annealed_average(net(), **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_model_that_becomes_another_is_an_error() -> None:
+    model = net()
+    averages = exponential_average(model)
+    averages.update(1)
+    model.first = nn.Linear(4, 6)
+    with pytest.raises(
+        TrainingError, match=r"'first.weight' is averaged in the shape \[5, 4\], and has become \[6, 4\]"
+    ):
+        averages.update(2)
+    del model.first
+    with pytest.raises(TrainingError, match=r"'first.weight' is averaged, and the model has it no more"):
+        averages.update(2)
+    with pytest.raises(ValueError, match=r"'weight' has no shape yet; run the model once"):
+        exponential_average(nn.LazyLinear(3))

@@ -1,0 +1,324 @@
+"""Several schedules on one parameter; resuming; and what others do to the same groups."""
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+from tests.schedule.runs import adam, assert_close, sgd, trace, values
+from treenail.adapters.checkpoint import Snapshot, freeze, thaw
+from treenail.adapters.hooks import BoundSchedule, Schedules
+from treenail.adapters.schedule import (
+    DecayShape,
+    ReduceOnPlateau,
+    Schedule,
+    compat,
+    constant,
+    cosine,
+    cosine_restarts,
+    exponential,
+    linear,
+    multi_step,
+    one_cycle,
+    polynomial,
+    step,
+    wsd,
+)
+from treenail.kernel import StateError, late
+
+few = settings(deadline=None, max_examples=25)
+
+MAKERS: list[Callable[[Optimizer], Schedule]] = [
+    lambda o: linear(o, start_factor=0.01, end=7),
+    lambda o: cosine(o, begin=7, end=20, eta_min=0.003),
+    lambda o: polynomial(o, begin=4, end=15, eta_min_ratio=0.1, power=0.7),
+    lambda o: exponential(o, gamma=0.93),
+    lambda o: step(o, step_size=3, gamma=0.7, begin=2),
+    lambda o: multi_step(o, milestones=(9, 4, 9), gamma=0.5),
+    lambda o: constant(o, factor=0.3, begin=3, end=9),
+    lambda o: cosine_restarts(o, periods=(5, 8), weights=(1.0, 0.6), eta_min=0.001),
+    lambda o: one_cycle(o, eta_max=0.4, begin=5, end=25),
+    lambda o: wsd(o, warmup=4, decay=6, end=18, shape="one_minus_sqrt"),
+    lambda o: exponential(o, gamma=0.97, param="momentum"),
+    lambda o: cosine(o, period=9, param="weight_decay"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_steps_the_optimizers() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def again(state: object) -> dict[str, Any]:
+    tree, tensors = freeze(state)
+    return cast("dict[str, Any]", thaw(Snapshot(json.loads(json.dumps(tree)), load(save(tensors)))))
+
+
+@few
+@given(
+    st.lists(st.sampled_from(MAKERS), min_size=1, max_size=4),
+    st.integers(0, 20),
+    st.sampled_from([sgd, adam]),
+    st.booleans(),
+    st.integers(-1, 20),
+    st.booleans(),
+)
+def test_a_resumed_run_goes_on_bit_for_bit_without_replay(
+    makers: list[Callable[[Optimizer], Schedule]],
+    steps: int,
+    make: Callable[[], Optimizer],
+    optimizer_first: bool,
+    halved_at: int,
+    with_plateau: bool,
+) -> None:
+    def build() -> tuple[Optimizer, Schedules]:
+        optimizer = make()
+        bound = [BoundSchedule(maker(optimizer), "step") for maker in makers]
+        if with_plateau:
+            bound.append(BoundSchedule(ReduceOnPlateau(optimizer, patience=1), "epoch", "loss"))
+        return optimizer, Schedules(bound)
+
+    def go_on(optimizer: Optimizer, schedules: Schedules, first: int, count: int) -> list[dict[str, object]]:
+        found = []
+        for index in range(first, first + count):
+            for each in schedules.schedules:
+                if not isinstance(each.scheduler, ReduceOnPlateau):
+                    each.scheduler.step()
+                elif index % 3 == 2:
+                    each.scheduler.step(1.0)
+            if index == halved_at:  # somebody else does this, after the schedules
+                optimizer.param_groups[0]["lr"] *= 0.5
+            found.append([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
+        return cast("list[dict[str, object]]", found)
+
+    optimizer, schedules = build()
+    go_on(optimizer, schedules, 0, steps)
+    state = again({"optimizer": optimizer.state_dict(), "schedules": schedules.state_dict()})
+    resumed, its = build()
+    if optimizer_first:
+        resumed.load_state_dict(state["optimizer"])
+    its.load_state_dict(state["schedules"])
+    if not optimizer_first:
+        resumed.load_state_dict(state["optimizer"])
+    assert values(resumed) == values(optimizer)
+    assert go_on(resumed, its, steps, 10) == go_on(optimizer, schedules, steps, 10)
+
+
+def test_the_order_in_which_schedules_began_is_resumed() -> None:
+    def build() -> tuple[Optimizer, list[Schedule]]:
+        optimizer = sgd(0.1)
+        late_one = polynomial(optimizer, begin=5, end=15, eta_min=0.02)
+        return optimizer, [late_one, cosine(optimizer, begin=3, period=10, eta_min=0.05)]
+
+    optimizer, schedules = build()
+    for _ in range(8):
+        for each in schedules:
+            each.step()
+    resumed, its = build()
+    for mine, other in zip(its, schedules, strict=True):
+        mine.load_state_dict(again(other.state_dict()))
+    assert values(resumed) == values(optimizer)
+    for each in (*its, *schedules):
+        each.step()
+    assert values(resumed) == values(optimizer)
+
+
+@few
+@given(st.sampled_from(MAKERS[:10]), st.integers(0, 40))
+def test_any_step_is_reached_at_once(make: Callable[[Optimizer], Schedule], goal: int) -> None:
+    walked = trace(sgd(), make, goal)
+    optimizer = sgd()
+    make(optimizer).step(goal)
+    assert values(optimizer) == walked[-1]
+
+
+def test_a_schedule_goes_on_after_a_step_without_a_state() -> None:
+    walked = trace(sgd(), lambda o: cosine(o, period=20), 6)
+    makers: list[Callable[[Optimizer], Schedule]] = [
+        lambda o: cosine(o, period=20, last_epoch=5),
+        lambda o: compat.CosineAnnealingLR(o, T_max=20, last_step=5),
+    ]
+    for make in makers:
+        optimizer = sgd()
+        for group in optimizer.param_groups:
+            group["initial_lr"], group["lr"] = group["lr"], 0.123
+        make(optimizer)
+        assert values(optimizer) == walked[6]
+        with pytest.raises(ValueError, match="without 'initial_lr' cannot be resumed"):
+            make(sgd())
+
+
+@few
+@given(st.integers(1, 100), st.integers(0, 20))
+def test_many_factors_multiply(count: int, steps: int) -> None:
+    found = trace(sgd(0.1), lambda o: [exponential(o, gamma=0.999) for _ in range(count)], steps)
+    assert_close([found[-1]], [[0.1 * 0.999 ** (count * steps)]])
+
+
+def test_torchs_schedulers_act_beside_ours() -> None:
+    def mixed(optimizer: Optimizer) -> list[lr_scheduler.LRScheduler]:
+        first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=5)
+        return [first, step(optimizer, step_size=2, gamma=0.5), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    def of_torch(optimizer: Optimizer) -> list[lr_scheduler.LRScheduler]:
+        first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=5)
+        return [first, lr_scheduler.StepLR(optimizer, 2, 0.5), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    assert_close(trace(sgd(), mixed, 12), trace(sgd(), of_torch, 12))
+
+
+def test_what_somebody_sets_stays_as_a_factor_and_the_base_value_undoes_it() -> None:
+    optimizer = sgd(0.1)
+    schedule = exponential(optimizer, gamma=0.5)
+    schedule.step()
+    optimizer.param_groups[0]["lr"] *= 10
+    schedule.step()
+    assert values(optimizer) == [pytest.approx(0.25)]
+    optimizer.param_groups[0]["lr"] = 0.1
+    schedule.step()
+    assert values(optimizer) == [0.1 * 0.125]
+
+
+def test_a_floor_holds_for_what_began_before() -> None:
+    def down(optimizer: Optimizer) -> Schedule:
+        return linear(optimizer, start_factor=1, end_factor=0.1, end=5)
+
+    def to_the_floor(optimizer: Optimizer) -> Schedule:
+        return cosine(optimizer, begin=5, period=5, eta_min=0.003)
+
+    for found in (
+        trace(sgd(0.1), lambda o: [down(o), to_the_floor(o)], 10),
+        trace(sgd(0.1), lambda o: [to_the_floor(o), down(o)], 10),
+    ):
+        assert found[4] == [pytest.approx(0.01)]
+        assert found[10] == [0.003]
+
+
+@pytest.mark.parametrize("eta_min", [0.0, 1e-3])
+def test_a_group_added_later_takes_part_from_the_next_step_on(eta_min: float) -> None:
+    def make(optimizer: Optimizer) -> Schedule:
+        return cosine(optimizer, period=10, eta_min=eta_min)
+
+    optimizer = sgd(0.1)
+    schedule = make(optimizer)
+    for _ in range(4):
+        schedule.step()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.3})
+    schedule.step()
+    assert values(optimizer) == trace(sgd(0.1, 0.3), make, 5)[-1]
+    del optimizer.param_groups[0]
+    schedule.step()
+    assert values(optimizer) == [trace(sgd(0.1, 0.3), make, 6)[-1][1]]
+
+
+def test_a_tensor_is_written_in_place_so_that_compiled_steps_see_it() -> None:
+    rate = torch.tensor(0.1, dtype=torch.float64)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=rate)
+    schedule = linear(optimizer, start_factor=0.5, end=6)
+    for _ in range(2):
+        schedule.step()
+    held = optimizer.param_groups[0]["lr"]
+    assert held is rate
+    assert rate.item() == 0.1 * (0.5 + 0.5 * 2 / 5)
+    rate *= 2
+    schedule.step()
+    assert rate.item() == pytest.approx(0.2 * (0.5 + 0.5 * 3 / 5), rel=1e-12)
+    returned = schedule.get_last_lr()[0]
+    assert isinstance(returned, torch.Tensor)
+    assert returned is not rate
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    optimizer = sgd(0.1)
+    schedule = exponential(optimizer, gamma=0.5)
+    other_optimizer, other = copy.deepcopy((optimizer, schedule))
+    other.step()
+    assert (values(optimizer), values(other_optimizer)) == ([0.1], [0.05])
+
+
+@pytest.mark.parametrize(("shape", "middle"), [("linear", 0.5), ("cosine", 0.5), ("one_minus_sqrt", 1 - 0.5**0.5)])
+def test_wsd_warms_up_stays_and_decays(shape: DecayShape, middle: float) -> None:
+    found = trace(sgd(1.0), lambda o: wsd(o, warmup=4, decay=4, end=20, shape=shape), 25)
+    factors = [value for (value,) in found]
+    assert factors[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert factors[4:17] == [1.0] * 13
+    assert factors[18] == pytest.approx(middle)
+    assert factors[16] > factors[17] > factors[18] > factors[19] == factors[25] > 0
+
+
+def test_lengths_in_epochs_become_steps() -> None:
+    in_epochs = wsd(sgd(1.0), warmup=1, decay=0.5, end=10, convert_to_iter_based=True, epoch_length=8)
+    assert [in_epochs.curve(at) for at in (4, 8, 76, 78)] == [0.5, 1.0, 1.0, 0.5]
+
+
+def test_a_schedule_is_what_configs_and_frameworks_take() -> None:
+    built = late(cosine)(period=10).build(sgd())
+    assert isinstance(built, lr_scheduler.LRScheduler)
+    assert (built.last_epoch, built.get_last_lr(), built.base_lrs) == (0, [0.1, 0.025], [0.1, 0.025])
+    assert not hasattr(built.optimizer.step, "_wrapped_by_lr_sched")
+    plateau = late(ReduceOnPlateau)(patience=2).build(sgd())
+    assert isinstance(plateau, lr_scheduler.ReduceLROnPlateau)
+
+
+def test_a_plateau_keeps_to_its_minimum_and_interval() -> None:
+    optimizer = sgd(0.1)
+    plateau = ReduceOnPlateau(optimizer, patience=0, minimum=0.004, begin=2, end=5)
+    found = []
+    for _ in range(8):
+        plateau.step(1.0)
+        found += values(optimizer)
+    assert found == [0.1] * 3 + [pytest.approx(0.01)] + [pytest.approx(0.004)] * 4
+    momentum = ReduceOnPlateau(adam(), param="momentum", patience=0, factor=0.5)
+    momentum.step(1.0)
+    momentum.step(1.0)
+    assert (momentum.get_last_value(), momentum.get_last_lr()) == ([0.45, 0.45], [0.1, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: cosine(o, period=5, param="lrr"), "no 'lrr' to schedule: did you mean 'lr'"),
+        (lambda o: cosine(o, period=5, param="nesterov"), "no number to schedule"),
+        (lambda o: cosine(o, period=5, begin=4, end=4), "end must be after begin"),
+        (cosine, "cosine without period needs an end"),
+        (lambda o: cosine(o, period=0), "period must be above 0"),
+        (linear, "linear needs an end"),
+        (lambda o: linear(o, end=1), "a warm-up of one step"),
+        (polynomial, "polynomial needs an end"),
+        (lambda o: wsd(o, warmup=5, decay=6, end=10), "warm-up and decay take 5 \\+ 6 steps, and there are 10"),
+        (lambda o: one_cycle(o, eta_max=(1.0,), end=10), "there are 1 maxima for 2 groups"),
+        (lambda o: cosine_restarts(o, periods=(1, 2), weights=(1.0,)), "2 periods and 1 weights"),
+        (lambda o: step(o, step_size=2, convert_to_iter_based=True), "needs epoch_length"),
+        (lambda o: step(o, step_size=2, last_epoch=-2), "last_epoch is"),
+        (lambda _: step(cast("Optimizer", nn.Linear(1, 1)), step_size=2), "and this is a Linear"),
+        (lambda o: ReduceOnPlateau(o, factor=1.0), "below 1"),
+    ],
+)
+def test_what_is_wrong_is_said(make: Callable[[Optimizer], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(sgd())
+
+
+def test_the_state_of_something_else_is_refused() -> None:
+    state = cosine(sgd(), period=5).state_dict()
+    for wrong in ({}, state | {"param": "momentum"}, state | {"last_epoch": "3"}, state | {"outside": None}):
+        with pytest.raises(StateError, match="the state is not of a schedule"):
+            exponential(sgd(), gamma=0.9).load_state_dict(wrong)
+    with pytest.raises(StateError):
+        ReduceOnPlateau(sgd()).load_state_dict(state)
+    optimizer = sgd(0.1)
+    schedule = one_cycle(optimizer, eta_max=(0.3,), end=10)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    with pytest.raises(ValueError, match="the optimizer has more groups"):
+        schedule.step()
