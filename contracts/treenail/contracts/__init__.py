@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from treenail.contracts.averaging import Averager
     from treenail.contracts.checkpoint import FORMAT_VERSION, FileEntry, Manifest
     from treenail.contracts.files import (
         CopiesFiles,
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
     from treenail.contracts.sampling import BatchSampler, SamplerShard
     from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
 
-_LIGHTEST_FIRST = "files", "checkpoint", "sampling", "step", "run"
+_LIGHTEST_FIRST = "files", "checkpoint", "sampling", "averaging", "step", "run"
 
 __all__ = [
     "DEVICE_TYPES",
     "FORMAT_VERSION",
+    "Averager",
     "BatchSampler",
     "Cache",
     "Checkpoints",

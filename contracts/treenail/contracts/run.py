@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from treenail.contracts.averaging import Averager
 from treenail.contracts.sampling import BatchSampler
 from treenail.contracts.step import TrainWork
 from treenail.kernel import FileBackend, Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
@@ -192,6 +193,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         loop: How to train; its first argument is the run's `TrainWork`.
         val: Data for validation between epochs.
         test: Data for the test after training.
+        averaging: Averages of the weights, which validation, test and export use; its first argument is the model.
         schedules: Learning-rate schedules.
         hooks: By name. They are added to the default hooks (`timer`, `logger`, `progress`, `schedule`, `checkpoint`); an
             entry of the same name replaces a default hook, null removes it.
@@ -212,6 +214,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     optimizer: Late[Iterable[nn.Parameter], Optimizer]
     train: Data
     loop: Late[TrainWork, Loop]
+    averaging: Late[nn.Module, Averager] | None = None
     val: Evaluation | None = None
     test: Evaluation | None = None
     schedules: tuple[Schedule, ...] = ()

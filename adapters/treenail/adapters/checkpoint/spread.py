@@ -79,7 +79,7 @@ class RankCheckpointer:
                 "the parameters are spread over ranks, but the part 'optimizer' is no optimizer of torch"
             )
         manifest, state = store.load(directory, shards=False)
-        targets = _Targets(model, optimizer)
+        targets = _Targets(model, optimizer, parts)
         recorded = state.pop(SHARDS, None)
         if recorded is None:  # of a run that was not spread
             targets.spread(state)
@@ -95,7 +95,8 @@ class RankCheckpointer:
 class _Targets:
     """Where the tensors of a checkpoint go."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, parts: Mapping[str, Stateful]) -> None:
+        self._others = {name: part.state_dict() for name, part in parts.items() if name not in ("model", "optimizer")}
         self._model = model.state_dict()
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -106,6 +107,11 @@ class _Targets:
             return tensor
         if path[:2] == ("optimizer", "state") and isinstance(path[2], int) and path[2] < len(self._parameters):
             return torch.empty_like(self._parameters[path[2]]).detach()
+        found: object = self._others
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if is_spread(found):
+            return torch.empty_like(found).detach()
         raise StateError(
             f"the run has no place for {'/'.join(map(str, path))}", mend="is the checkpoint of another model or config?"
         )

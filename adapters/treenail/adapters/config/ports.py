@@ -18,6 +18,7 @@ PORTS = MappingProxyType(
         "files": "treenail.kernel.ports:FileBackend",
         "exporter": "treenail.kernel.ports:Exporter",
         "parallel": "treenail.contracts.run:ParallelModule",
+        "averaging": "treenail.contracts.averaging:Averager",
         "communicator": "treenail.kernel.ports:Communicator",
     }
 )

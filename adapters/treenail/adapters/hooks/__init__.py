@@ -1,5 +1,6 @@
 """Hooks: timing, logging, progress, schedules, checkpoints, best metric, curves."""
 
+from treenail.adapters.hooks.averaging import AveragingHook, EMAHook
 from treenail.adapters.hooks.best import BestHook
 from treenail.adapters.hooks.checkpoint import CheckpointHook
 from treenail.adapters.hooks.logger import LoggerHook
@@ -10,9 +11,11 @@ from treenail.adapters.hooks.timer import TimerHook
 from treenail.adapters.hooks.vis import VisHook
 
 __all__ = [
+    "AveragingHook",
     "BestHook",
     "BoundSchedule",
     "CheckpointHook",
+    "EMAHook",
     "LoggerHook",
     "ProgressHook",
     "ScheduleHook",

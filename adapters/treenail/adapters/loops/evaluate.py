@@ -14,6 +14,7 @@ from treenail.adapters.comm import broadcast_object
 from treenail.adapters.optim import as_pair
 from treenail.adapters.seeding import seed_process, shielded_rng
 from treenail.contracts import Loss
+from treenail.contracts.averaging import Averager
 from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
 
 
@@ -33,6 +34,7 @@ class EvalLoop:
         seed: Seed of anything random in the evaluation.
         communicator: On many ranks, each of which has every world_size-th sample of each batch: what they compute is
             gathered on rank 0 in the order of the batch, and measured there as one process would; all get the results.
+        averaged: A second module, built and parallelised as the model, that takes averages of a model that cannot be copied.
 
     Attributes:
         metrics: The results by name; None before the first pass and after an interrupted one.
@@ -48,10 +50,12 @@ class EvalLoop:
         device: torch.device | None = None,
         seed: int = 0,
         communicator: Communicator | None = None,
+        averaged: nn.Module | None = None,
     ) -> None:
         self.metrics: dict[str, float] | None = None
         self._mode: Literal["val", "test"] = mode
         self._model = model
+        self._averaged = averaged
         self._loss = loss
         self._batches = batches
         self._measures = metrics
@@ -71,14 +75,16 @@ class EvalLoop:
             fire(engine)
         if fire := points.before_val_epoch if validating else points.before_test_epoch:
             fire(engine)
-        measured = [part for part in (self._model, self._loss) if isinstance(part, nn.Module)]
+        averages = engine.parts.get("averages")
+        model = averages.view(self._averaged) if isinstance(averages, Averager) else self._model
+        measured = [part for part in (model, self._loss) if isinstance(part, nn.Module)]
         modes = {module: module.training for part in measured for module in part.modules()}
         for part in measured:
             part.eval()
         try:
-            with shielded_rng(devices=True), torch.no_grad(), _buffers_of_rank_0(self._model, self._ranks):
+            with shielded_rng(devices=True), torch.no_grad(), _buffers_of_rank_0(model, self._ranks):
                 seed_process(mix(self._seed, self._mode))
-                results = self._pass(engine)
+                results = self._pass(engine, model)
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -93,7 +99,7 @@ class EvalLoop:
         if not validating:
             engine.commit()  # a validation is committed by the training around it
 
-    def _pass(self, engine: Engine) -> dict[str, float] | None:
+    def _pass(self, engine: Engine, model: nn.Module) -> dict[str, float] | None:
         points, validating = engine.points, self._mode == "val"
         for measure in self._measures:
             measure.reset()
@@ -106,7 +112,7 @@ class EvalLoop:
             if before := points.before_val_iter if validating else points.before_test_iter:
                 before(engine, index, batch)
             inputs, targets = as_pair(batch, self._device)
-            outputs = self._model(inputs)
+            outputs = model(inputs)
             seen += 1
             whole = (outputs, targets) if self._ranks is None else self._merge(self._ranks, outputs, targets)
             if whole is not None:

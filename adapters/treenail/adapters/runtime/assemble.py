@@ -18,7 +18,7 @@ from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.parallel import bare, data_parallel, data_share
 from treenail.adapters.runtime.ranks import RankRng
 from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
-from treenail.adapters.seeding import seed_process
+from treenail.adapters.seeding import seed_process, shielded_rng
 from treenail.contracts import BatchSampler, Evaluation, Loss, Run, SamplerShard, Samples, TrainWork
 from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Stateful, VisBackend, mix
 
@@ -80,12 +80,14 @@ def assemble(
     schedules = Schedules(
         [BoundSchedule(each.scheduler.build(optimizer), each.every, each.metric) for each in run.schedules]
     )
+    averages = run.averaging.build(model) if run.averaging else None
+    averaged = _second(run, model, device, communicator) if averages else None
     batches = load(run.train, run.seed, "train", device, ranks)
     measured = data_parallel(loss) if isinstance(loss, nn.Module) else loss
     work = TrainWork(
         step=SupervisedStep(called, measured, optimizer, device, lambda: batches.share, ranks.world_size),
         batches=batches,
-        validation=evaluation(run, run.val, "val", model, loss, device, ranks) if run.val else None,
+        validation=evaluation(run, run.val, "val", model, loss, device, ranks, averaged) if run.val else None,
     )
     loop = run.loop.build(work)
     named = run.vis.items() if communicator.rank == 0 else ()
@@ -100,7 +102,9 @@ def assemble(
     }
     if isinstance(loss, nn.Module):
         parts["loss"] = loss
-    test = evaluation(run, run.test, "test", model, loss, device, ranks) if run.test else None
+    if averages is not None:
+        parts["averages"] = averages
+    test = evaluation(run, run.test, "test", model, loss, device, ranks, averaged) if run.test else None
     if run.distributed.diff_rank_seed and ranks.rank > 0:  # all that is equal on all ranks has been built
         seed_process(mix(run.seed, "rank", ranks.rank))
     return Assembly(model, device, parts, loop, test, vis, recorded(run, document))
@@ -118,6 +122,14 @@ def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Modu
     if not isinstance(called, nn.Module):
         raise ConfigError(f"a {type(called).__name__} came back, no module", where="distributed.parallel")
     return called
+
+
+def _second(run: Run, model: nn.Module, device: torch.device, communicator: Communicator) -> nn.Module | None:
+    """Return a second module for the averages of a model that FSDP2 has sharded, which torch cannot copy."""
+    if not any(hasattr(module, "set_requires_gradient_sync") for module in model.modules()):
+        return None
+    with shielded_rng(devices=True):
+        return bare(_parallel(run, run.model.build().to(device), communicator)).requires_grad_(False)
 
 
 def _data_ranks(called: nn.Module, communicator: Communicator) -> Communicator:
@@ -138,6 +150,7 @@ def evaluation(
     loss: Loss,
     device: torch.device,
     ranks: Communicator | None = None,
+    averaged: nn.Module | None = None,
 ) -> EvalLoop:
     """Build the loop of a validation or test, on one rank or many."""
     metrics = [metric.build() for metric in data.metrics]
@@ -146,7 +159,7 @@ def evaluation(
         raise ConfigError(
             f"there is no batch to evaluate on ({mode})", where=data.dataset.where, mend="is the dataset empty?"
         )
-    return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks)
+    return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks, averaged)
 
 
 def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Communicator | None = None) -> Loader:

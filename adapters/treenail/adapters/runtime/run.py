@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from torch import Tensor, nn
 
+from treenail.adapters.averaging import load_averages
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.comm import SingleProcess, current_communicator
 from treenail.adapters.documents import Document, dump_document, replace_text
@@ -23,6 +24,7 @@ from treenail.adapters.files import (
     use_mounts,
 )
 from treenail.adapters.hooks import (
+    AveragingHook,
     BestHook,
     CheckpointHook,
     LoggerHook,
@@ -218,6 +220,7 @@ def default_hooks(
         "progress": Spec(ProgressHook),
         "schedule": Spec(ScheduleHook),
         "checkpoint": Spec(CheckpointHook),
+        "averaging": Spec(AveragingHook) if run.averaging is not None else None,
         "stragglers": Spec(StragglerHook, (settings.stragglers,)) if many and settings.stragglers is not None else None,
         **run.hooks,
     }
@@ -330,6 +333,8 @@ def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
                 where=where,
                 mend="use the config that it was trained with",
             ) from error
+    if isinstance(averages := state.get("averages"), dict):
+        load_averages(model, averages)
     return model, loss
 
 

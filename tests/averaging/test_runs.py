@@ -1,0 +1,72 @@
+"""Averages in whole runs: what is validated, tested, saved and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from treenail.adapters.averaging import exponential_average
+from treenail.adapters.hooks import EMAHook
+from treenail.adapters.loops import EpochLoop
+from treenail.adapters.runtime import open_checkpoint, train
+from treenail.adapters.runtime import test as evaluate
+from treenail.contracts import Data, Evaluation, Run
+from treenail.kernel import Hook, Late, Spec, late, spec
+
+
+class Points:
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        point = torch.tensor([index / 12, 1.0])
+        return point, point.sum(0, keepdim=True)
+
+
+def run(epochs: int = 3, averaging: object = None, hooks: dict[str, Spec[Hook] | None] | None = None) -> Run:
+    assert averaging is None or isinstance(averaging, Late)
+    return Run(
+        model=spec(nn.Linear)(2, 1),
+        loss=spec(nn.MSELoss)(),
+        optimizer=late(torch.optim.SGD)(lr=0.1),
+        train=Data(dataset=spec(Points)(), batch_size=4),
+        val=Evaluation(dataset=spec(Points)(), batch_size=4),
+        test=Evaluation(dataset=spec(Points)(), batch_size=4),
+        loop=late(EpochLoop)(max_epochs=epochs),
+        averaging=averaging,
+        hooks={"progress": None, **(hooks or {})},
+    )
+
+
+def model_of(checkpoint: Path) -> dict[str, Tensor]:
+    store, name = open_checkpoint(checkpoint)
+    model = store.load(name)[1]["model"]
+    assert isinstance(model, dict)
+    return model
+
+
+def test_validation_and_test_see_the_averages_and_training_does_not(tmp_path: Path) -> None:
+    plain = train(run(), tmp_path / "plain")
+    averaged = train(run(averaging=late(exponential_average)(momentum=0.1)), tmp_path / "averaged")
+    assert averaged.metrics != plain.metrics, "validation did not see the averages"
+    copied = late(exponential_average)(momentum=0.1, begin_step=10**6)
+    with pytest.raises(Exception, match="never"):
+        train(run(averaging=copied), tmp_path / "never")
+    trained = [model_of(tmp_path / name / "checkpoints" / "latest") for name in ("plain", "averaged")]
+    assert all(torch.equal(trained[0][key], trained[1][key]) for key in ("weight", "bias")), "training was touched"
+    results = evaluate(run(averaging=late(exponential_average)(momentum=0.1)), tmp_path / "averaged/checkpoints/latest")
+    assert results == {key: value for key, value in averaged.metrics.items() if key.startswith("test/")}
+
+
+def test_the_hook_of_the_seeds_gives_the_same_and_a_resumed_run_goes_on_exactly(tmp_path: Path) -> None:
+    averaging = late(exponential_average)(momentum=0.1)
+    whole = train(run(averaging=averaging), tmp_path / "whole")
+    by_hook = train(run(hooks={"ema": spec(EMAHook)(momentum=0.1)}), tmp_path / "hook")
+    assert by_hook.metrics == whole.metrics
+    train(run(epochs=1, averaging=averaging), tmp_path / "resumed")
+    resumed = train(run(averaging=averaging), tmp_path / "resumed", resume="latest")
+    assert (resumed.attempt, resumed.step) == (2, 9)
+    assert resumed.metrics == whole.metrics
