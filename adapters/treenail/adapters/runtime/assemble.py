@@ -159,7 +159,9 @@ def evaluation(
         raise ConfigError(
             f"there is no batch to evaluate on ({mode})", where=data.dataset.where, mend="is the dataset empty?"
         )
-    return EvalLoop("val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks, averaged)
+    return EvalLoop(
+        "val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks, averaged
+    )
 
 
 def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Communicator | None = None) -> Loader:
