@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def test_a_stalled_store_does_not_outlast_ctrl_c(call: str, tmp_path: Path) -> N
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
             try:
                 listener.accept()
+                # The call is under way; an interrupt while Python imports or starts a thread may be lost in Python itself.
+                time.sleep(1.0)
                 process.send_signal(signal.SIGINT)
                 _, said = process.communicate(timeout=PATIENCE)
             finally:

@@ -1,4 +1,4 @@
-"""What tests of launching have in common."""
+"""What all tests have in common."""
 
 import signal
 from collections.abc import Iterator
