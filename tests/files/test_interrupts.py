@@ -51,11 +51,12 @@ def test_a_stalled_store_does_not_outlast_ctrl_c(call: str, tmp_path: Path) -> N
         command = [sys.executable, "-c", BEGIN + call, str(port), str(tmp_path / "target")]
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
             try:
-                listener.accept()
+                silent, _ = listener.accept()
                 # The call is under way; an interrupt while Python imports or starts a thread may be lost in Python itself.
                 time.sleep(1.0)
                 process.send_signal(signal.SIGINT)
                 _, said = process.communicate(timeout=PATIENCE)
+                silent.close()
             finally:
                 process.kill()
     assert process.returncode == -signal.SIGINT, said
