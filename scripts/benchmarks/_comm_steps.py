@@ -132,7 +132,7 @@ def race_steps(communicator: Communicator, blocks: int, block: int) -> StepTimes
     called = data_parallel(models[-1])
     turns = Turns(_batches(communicator.rank, block * (blocks + 1)), others, block)
     share = (BATCH, BATCH * communicator.world_size)
-    step = SupervisedStep(called, cross_entropy, optimizer, torch.device("cpu"), lambda: share, communicator.world_size)
+    step = SupervisedStep(called, cross_entropy, optimizer, torch.device("cpu"), lambda: share, communicator)
     loop = EpochLoop(TrainWork(step, turns), max_epochs=1)
     parts: dict[str, Stateful] = {"model": bare(called), "optimizer": optimizer, "schedules": Schedules()}
     parts |= {"batches": turns, "loop": loop}

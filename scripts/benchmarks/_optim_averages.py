@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 
 from treenail.adapters.averaging import exponential_average
 from treenail.adapters.averaging.compat import ExponentialMovingAverage
+from treenail.adapters.hooks import AveragingHook
+from treenail.contracts import StepOutput
+from treenail.kernel import Engine
 
 MOMENTUM = 0.001
 LAYERS, WIDTH = 50, 509
@@ -65,17 +70,65 @@ def _contestants(model: Model) -> dict[str, tuple[Callable[[], None], Callable[[
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     averages = exponential_average(model, momentum=MOMENTUM)
+    hooked = exponential_average(model, momentum=MOMENTUM)
+    engine, hook, stepped = Engine({"averages": hooked}), AveragingHook(), StepOutput(loss=0.0, weight=1.0)
+    hook.before_train(engine)
     low = exponential_average(Model().bfloat16(), momentum=MOMENTUM)
     seeds = ExponentialMovingAverage(model, momentum=MOMENTUM)
     mmengine = MmengineAverage(model, momentum=MOMENTUM)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - MOMENTUM))  # type: ignore[no-untyped-call]  # torch leaves it so
     return {
         "treenail": (lambda: averages.update(1), averages.view),
+        "treenail, hook of a run": (lambda: hook.after_train_iter(engine, 0, None, stepped), hooked.view),
         "treenail, bfloat16": (lambda: low.update(1), low.view),
         "treenail, mmengine's names": (lambda: seeds.update_parameters(model), lambda: seeds.module),
         "mmengine": (lambda: mmengine.update_parameters(model), lambda: mmengine.module),
+        "timm ModelEmaV3": _timm(model),
+        "lightning EMAWeightAveraging": _lightning(model),
         "torch AveragedModel": (lambda: averaged.update_parameters(model), lambda: averaged.module),
     }
+
+
+def _timm(model: Model) -> tuple[Callable[[], None], Callable[[], nn.Module]]:
+    """Load its file alone: the package asks for torchvision, which the averages do not."""
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+
+    package = find_spec("timm")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("timm is not installed")
+    location = spec_from_file_location("timm_model_ema", Path(package.origin).with_name("utils") / "model_ema.py")
+    if location is None or location.loader is None:
+        raise ModuleNotFoundError("timm has no utils/model_ema.py")
+    module = module_from_spec(location)
+    location.loader.exec_module(module)
+    averages = module.ModelEmaV3(model, decay=1 - MOMENTUM, exclude_buffers=True)
+    return lambda: averages.update(model), lambda: averages.module
+
+
+def _lightning(model: Model) -> tuple[Callable[[], None], Callable[[], nn.Module]]:
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    class Wrapped(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    wrapped, callback, step = Wrapped(), EMAWeightAveraging(decay=1 - MOMENTUM), count(1)
+    callback.setup(trainer, wrapped, "fit")
+
+    def update() -> None:  # as the trainer calls it after a step
+        trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = next(step)
+        callback.on_train_batch_end(trainer, wrapped, None, None, 0)
+
+    def averaged() -> nn.Module:
+        module = callback._average_model.module if callback._average_model is not None else None
+        if not isinstance(module, Wrapped):
+            raise TypeError("Lightning keeps its averages elsewhere")
+        return module.model
+
+    return update, averaged
 
 
 def _turn(update: Callable[[], None], updates: int) -> Callable[[], float]:
@@ -103,9 +156,3 @@ def _check(model: Model, contestants: dict[str, tuple[Callable[[], None], Callab
             expected: Tensor = old.lerp(new, MOMENTUM)
             if not torch.allclose(average, expected, rtol=1e-5, atol=1e-6):
                 raise AssertionError(f"'{name}' averages otherwise")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for contestant, figures in race_averages(rounds=7).items():
-        print(f"{contestant:28} {figures.median:7.2f} ms  {figures.ratio:.3f} of one bare torch._foreach_lerp_")

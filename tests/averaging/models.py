@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+PARAMETERS = ["first.weight", "first.bias", "norm.weight", "norm.bias", "second.weight", "tied.bias"]
+"""Names of what is averaged of a `Net`."""
+
 
 class Net(nn.Module):
     """Normalised, with tied and frozen weights, integers, a scale that is a state, and a mask that is not."""

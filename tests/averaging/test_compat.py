@@ -110,6 +110,18 @@ def test_weights_of_16_bits_move_where_mmengines_stay() -> None:
     assert float(again.get_buffer("float32_0")[0, 0]) == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_complex_weights_of_half_precision_are_averaged_in_complex64() -> None:
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.full((2,), 1 + 1j).to(torch.complex32))
+    averaged = compat.ExponentialMovingAverage(model, momentum=0.5)
+    averaged.update_parameters(model)
+    model.weight.data = torch.full((2,), 2 + 3j).to(torch.complex32)
+    averaged.update_parameters(model)
+    assert averaged.get_buffer("float32_0").tolist() == [1.5 + 2j, 1.5 + 2j]
+    assert averaged.get_parameter("module.weight").to(torch.complex64).tolist() == [1.5 + 2j, 1.5 + 2j]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_of_mmengine_go_on_here_and_ours_there(kind: str) -> None:
     model = net()

@@ -211,6 +211,8 @@ def test_mmengines_hook_resumes_and_begins_anew_where_a_checkpoint_has_no_averag
     anew = Training(None, EMAHook(momentum=0.3))
     anew.run(dict(without))
     assert anew.averages.updates == EPOCHS * STEPS - 7
+    anew.run(dict(without))  # with averages from the run before
+    assert anew.averages.updates == EPOCHS * STEPS - 7
     with pytest.raises(StateError, match="has no state for the part 'averages'"):
         Training(None, EMAHook(strict_load=True)).run(dict(without))
 
@@ -220,8 +222,12 @@ def test_mmengines_hook_explains_wrong_arguments() -> None:
         EMAHook(begin_iter=1, begin_epoch=2)
     with pytest.raises(ValueError, match="StochasticWeightAverage has no momentum; leave it out"):
         EMAHook("StochasticWeightAverage", momentum=0.1)
-    with pytest.raises(ValueError, match="ExponentialMovingAverage has no gamma"):
+    with pytest.raises(ValueError, match="ExponentialMovingAverage has no gamma; leave it out"):
         EMAHook(gamma=3)
+    with pytest.raises(
+        ValueError, match="ema_type is 'EMA', must be ExponentialMovingAverage, StochasticWeightAverage"
+    ):
+        EMAHook("EMA")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(HookError, match="the engine has a part 'averages' already"):
         Training(uniform_average, EMAHook()).run()
     with pytest.raises(TrainingError, match="begin_step=99 never begin"):

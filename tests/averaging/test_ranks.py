@@ -62,6 +62,8 @@ def sharded_averages_are_those_of_one_process(directory: Path) -> None:
 
     with pytest.raises(TrainingError, match="torch cannot copy a model that FSDP2 has sharded; give view"):
         averages.view()
+    with pytest.raises(TrainingError, match="not built as the model is"):
+        averages.view(made(Net))
     before = whole_state(module)
     second = fully_sharded(made(Net, seed=3), classes=("Block",))
     inputs = next(batches())[0]

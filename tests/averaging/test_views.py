@@ -168,6 +168,41 @@ def test_who_listens_to_the_model_listens_to_its_view_and_is_not_copied() -> Non
     assert listener.heard == 2
 
 
+class Remembering(nn.Linear):
+    """Keeps what it computed last, with its graph, which torch does not copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+def test_a_model_may_remember_what_it_computed_and_be_listened_to_backwards() -> None:
+    model, listener = Remembering(2, 2), Listener()
+    model.register_full_backward_hook(listener.listen)
+    model.register_full_backward_pre_hook(listener.listen)
+    averages = averaged(model)
+    model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+    untouched = Untouched(model)
+    view = averages.view()
+    assert isinstance(view, Remembering)
+    assert torch.equal(view.last, model.last)
+    assert view.last is not model.last
+    assert model.last.grad_fn is not None
+    assert listener.heard == 2
+    untouched.check()
+
+
+def test_a_second_module_is_none_that_trains() -> None:
+    model, second = net(), net()
+    second.first = model.first
+    averages = averaged(model)
+    untouched = Untouched(model)
+    for into, name in ((model, "codes"), (second, "first.weight")):
+        with pytest.raises(TrainingError, match=f"has '{name}' in common with the model.*build a second module"):
+            averages.view(into)
+    untouched.check()
+
+
 def test_a_model_that_cannot_be_copied_takes_a_second_module() -> None:
     model, second = net(), net(3)
     averages = averaged(model)

@@ -96,7 +96,11 @@ def test_an_item_of_a_list_is_followed_by_its_name_too() -> None:
 
 
 def test_values_that_can_be_counted() -> None:
-    assert overrides("schedules.0.every=") == ["schedules.0.every=epoch", "schedules.0.every=step"]
+    assert overrides("schedules.0.every=") == [
+        "schedules.0.every=epoch",
+        "schedules.0.every=null",
+        "schedules.0.every=step",
+    ]
     assert overrides("train.drop_last=t") == ["train.drop_last=true"]
     assert overrides("optimizer.type=Adam") == ["optimizer.type=Adam", "optimizer.type=AdamW", "optimizer.type=Adamax"]
     assert overrides("train.sampler.type=seq") == ["train.sampler.type=sequential"]

@@ -10,6 +10,7 @@ import pytest
 from treenail.adapters.cli import main
 from treenail.adapters.config import recorded
 from treenail.adapters.config.load import Source, load
+from treenail.kernel import Late
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 
@@ -82,6 +83,7 @@ def test_show_prints_one_file_that_loads_to_the_same_run(config: Path, capsys: p
         whole = load(Source(Path(f"all.{form}"))).run
         parts = load(Source(Path("top.yaml"), ["seed=9"], [Path("over.yaml")])).run
         assert recorded(whole) == recorded(parts)
+        assert isinstance(whole.optimizer, Late)
         assert (whole.seed, whole.train.batch_size, whole.optimizer.kwargs["lr"]) == (9, 8, 1e-4)
         assert whole.val is not None
         assert whole.val.metrics == ()

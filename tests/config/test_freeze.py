@@ -24,7 +24,7 @@ from treenail.adapters.config.freezing import check_types, freeze
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.runtime import train
 from treenail.contracts import Run
-from treenail.kernel import ConfigError
+from treenail.kernel import ConfigError, Late
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -108,6 +108,7 @@ def built(run: Run) -> object:
     torch.manual_seed(0)
     model = contents(run.model.build())
     weights = torch.nn.Parameter(torch.zeros(1))
+    assert isinstance(run.optimizer, Late)
     optimizer = run.optimizer.build([weights])
     schedules = [each.scheduler.build(optimizer) for each in run.schedules]
     rates = []

@@ -171,7 +171,7 @@ WRONG: dict[str, Tree] = {
     **{f"no type in {path}": without(config(), f"{path}.type") for path in SLOTS},
     **{f"a number for {path}": set_in(config(), path, 3) for path in (*SLOTS, *RECORDS, "hooks", "vis", "schedules")},
     **{f"another kind of component in {path}": set_in(config(), path, {"type": "accuracy"}) for path in SLOTS},
-    **{f"no {key}": without(config(), key) for key in ("model", "loss", "optimizer", "train", "loop")},
+    **{f"no {key}": without(config(), key) for key in ("model", "optimizer", "train", "loop")},
     "no dataset": without(config(), "train.dataset"),
     "no batch size": without(config(), "val.batch_size"),
     "no scheduler": without(config(), "schedules.0.scheduler"),
@@ -208,7 +208,7 @@ WRONG: dict[str, Tree] = {
     "a name for a component": set_in(config(), "optimizer", "AdamW"),
     "a number as a type": set_in(config(), "optimizer.type", 3),
     "an unknown name of our package": set_in(config(), "train.sampler.type", "treenail:nonesuch"),
-    "a nesting too much": set_in(config(), "optimizer", {"optimizer": {"type": "AdamW"}}),
+    "a nesting too much": set_in(config(), "loss", {"loss": {"type": "cross_entropy"}}),
     "a base, and a typo": {"_base_": "digits.yaml", "optimiser": {"lr": 0.1}},
     "a base, and a typo below": {"_base_": "digits.yaml", "optimizer": {"type": "AdamW", "lrr": 0.1}},
     "a base that is a number": {"_base_": 3},
@@ -376,7 +376,7 @@ def test_descriptions_defaults_and_limits_come_from_the_signature(schema: Tree) 
     assert rate["default"] == 0.001
     assert rate["description"].startswith("learning rate")
     assert definitions["Run"]["properties"]["seed"]["minimum"] == 0
-    assert definitions["Schedule"]["properties"]["every"]["anyOf"][0] == {"enum": ["step", "epoch"]}
+    assert definitions["Schedule"]["properties"]["every"]["anyOf"][0]["anyOf"][0] == {"enum": ["step", "epoch"]}
     assert definitions["Data"]["properties"]["batch_size"]["description"].startswith("Samples of a batch")
     assert "Implements AdamW" in definitions["AdamW"]["properties"]["type"]["description"]
 

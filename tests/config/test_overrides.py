@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treenail.adapters.config import Catalog, Document, InvalidConfigError, apply_overrides, load_run, parse_yaml
+from treenail.kernel import Late
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 
@@ -117,6 +118,7 @@ def test_overrides_are_typed_by_the_schema(catalog: Catalog) -> None:
         ],
         catalog,
     )
+    assert isinstance(run.optimizer, Late)
     assert run.optimizer.kwargs["weight_decay"] == 1.0
     assert run.schedules[0].metric == "12"
 

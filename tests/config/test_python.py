@@ -8,7 +8,7 @@ from torch import nn
 
 from treenail.adapters.config import Catalog, InvalidConfigError, load_run, recorded
 from treenail.contracts import Run
-from treenail.kernel import ConfigError
+from treenail.kernel import ConfigError, Late
 
 HEAD = """
 import functools
@@ -141,8 +141,12 @@ def test_an_override_replaces_a_component_or_its_type(tmp_path: Path, catalog: C
     assert isinstance(dropout, nn.Dropout)
     assert dropout.p == 0.25
     assert [name for name, _ in linear.named_parameters()] == ["weight"]
+    assert isinstance(run.optimizer, Late)
     assert (run.optimizer.target.__name__, run.optimizer.kwargs) == ("Adam", {"lr": 0.1})
-    assert run.loss.build().keywords == {"label_smoothing": 0.1}  # type: ignore[attr-defined]  # a functools.partial
+    assert run.loss is not None
+    loss = run.loss.build()
+    assert isinstance(loss, functools.partial)
+    assert loss.keywords == {"label_smoothing": 0.1}
 
 
 def test_a_function_that_makes_the_loss_is_called_not_completed(tmp_path: Path, catalog: Catalog) -> None:
@@ -152,7 +156,9 @@ def make_loss(smoothing, other=0):
 run = run_of(loss=spec(make_loss)(0.5))
 """
     for overrides in ((), ("loss.other=1",)):
-        loss = load(tmp_path, catalog, text, *overrides).loss.build()
+        made = load(tmp_path, catalog, text, *overrides).loss
+        assert made is not None
+        loss = made.build()
         assert isinstance(loss, functools.partial)
         assert loss.keywords == {"label_smoothing": 0.5}
 

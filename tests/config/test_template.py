@@ -227,8 +227,8 @@ def test_the_skeleton_of_a_run_shows_every_section_and_is_right_once_filled_in(c
     text = template(catalog, "run")
     for field in catalog.record(RUN).fields:
         assert re.search(rf"(?m)^#?{field.name}:", text), field.name
-    names = iter(["Linear", "mse_loss", "SGD", "digits", "epochs"])
-    arguments = iter(["in_features: 1, out_features: 1", "", "", "split: train", "max_epochs: 1"])
+    names = iter(["Linear", "digits", "epochs", "SGD"])
+    arguments = iter(["in_features: 1, out_features: 1", "split: train", "max_epochs: 1", ""])
     body = re.sub(r"\n +type: !required", lambda _: f" {{type: {next(names)}, {next(arguments)}}}", text)
     body = body.replace(f"batch_size: {REQUIRED}", "batch_size: 8")
     assert REQUIRED not in re.sub(r"(?m)^#.*", "", body)

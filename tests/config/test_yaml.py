@@ -10,7 +10,7 @@ from torch import nn
 
 from treenail.adapters.config import Catalog, InvalidConfigError, load_run, parse_yaml
 from treenail.contracts import Run
-from treenail.kernel import ConfigError
+from treenail.kernel import ConfigError, Late
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = CONFIGS / "digits.yaml"
@@ -135,6 +135,7 @@ def test_overrides_replace_values_lists_and_components(catalog: Catalog) -> None
         "seed=3",
     ]
     run = load_run(DIGITS, overrides, catalog)
+    assert isinstance(run.optimizer, Late)
     optimizer = run.optimizer.build(nn.Linear(2, 2).parameters())
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (3e-4, 0.9)

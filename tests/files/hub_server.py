@@ -22,6 +22,7 @@ class Hub:
         token: What requests must show, if anything.
         seen: What was asked: method, path, the Authorization header.
         without_ranges: Answer ranges with the whole file, as some mirrors do.
+        silence: Seconds without a word before each answer.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,8 @@ class Hub:
         self.token: str | None = None
         self.seen: list[tuple[str, str, str]] = []
         self.without_ranges = False
+        self.silence = 0.0
+        self.awake = threading.Event()  # ends every silence
 
     def publish(self, kind: str, repository: str, files: Mapping[str, bytes], *revisions: str) -> str:
         """Make a commit that holds files, let branches or tags lead to it, and return it."""
@@ -67,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         form = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         shown = self.headers.get("authorization", "") + self.headers.get("cookie", "")
         self.hub.seen.append((self.command, self.path, shown))
+        self.hub.awake.wait(self.hub.silence)
         try:
             self._route(form, shown)
         except _Answer as answer:
@@ -178,5 +182,6 @@ def hub_running() -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.awake.set()
             server.shutdown()
             thread.join()

@@ -5,7 +5,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from uuid import uuid4
@@ -18,6 +20,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from treenail.adapters.files.fsspec_files import FsspecFiles
 from treenail.contracts.files import CopiesFiles, ScansFiles
 from treenail.contracts.laws import FileBackendLaws
+from treenail.contracts.laws._file_model import NAMES
+from treenail.contracts.laws.files_read_only import ReadOnlyFileLaws
 from treenail.kernel import FileBackend, FileError, FileMissingError, MissingDependencyError
 
 
@@ -223,6 +227,67 @@ def test_links_are_followed_and_directories_behind_them_not_listed(tmp_path: Pat
     assert backend.stat("link").size == 3
 
 
+@pytest.mark.parametrize(
+    ("root", "options", "writable"),
+    [
+        ("http://127.0.0.1:1/d", {}, False),
+        ("https://127.0.0.1:1/d", {}, False),
+        ("github://org:repository@main/d", {}, False),
+        ("gist://0123456789abcdef", {}, False),
+        ("data://text", {}, False),
+        ("zip:///nowhere.zip", {}, False),
+        ("tar:///nowhere.tar", {}, False),
+        ("plain:///nowhere", {}, False),
+        ("simplecache:///nowhere", {"target_protocol": "zip"}, False),
+        ("simplecache:///nowhere", {"target_protocol": "memory"}, True),
+        ("memory://d", {}, True),
+        ("local:///nowhere", {}, True),
+        ("caching:///nowhere", {}, True),
+        ("ftp://127.0.0.1:1/d", {}, True),
+        ("webhdfs://127.0.0.1:1/d", {}, True),
+        ("dbfs://127.0.0.1:1/d", {}, True),
+    ],
+)
+def test_it_says_whether_it_can_be_written(root: str, options: dict[str, object], writable: bool) -> None:
+    """Nothing listens on these ports, and nothing lies at these paths: the filesystem's class tells."""
+    backend = FsspecFiles(root, options=options)
+    assert backend.capabilities.writable is writable
+    if not writable:
+        assert not backend.capabilities.atomic_replace
+        for verb in (partial(backend.write, "a", b""), partial(backend.delete, "a"), partial(backend.copy, "a", "b")):
+            with pytest.raises(FileError, match="this store is read only"):
+                verb()
+
+
+class TestOverZip(ReadOnlyFileLaws):
+    @pytest.fixture(autouse=True)
+    def _own_directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path
+
+    names = tuple(name for name in NAMES if not {*name} & {*"*[]?"} and name != "~")  # which fsspec itself looks for
+
+    def make(self, files: Mapping[str, bytes]) -> FileBackend:
+        path = Path(mkdtemp(dir=self.directory)) / "a.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return FsspecFiles("zip://", options={"fo": str(path)})
+
+
+def test_a_filesystem_that_deletes_by_rm_alone_is_written_and_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rm(self: PlainFileSystem, path: str, recursive: bool = False) -> None:
+        Path(self._strip_protocol(path)).unlink()
+
+    monkeypatch.setattr(PlainFileSystem, "rm", rm)
+    (tmp_path / "a").write_bytes(b"a")
+    monkeypatch.setattr(PlainFileSystem, "info", lambda self, path: {"name": path, "size": 1, "type": "file"})
+    backend = FsspecFiles(f"plain://{tmp_path}")
+    backend.delete("a")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("scheme", ["ftp", "sftp"])
 def test_errors_hold_no_credentials(scheme: str) -> None:
     backend = FsspecFiles(f"{scheme}://reader:hunter2@127.0.0.1:1/d", options={"timeout": 5, "token": "hunter3"})
@@ -230,6 +295,16 @@ def test_errors_hold_no_credentials(scheme: str) -> None:
         backend.read("a")
     for text in (str(caught.value), repr(backend), backend.uri):
         assert "hunter" not in text
+
+
+def test_secrets_inside_of_options_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: LocalFileSystem, path: str, *_: object, **__: object) -> None:
+        raise OSError("refused for hunter2 and hunter3")
+
+    monkeypatch.setattr(CachingFileSystem, "info", broken)
+    options = {"client_kwargs": {"aws_secret_access_key": "hunter2"}, "key": "hunter3"}
+    with pytest.raises(FileError, match=r"refused for \*\*\* and \*\*\*"):
+        FsspecFiles(f"caching://{tmp_path}", options=options).stat("a")
 
 
 def test_schemes_that_nobody_knows_are_errors() -> None:

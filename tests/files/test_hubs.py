@@ -36,7 +36,7 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hub(shared: Hub) -> Iterator[Hub]:
     yield shared
-    shared.token, shared.without_ranges = None, False
+    shared.token, shared.without_ranges, shared.silence = None, False, 0.0
 
 
 class TestHuggingFace(ReadOnlyFileLaws):
@@ -214,3 +214,26 @@ def test_forked_processes_read(kind: Kind, hub: Hub) -> None:
     if child == 0:
         os._exit(0 if backend.read("x") == b"abc" else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@KINDS
+def test_a_hub_that_is_silent_for_too_long_is_an_error(kind: Kind, hub: Hub) -> None:
+    """It would answer after its silence: without the timeout this reads the file."""
+    name = f"org/model{next(NUMBERS)}"
+    hub.publish("model", name, {"a": b"1"}, kind.branch)
+    backend = kind.make(f"{kind.scheme}://{name}", endpoint=hub.url, timeout=0.2)
+    hub.silence = 4.0
+    with pytest.raises(FileError, match="cannot"):
+        backend.read("a")
+    hub.silence = 0.0
+    assert pickle.loads(pickle.dumps(backend)).read("a") == b"1"
+
+
+@KINDS
+def test_what_is_shown_and_sent_elsewhere_holds_no_token(kind: Kind, hub: Hub) -> None:
+    hub.token = "right"
+    backend = kind.make(f"{kind.scheme}://org/none", endpoint=hub.url, token="hunter2")
+    with pytest.raises(FileError) as caught:
+        backend.read("a")
+    for text in (str(caught.value), repr(backend), backend.uri):
+        assert "hunter2" not in text

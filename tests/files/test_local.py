@@ -16,9 +16,10 @@ from tracemalloc import get_traced_memory, start, stop
 
 import pytest
 
-from treenail.adapters.files import LocalFiles, durable, reading
-from treenail.adapters.files.durable import ABANDONED_AFTER, UNFINISHED, Folder, claim
-from treenail.adapters.files.opening import LinklessOpener
+from treenail.adapters.files import LocalFiles
+from treenail.adapters.files.local import durable, reading
+from treenail.adapters.files.local.durable import ABANDONED_AFTER, UNFINISHED, Folder, claim
+from treenail.adapters.files.local.opening import LinklessOpener
 from treenail.kernel import FileError, FileMissingError
 
 OLD = time.time() - ABANDONED_AFTER - 60

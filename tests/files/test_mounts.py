@@ -66,8 +66,8 @@ def test_mounts_in_a_circle_and_what_cannot_be_mounted_are_said() -> None:
         get("a/1", mounts=mounts)
     wrong: list[tuple[dict[str, str], str]] = [
         ({"": "x"}, "a mount needs a prefix"),
-        ({"a/": ""}, "'' cannot be mounted"),
-        ({"a/": None}, "None cannot be mounted"),  # type: ignore[dict-item]  # what a program may do
+        ({"a/": ""}, "an empty text cannot be mounted"),
+        ({"a/": None}, "a NoneType cannot be mounted"),  # type: ignore[dict-item]  # what a program may do
     ]
     for given, message in wrong:
         with pytest.raises(FileError, match=message):

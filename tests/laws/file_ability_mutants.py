@@ -48,6 +48,15 @@ class ScansOtherVersions(LocalFiles):
             yield path, found._replace(version=None)
 
 
+class SplitsAtTheLastSlash(LocalFiles):
+    """Each directory is a root of its own."""
+
+    @staticmethod
+    def split_uri(uri: str) -> tuple[str, str]:
+        root, _, name = uri.rstrip("/").rpartition("/")
+        return root, name
+
+
 class EntersDirectories(LocalFiles):
     def entries(self, path: str = "") -> Iterator[tuple[str, bool]]:
         for below in super().list(path):

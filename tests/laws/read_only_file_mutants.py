@@ -48,6 +48,12 @@ class Frozen:
         raise FileError("this store is read only", where=path)
 
 
+class KeepsTheLastSlash(Frozen):
+    @staticmethod
+    def split_uri(uri: str) -> tuple[str, str]:
+        return "frozen://", uri.removeprefix("frozen://")
+
+
 class SaysItIsWritable(Frozen):
     @property
     def capabilities(self) -> Capabilities:

@@ -61,7 +61,7 @@ MUTANTS: list[tuple[Callable[[str], FileBackend], Law]] = [
 ]
 
 
-@pytest.mark.parametrize(("mutant", "law"), MUTANTS)
+@pytest.mark.parametrize(("mutant", "law"), [*MUTANTS, *ABILITY_MUTANTS])
 def test_the_law_kills_the_mutant(
     mutant: Callable[[str], FileBackend], law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from .mutation import Law, assert_all_proved, assert_kills
 
 MUTANTS: list[tuple[Callable[[Mapping[str, bytes]], FileBackend], Law]] = [
     (mutants.SaysItIsWritable, ReadOnlyFileLaws.test_a_read_only_backend_says_so),
+    (mutants.KeepsTheLastSlash, ReadOnlyFileLaws.test_a_uri_is_split_into_root_and_path),
     (mutants.TranslatesNewlines, ReadOnlyFileLaws.test_reading_gives_the_content),
     (mutants.GivesViews, ReadOnlyFileLaws.test_reading_gives_the_content),
     (mutants.TakesTheLastByteForTheEnd, ReadOnlyFileLaws.test_ranges_are_slices),

@@ -15,10 +15,10 @@ from tests.parallel.worlds import Check, once, run_worlds, shared_directory
 from tests.ranks.ranked_run import EPOCH, EPOCHS, SAMPLES, STEPS, Recorder, TroubleHook, batch_of, drawn
 from tests.ranks.ranked_run import run as recorded_run
 from treenail.adapters.checkpoint import CheckpointStore
-from treenail.adapters.comm import current_communicator
+from treenail.adapters.comm import SingleProcess, current_communicator
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.loops import EpochLoop
-from treenail.adapters.optim import SupervisedStep
+from treenail.adapters.optim import OptimWrapper, SupervisedStep, TokenCrossEntropy
 from treenail.adapters.parallel import fully_sharded, tensor_parallel
 from treenail.adapters.runtime import test as evaluate_run
 from treenail.adapters.runtime import train
@@ -30,6 +30,11 @@ WAYS = {
     "plain": Distributed(),
     "seed sampler": Distributed(),
     "sum": Distributed(),
+    "accumulated": Distributed(),
+    "tokens": Distributed(),
+    "clipped": Distributed(),
+    "clipped shards": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
+    "accumulated shards": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
     "sharded": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
     "tensor": Distributed(parallel=late(tensor_parallel)(plan={"layers.0": "colwise", "layers.2": "rowwise"})),
     "both": Distributed(
@@ -61,6 +66,16 @@ def described(task: Task, directory: Path) -> Run:
             loss=spec(nn.CrossEntropyLoss)(reduction="sum"),
             optimizer=late(torch.optim.SGD)(lr=0.01),
         )
+    if task.way.startswith("accumulated"):
+        described = msgspec.structs.replace(described, updates=late(OptimWrapper)(accumulative_counts=3))
+    if task.way == "tokens":  # those of class 0 do not count, so that ranks and micro-batches have different weights
+        described = msgspec.structs.replace(
+            described,
+            loss=spec(TokenCrossEntropy)(ignore_index=0),
+            updates=late(OptimWrapper)(accumulative_counts=3 if current_communicator().world_size > 1 else 1),
+        )
+    if task.way.startswith("clipped"):
+        described = msgspec.structs.replace(described, updates=late(OptimWrapper)(clip_norm=0.05))
     trouble = {"trouble": spec(TroubleHook)("stop", 2, 9)} if task.stops else {}
     return msgspec.structs.replace(
         described,
@@ -93,6 +108,11 @@ def on_two(root: Path) -> None:
         Task("tensor", "tensor"),
         Task("seed sampler", "seed-sampler-two", epochs=1),
         Task("sum", "sum-two", epochs=1),
+        Task("accumulated", "accumulated-two", epochs=1),
+        Task("accumulated shards", "accumulated-shards", epochs=1),
+        Task("tokens", "tokens-two", epochs=1),
+        Task("clipped", "clipped-two", epochs=1),
+        Task("clipped shards", "clipped-shards", epochs=1),
     )
 
 
@@ -154,6 +174,8 @@ def train_in_all_ways(root: Path) -> dict[str, str]:
             Task("plain", "sharded-alone", "sharded-first"),
             Task("seed sampler", "seed-sampler", epochs=1),
             Task("sum", "sum", epochs=1),
+            Task("tokens", "tokens", epochs=1),
+            Task("clipped", "clipped", epochs=1),
         )
     return failures
 
@@ -198,16 +220,38 @@ def validations(directory: Path) -> list[list[float]]:
     return [[line["val/loss"], line["val/accuracy"]] for line in lines if "val/loss" in line]
 
 
-@pytest.mark.parametrize("name", ["seed-sampler", "sum"])
-def test_seed_samplers_and_sums_give_on_two_ranks_what_they_give_on_one(runs: Path, name: str) -> None:
-    expected, found = weights(runs / name), weights(runs / f"{name}-two")
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        *(("seed-sampler", "seed-sampler-two"), ("sum", "sum-two"), ("tokens", "tokens-two")),
+        *(("alone-first", "accumulated-two"), ("alone-first", "accumulated-shards")),
+        *(("clipped", "clipped-two"), ("clipped", "clipped-shards")),
+    ],
+)
+def test_updates_on_two_ranks_are_what_they_are_on_one(runs: Path, one: str, two: str) -> None:
+    expected, found = weights(runs / one), weights(runs / two)
     assert all(torch.allclose(found[each], expected[each], atol=1e-5) for each in expected)
+
+
+def test_clipping_and_weights_make_a_difference(runs: Path) -> None:
+    plain = weights(runs / "alone-first")
+    for other in ("clipped", "tokens"):
+        found = weights(runs / other)
+        assert any(not torch.allclose(found[each], plain[each], atol=1e-3) for each in plain)
+
+
+class TwoRanks(SingleProcess):
+    """As one of two ranks sees itself; nothing is sent."""
+
+    @property
+    def world_size(self) -> int:
+        return 2
 
 
 def test_an_optimizer_that_evaluates_several_times_a_step_is_refused_on_ranks() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="LBFGS evaluates the loss several times a step"):
-        SupervisedStep(model, nn.CrossEntropyLoss(), torch.optim.LBFGS(model.parameters()), world_size=2)
+        SupervisedStep(model, nn.CrossEntropyLoss(), torch.optim.LBFGS(model.parameters()), ranks=TwoRanks())
 
 
 def test_parts_are_written_by_their_ranks(runs: Path) -> None:

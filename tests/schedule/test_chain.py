@@ -3,7 +3,7 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -18,38 +18,39 @@ from tests.schedule.runs import adam, assert_close, sgd, trace, values
 from treenail.adapters.checkpoint import Snapshot, freeze, thaw
 from treenail.adapters.hooks import BoundSchedule, Schedules
 from treenail.adapters.schedule import (
+    Constant,
+    Cosine,
+    CosineRestarts,
     DecayShape,
+    Exponential,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Polynomial,
     ReduceOnPlateau,
     Schedule,
+    Step,
+    Together,
+    WarmupStableDecay,
     compat,
-    constant,
-    cosine,
-    cosine_restarts,
-    exponential,
-    linear,
-    multi_step,
-    one_cycle,
-    polynomial,
-    step,
-    wsd,
 )
 from treenail.kernel import StateError, late
 
 few = settings(deadline=None, max_examples=25)
 
 MAKERS: list[Callable[[Optimizer], Schedule]] = [
-    lambda o: linear(o, start_factor=0.01, end=7),
-    lambda o: cosine(o, begin=7, end=20, eta_min=0.003),
-    lambda o: polynomial(o, begin=4, end=15, eta_min_ratio=0.1, power=0.7),
-    lambda o: exponential(o, gamma=0.93),
-    lambda o: step(o, step_size=3, gamma=0.7, begin=2),
-    lambda o: multi_step(o, milestones=(9, 4, 9), gamma=0.5),
-    lambda o: constant(o, factor=0.3, begin=3, end=9),
-    lambda o: cosine_restarts(o, periods=(5, 8), weights=(1.0, 0.6), eta_min=0.001),
-    lambda o: one_cycle(o, eta_max=0.4, begin=5, end=25),
-    lambda o: wsd(o, warmup=4, decay=6, end=18, shape="one_minus_sqrt"),
-    lambda o: exponential(o, gamma=0.97, param="momentum"),
-    lambda o: cosine(o, period=9, param="weight_decay"),
+    lambda o: Linear(o, start_factor=0.01, end=7),
+    lambda o: Cosine(o, begin=7, end=20, eta_min=0.003),
+    lambda o: Polynomial(o, begin=4, end=15, eta_min_ratio=0.1, power=0.7),
+    lambda o: Exponential(o, gamma=0.93),
+    lambda o: Step(o, step_size=3, gamma=0.7, begin=2),
+    lambda o: MultiStep(o, milestones=(9, 4, 9), gamma=0.5),
+    lambda o: Constant(o, factor=0.3, begin=3, end=9),
+    lambda o: CosineRestarts(o, periods=(5, 8), weights=(1.0, 0.6), eta_min=0.001),
+    lambda o: OneCycle(o, eta_max=0.4, begin=5, end=25),
+    lambda o: WarmupStableDecay(o, warmup=4, decay=6, end=18, shape="one_minus_sqrt"),
+    lambda o: Exponential(o, gamma=0.97, param="momentum"),
+    lambda o: Cosine(o, period=9, param="weight_decay"),
 ]
 
 
@@ -118,8 +119,8 @@ def test_a_resumed_run_goes_on_bit_for_bit_without_replay(
 def test_the_order_in_which_schedules_began_is_resumed() -> None:
     def build() -> tuple[Optimizer, list[Schedule]]:
         optimizer = sgd(0.1)
-        late_one = polynomial(optimizer, begin=5, end=15, eta_min=0.02)
-        return optimizer, [late_one, cosine(optimizer, begin=3, period=10, eta_min=0.05)]
+        late_one = Polynomial(optimizer, begin=5, end=15, eta_min=0.02)
+        return optimizer, [late_one, Cosine(optimizer, begin=3, period=10, eta_min=0.05)]
 
     optimizer, schedules = build()
     for _ in range(8):
@@ -144,9 +145,9 @@ def test_any_step_is_reached_at_once(make: Callable[[Optimizer], Schedule], goal
 
 
 def test_a_schedule_goes_on_after_a_step_without_a_state() -> None:
-    walked = trace(sgd(), lambda o: cosine(o, period=20), 6)
+    walked = trace(sgd(), lambda o: Cosine(o, period=20), 6)
     makers: list[Callable[[Optimizer], Schedule]] = [
-        lambda o: cosine(o, period=20, last_epoch=5),
+        lambda o: Cosine(o, period=20, last_step=5),
         lambda o: compat.CosineAnnealingLR(o, T_max=20, last_step=5),
     ]
     for make in makers:
@@ -162,14 +163,67 @@ def test_a_schedule_goes_on_after_a_step_without_a_state() -> None:
 @few
 @given(st.integers(1, 100), st.integers(0, 20))
 def test_many_factors_multiply(count: int, steps: int) -> None:
-    found = trace(sgd(0.1), lambda o: [exponential(o, gamma=0.999) for _ in range(count)], steps)
+    found = trace(sgd(0.1), lambda o: [Exponential(o, gamma=0.999) for _ in range(count)], steps)
     assert_close([found[-1]], [[0.1 * 0.999 ** (count * steps)]])
+
+
+@few
+@given(st.lists(st.sampled_from(MAKERS), min_size=1, max_size=5), st.sampled_from([sgd, adam]), st.integers(-1, 25))
+def test_steps_together_are_steps_one_after_the_other(
+    makers: list[Callable[[Optimizer], Schedule]], make: Callable[[], Optimizer], halved_at: int
+) -> None:
+    def steps(optimizer: Optimizer, stepped: Sequence[Schedule | Together]) -> list[object]:
+        found: list[object] = []
+        for step in range(30):
+            for each in stepped:
+                each.step()
+            if step == halved_at:
+                optimizer.param_groups[0]["lr"] *= 0.5
+            found.append([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
+        return found
+
+    one, other = make(), make()
+    apart, together = [each(one) for each in makers], [each(other) for each in makers]
+    assert steps(one, apart) == steps(other, [Together(together)])
+    assert [each.state_dict() for each in apart] == [each.state_dict() for each in together]
+
+
+def test_a_hundred_step_together() -> None:
+    one, other = sgd(0.1), sgd(0.1)
+    apart = [Exponential(one, gamma=0.9 + index / 1000) for index in range(100)]
+    together = Together([Exponential(other, gamma=0.9 + index / 1000) for index in range(100)])
+    for _ in range(5):
+        for each in apart:
+            each.step()
+        together.step()
+        assert values(one) == values(other)
+
+
+def test_only_neighbours_that_step_plainly_are_put_together() -> None:
+    class Louder(Exponential):
+        def step(self, epoch: int | None = None) -> None:
+            super().step(epoch)
+
+    optimizer = sgd(0.1)
+    plain = [Linear(optimizer, end=5), Cosine(optimizer, period=9), compat.LinearLR(optimizer, end=5)]
+    others = [
+        lr_scheduler.StepLR(optimizer, 2),
+        Louder(optimizer, gamma=0.9),
+        compat.ExponentialLR(optimizer, 0.9, verbose=True),
+        Step(optimizer, step_size=3),
+    ]
+    found = Together.where_possible([*plain, *others])
+    assert isinstance(found[0], Together)
+    assert found[1:] == others
+    before = [each.last_epoch for each in plain]
+    found[0].step()
+    assert [each.last_epoch for each in plain] == [step + 1 for step in before]
 
 
 def test_torchs_schedulers_act_beside_ours() -> None:
     def mixed(optimizer: Optimizer) -> list[lr_scheduler.LRScheduler]:
         first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=5)
-        return [first, step(optimizer, step_size=2, gamma=0.5), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+        return [first, Step(optimizer, step_size=2, gamma=0.5), lr_scheduler.ExponentialLR(optimizer, 0.9)]
 
     def of_torch(optimizer: Optimizer) -> list[lr_scheduler.LRScheduler]:
         first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=5)
@@ -180,7 +234,7 @@ def test_torchs_schedulers_act_beside_ours() -> None:
 
 def test_what_somebody_sets_stays_as_a_factor_and_the_base_value_undoes_it() -> None:
     optimizer = sgd(0.1)
-    schedule = exponential(optimizer, gamma=0.5)
+    schedule = Exponential(optimizer, gamma=0.5)
     schedule.step()
     optimizer.param_groups[0]["lr"] *= 10
     schedule.step()
@@ -192,10 +246,10 @@ def test_what_somebody_sets_stays_as_a_factor_and_the_base_value_undoes_it() -> 
 
 def test_a_floor_holds_for_what_began_before() -> None:
     def down(optimizer: Optimizer) -> Schedule:
-        return linear(optimizer, start_factor=1, end_factor=0.1, end=5)
+        return Linear(optimizer, start_factor=1, end_factor=0.1, end=5)
 
     def to_the_floor(optimizer: Optimizer) -> Schedule:
-        return cosine(optimizer, begin=5, period=5, eta_min=0.003)
+        return Cosine(optimizer, begin=5, period=5, eta_min=0.003)
 
     for found in (
         trace(sgd(0.1), lambda o: [down(o), to_the_floor(o)], 10),
@@ -208,7 +262,7 @@ def test_a_floor_holds_for_what_began_before() -> None:
 @pytest.mark.parametrize("eta_min", [0.0, 1e-3])
 def test_a_group_added_later_takes_part_from_the_next_step_on(eta_min: float) -> None:
     def make(optimizer: Optimizer) -> Schedule:
-        return cosine(optimizer, period=10, eta_min=eta_min)
+        return Cosine(optimizer, period=10, eta_min=eta_min)
 
     optimizer = sgd(0.1)
     schedule = make(optimizer)
@@ -225,7 +279,7 @@ def test_a_group_added_later_takes_part_from_the_next_step_on(eta_min: float) ->
 def test_a_tensor_is_written_in_place_so_that_compiled_steps_see_it() -> None:
     rate = torch.tensor(0.1, dtype=torch.float64)
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=rate)
-    schedule = linear(optimizer, start_factor=0.5, end=6)
+    schedule = Linear(optimizer, start_factor=0.5, end=6)
     for _ in range(2):
         schedule.step()
     held = optimizer.param_groups[0]["lr"]
@@ -241,7 +295,7 @@ def test_a_tensor_is_written_in_place_so_that_compiled_steps_see_it() -> None:
 
 def test_a_copy_goes_its_own_way() -> None:
     optimizer = sgd(0.1)
-    schedule = exponential(optimizer, gamma=0.5)
+    schedule = Exponential(optimizer, gamma=0.5)
     other_optimizer, other = copy.deepcopy((optimizer, schedule))
     other.step()
     assert (values(optimizer), values(other_optimizer)) == ([0.1], [0.05])
@@ -249,7 +303,7 @@ def test_a_copy_goes_its_own_way() -> None:
 
 @pytest.mark.parametrize(("shape", "middle"), [("linear", 0.5), ("cosine", 0.5), ("one_minus_sqrt", 1 - 0.5**0.5)])
 def test_wsd_warms_up_stays_and_decays(shape: DecayShape, middle: float) -> None:
-    found = trace(sgd(1.0), lambda o: wsd(o, warmup=4, decay=4, end=20, shape=shape), 25)
+    found = trace(sgd(1.0), lambda o: WarmupStableDecay(o, warmup=4, decay=4, end=20, shape=shape), 25)
     factors = [value for (value,) in found]
     assert factors[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert factors[4:17] == [1.0] * 13
@@ -258,12 +312,12 @@ def test_wsd_warms_up_stays_and_decays(shape: DecayShape, middle: float) -> None
 
 
 def test_lengths_in_epochs_become_steps() -> None:
-    in_epochs = wsd(sgd(1.0), warmup=1, decay=0.5, end=10, convert_to_iter_based=True, epoch_length=8)
+    in_epochs = WarmupStableDecay(sgd(1.0), warmup=1, decay=0.5, end=10, convert_to_iter_based=True, epoch_length=8)
     assert [in_epochs.curve(at) for at in (4, 8, 76, 78)] == [0.5, 1.0, 1.0, 0.5]
 
 
 def test_a_schedule_is_what_configs_and_frameworks_take() -> None:
-    built = late(cosine)(period=10).build(sgd())
+    built = late(Cosine)(period=10).build(sgd())
     assert isinstance(built, lr_scheduler.LRScheduler)
     assert (built.last_epoch, built.get_last_lr(), built.base_lrs) == (0, [0.1, 0.025], [0.1, 0.025])
     assert not hasattr(built.optimizer.step, "_wrapped_by_lr_sched")
@@ -288,20 +342,23 @@ def test_a_plateau_keeps_to_its_minimum_and_interval() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda o: cosine(o, period=5, param="lrr"), "no 'lrr' to schedule: did you mean 'lr'"),
-        (lambda o: cosine(o, period=5, param="nesterov"), "no number to schedule"),
-        (lambda o: cosine(o, period=5, begin=4, end=4), "end must be after begin"),
-        (cosine, "cosine without period needs an end"),
-        (lambda o: cosine(o, period=0), "period must be above 0"),
-        (linear, "linear needs an end"),
-        (lambda o: linear(o, end=1), "a warm-up of one step"),
-        (polynomial, "polynomial needs an end"),
-        (lambda o: wsd(o, warmup=5, decay=6, end=10), "warm-up and decay take 5 \\+ 6 steps, and there are 10"),
-        (lambda o: one_cycle(o, eta_max=(1.0,), end=10), "there are 1 maxima for 2 groups"),
-        (lambda o: cosine_restarts(o, periods=(1, 2), weights=(1.0,)), "2 periods and 1 weights"),
-        (lambda o: step(o, step_size=2, convert_to_iter_based=True), "needs epoch_length"),
-        (lambda o: step(o, step_size=2, last_epoch=-2), "last_epoch is"),
-        (lambda _: step(cast("Optimizer", nn.Linear(1, 1)), step_size=2), "and this is a Linear"),
+        (lambda o: Cosine(o, period=5, param="lrr"), "no 'lrr' to schedule: did you mean 'lr'"),
+        (lambda o: Cosine(o, period=5, param="nesterov"), "no number to schedule"),
+        (lambda o: Cosine(o, period=5, begin=4, end=4), "end must be after begin"),
+        (Cosine, "cosine without period needs an end"),
+        (lambda o: Cosine(o, period=0), "period must be above 0"),
+        (Linear, "linear needs an end"),
+        (lambda o: Linear(o, end=1), "a warm-up of one step"),
+        (Polynomial, "polynomial needs an end"),
+        (
+            lambda o: WarmupStableDecay(o, warmup=5, decay=6, end=10),
+            "warm-up and decay take 5 \\+ 6 steps, and there are 10",
+        ),
+        (lambda o: OneCycle(o, eta_max=(1.0,), end=10), "there are 1 maxima for 2 groups"),
+        (lambda o: CosineRestarts(o, periods=(1, 2), weights=(1.0,)), "2 periods and 1 weights"),
+        (lambda o: Step(o, step_size=2, convert_to_iter_based=True), "needs epoch_length"),
+        (lambda o: Step(o, step_size=2, last_step=-2), "the step to go on after is"),
+        (lambda _: Step(cast("Optimizer", nn.Linear(1, 1)), step_size=2), "and this is a Linear"),
         (lambda o: ReduceOnPlateau(o, factor=1.0), "below 1"),
     ],
 )
@@ -311,14 +368,14 @@ def test_what_is_wrong_is_said(make: Callable[[Optimizer], object], message: str
 
 
 def test_the_state_of_something_else_is_refused() -> None:
-    state = cosine(sgd(), period=5).state_dict()
+    state = Cosine(sgd(), period=5).state_dict()
     for wrong in ({}, state | {"param": "momentum"}, state | {"last_epoch": "3"}, state | {"outside": None}):
         with pytest.raises(StateError, match="the state is not of a schedule"):
-            exponential(sgd(), gamma=0.9).load_state_dict(wrong)
+            Exponential(sgd(), gamma=0.9).load_state_dict(wrong)
     with pytest.raises(StateError):
         ReduceOnPlateau(sgd()).load_state_dict(state)
     optimizer = sgd(0.1)
-    schedule = one_cycle(optimizer, eta_max=(0.3,), end=10)
+    schedule = OneCycle(optimizer, eta_max=(0.3,), end=10)
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
     with pytest.raises(ValueError, match="the optimizer has more groups"):
         schedule.step()

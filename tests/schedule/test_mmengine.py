@@ -1,5 +1,6 @@
 """mmengine's names give mmengine's values, step for step, but where mmengine breaks its own promises."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +12,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.optim import scheduler as theirs
 from torch.optim import Optimizer
 
+from tests.schedule.mmengine_runs import TABLE, Arguments, Clocked, N, build
 from tests.schedule.runs import Steps, adam, assert_close, sgd, trace
 from treenail.adapters.schedule import compat
 from treenail.kernel import TrainingError
-
-Arguments = dict[str, Any]  # of one of many classes
 
 few = settings(deadline=None, max_examples=20)
 
@@ -46,26 +46,6 @@ def same(
     ours, other = (trace(make(), of(module), steps, param) for module in (compat, theirs))
     assert_close(ours, other, scale)
     return ours
-
-
-def build(module: Any, name: str, optimizer: Optimizer, given: Arguments) -> Any:
-    given = dict(given)
-    kind = getattr(module, name)
-    if given.pop("convert_to_iter_based", False):
-        return kind.build_iter_from_epoch(optimizer, **given)
-    return kind(optimizer, **given)
-
-
-class Clocked:
-    """Steps a schedule by epoch only when an epoch is over, as mmengine's hook does."""
-
-    def __init__(self, scheduler: Any, epoch_length: int) -> None:
-        self.scheduler, self.epoch_length, self.count = scheduler, epoch_length, 0
-
-    def step(self) -> None:
-        self.count += 1
-        if not self.scheduler.by_epoch or self.count % self.epoch_length == 0:
-            self.scheduler.step()
 
 
 unit = st.floats(0.05, 1.0)
@@ -189,6 +169,23 @@ def test_momentum_of_sgd_and_the_first_beta_of_adam(make: Callable[[], Optimizer
     same([(name, given)], 15, make=make, param="momentum", scale=0.9)
 
 
+@pytest.mark.parametrize("name", [name for name in compat.__all__ if name.endswith("ParamScheduler")])
+def test_arguments_are_mmengines_in_mmengines_order(name: str) -> None:
+    def positional(kind: Callable[..., object]) -> list[tuple[str, object]]:
+        found = inspect.signature(kind).parameters.values()
+        return [(each.name, each.default) for each in found if each.kind is each.POSITIONAL_OR_KEYWORD]
+
+    ours, expected = positional(getattr(compat, name)), positional(getattr(theirs, name))
+    assert [each for each, _ in ours] == [each for each, _ in expected]
+    for (argument, default), (_, their_default) in zip(ours, expected, strict=True):
+        if argument != "restart_weights":  # a tuple here, for a default is shared
+            assert default == their_default or (argument == "eta_min" and not default and not their_default), argument
+    for suffix in ("LR", "Momentum"):
+        other = getattr(compat, name.replace("ParamScheduler", suffix), None)
+        if other is not None:
+            assert positional(other) == [each for each in ours if each[0] != "param_name"]
+
+
 def test_any_parameter() -> None:
     def decayed() -> Optimizer:
         optimizer = sgd()
@@ -200,63 +197,6 @@ def test_any_parameter() -> None:
     same([("LinearParamScheduler", given)], 12, make=decayed, param="weight_decay")
     as_lr = trace(sgd(), lambda o: compat.LinearParamScheduler(o, "lr", 0.001, end=10), 12)
     assert as_lr == trace(sgd(), lambda o: compat.LinearLR(o, 0.001, end=10), 12)
-
-
-N = 12
-TABLE: dict[str, list[tuple[str, Arguments]]] = {
-    "warmup constant": [("ConstantLR", {"factor": 0.1, "begin": 0, "end": 50, "by_epoch": False})],
-    "warmup linear": [("LinearLR", {"start_factor": 0.1, "begin": 0, "end": 50, "by_epoch": False})],
-    "warmup exp": [("ExponentialLR", {"gamma": 0.1, "begin": 0, "end": 50, "by_epoch": False})],
-    "fixed": [("ConstantLR", {"factor": 1})],
-    "step": [("MultiStepLR", {"milestones": [8, 11], "gamma": 0.1, "by_epoch": True})],
-    "step with warmup": [
-        ("LinearLR", {"start_factor": 0.001, "by_epoch": False, "begin": 0, "end": 50}),
-        ("MultiStepLR", {"begin": 0, "end": 12, "by_epoch": True, "milestones": [8, 11], "gamma": 0.1}),
-    ],
-    "poly": [("PolyLR", {"power": 0.7, "eta_min": 0.001, "begin": 0, "end": N, "by_epoch": True})],
-    "exp": [("ExponentialLR", {"gamma": 0.5, "begin": 0, "end": N, "by_epoch": True})],
-    "CosineAnnealing": [("CosineAnnealingLR", {"eta_min": 0.5, "T_max": N, "begin": 0, "end": N, "by_epoch": True})],
-    "FlatCosineAnnealing": [
-        ("ConstantLR", {"factor": 1, "begin": 0, "end": N * 0.75}),
-        ("CosineAnnealingLR", {"eta_min": 0.005, "begin": N * 0.75, "end": N, "T_max": N * 0.25, "by_epoch": True}),
-    ],
-    "CosineRestart": [
-        (
-            "CosineRestartLR",
-            {"periods": [5, 10, 15], "restart_weights": [1, 0.7, 0.3], "eta_min": 0.001, "by_epoch": True},
-        )
-    ],
-    "OneCycle": [
-        (
-            "OneCycleLR",
-            {
-                "eta_max": 0.02,
-                "total_steps": 200,
-                "pct_start": 0.3,
-                "anneal_strategy": "cos",
-                "div_factor": 25,
-                "final_div_factor": 1e4,
-                "three_phase": True,
-                "by_epoch": False,
-            },
-        )
-    ],
-    "LinearAnnealing": [("LinearLR", {"start_factor": 1, "end_factor": 0.01, "begin": 0, "end": N, "by_epoch": True})],
-    "warm-up and cosine": [
-        ("LinearLR", {"start_factor": 0.001, "by_epoch": False, "begin": 0, "end": 20}),
-        ("CosineAnnealingLR", {"T_max": 100, "by_epoch": False, "begin": 20, "end": 120}),
-    ],
-    "cyclic": [
-        ("CosineAnnealingLR", {"T_max": 8, "eta_min": 1.0, "begin": 0, "end": 8, "by_epoch": True}),
-        ("CosineAnnealingLR", {"T_max": 4, "eta_min": 1e-5, "begin": 8, "end": 12, "by_epoch": True}),
-    ],
-    "converted": [
-        (
-            "CosineAnnealingLR",
-            {"eta_min": 0.5, "T_max": N, "by_epoch": True, "convert_to_iter_based": True, "epoch_length": 15},
-        )
-    ],
-}
 
 
 @pytest.mark.parametrize("row", TABLE)

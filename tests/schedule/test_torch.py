@@ -33,56 +33,56 @@ def _nobody_steps_the_optimizers() -> Iterator[None]:
 @few
 @given(unit, total, extra)
 def test_constant(factor: float, steps: int, more: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.constant(o, factor=factor, end=steps + 1), steps + more)
+    ours = trace(sgd(), lambda o: schedule.Constant(o, factor=factor, end=steps + 1), steps + more)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.ConstantLR(o, factor, steps), steps + more))
 
 
 @few
 @given(unit, unit, total, extra)
 def test_linear(start: float, end: float, steps: int, more: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.linear(o, start_factor=start, end_factor=end, end=steps + 1), steps + more)
+    ours = trace(sgd(), lambda o: schedule.Linear(o, start_factor=start, end_factor=end, end=steps + 1), steps + more)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.LinearLR(o, start, end, steps), steps + more))
 
 
 @few
 @given(st.integers(1, 20), st.floats(0, 0.02), st.integers(1, 50))
 def test_cosine_through_its_bottom_and_up_again(period: int, eta_min: float, steps: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.cosine(o, period=period, eta_min=eta_min), steps)
+    ours = trace(sgd(), lambda o: schedule.Cosine(o, period=period, eta_min=eta_min), steps)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.CosineAnnealingLR(o, period, eta_min), steps))
 
 
 @few
 @given(st.floats(0.1, 1.1), st.integers(1, 40))
 def test_exponential(gamma: float, steps: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.exponential(o, gamma=gamma), steps)
+    ours = trace(sgd(), lambda o: schedule.Exponential(o, gamma=gamma), steps)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.ExponentialLR(o, gamma), steps))
 
 
 @few
 @given(st.integers(1, 7), unit, st.integers(1, 40))
 def test_step(size: int, gamma: float, steps: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.step(o, step_size=size, gamma=gamma), steps)
+    ours = trace(sgd(), lambda o: schedule.Step(o, step_size=size, gamma=gamma), steps)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.StepLR(o, size, gamma), steps))
 
 
 @few
 @given(st.lists(st.integers(1, 30), max_size=5), unit, st.integers(1, 40))
 def test_multi_step_with_milestones_that_come_twice(milestones: list[int], gamma: float, steps: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.multi_step(o, milestones=tuple(milestones), gamma=gamma), steps)
+    ours = trace(sgd(), lambda o: schedule.MultiStep(o, milestones=tuple(milestones), gamma=gamma), steps)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.MultiStepLR(o, milestones, gamma), steps))
 
 
 @few
 @given(st.floats(0.3, 3.0), total, extra)
 def test_polynomial(power: float, steps: int, more: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.polynomial(o, power=power, end=steps + 1), steps + more)
+    ours = trace(sgd(), lambda o: schedule.Polynomial(o, power=power, end=steps + 1), steps + more)
     assert_close(ours, trace(sgd(), lambda o: lr_scheduler.PolynomialLR(o, steps, power), steps + more))
 
 
 @few
 @given(st.integers(3, 20), st.integers(1, 4))
 def test_cosine_restarts(period: int, times: int) -> None:
-    ours = trace(sgd(), lambda o: schedule.cosine_restarts(o, periods=(period,) * times), period * times - 1)
+    ours = trace(sgd(), lambda o: schedule.CosineRestarts(o, periods=(period,) * times), period * times - 1)
     theirs = trace(sgd(), lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, period), period * times - 1)
     assert_close(ours, theirs)
 
@@ -101,7 +101,7 @@ def test_one_cycle_of_learning_rate_and_momentum(
 ) -> None:
     def ours(optimizer: Optimizer) -> list[schedule.Schedule]:
         return [
-            schedule.one_cycle(
+            schedule.OneCycle(
                 optimizer,
                 eta_max=(0.3, 0.6),
                 total_steps=steps,
@@ -111,7 +111,7 @@ def test_one_cycle_of_learning_rate_and_momentum(
                 final_div_factor=final,
                 three_phase=three,
             ),
-            schedule.one_cycle(
+            schedule.OneCycle(
                 optimizer,
                 param="momentum",
                 eta_max=0.85,
@@ -143,7 +143,7 @@ def test_one_cycle_of_learning_rate_and_momentum(
 
 def test_a_one_cycle_stays_where_it_ended_and_has_no_phase_without_length() -> None:
     # torch divides by zero at the first step of the first, and raises at a step after the cycle of both.
-    found = trace(sgd(), lambda o: schedule.one_cycle(o, eta_max=0.3, total_steps=10, pct_start=0.1), 15)
+    found = trace(sgd(), lambda o: schedule.OneCycle(o, eta_max=0.3, total_steps=10, pct_start=0.1), 15)
     assert found[0] == [0.3, 0.3]
     assert found[9] == found[15] == [pytest.approx(0.3 / 25 / 1e4)] * 2
 
@@ -180,17 +180,17 @@ def test_reduce_on_plateau(
 
 def test_torchs_sequential_and_chained_schedulers_take_ours() -> None:
     def sequential(optimizer: Optimizer) -> lr_scheduler.LRScheduler:
-        parts = [schedule.linear(optimizer, start_factor=0.1, end=5), schedule.cosine(optimizer, period=10)]
+        parts = [schedule.Linear(optimizer, start_factor=0.1, end=5), schedule.Cosine(optimizer, period=10)]
         return lr_scheduler.SequentialLR(optimizer, [*parts], [5])
 
     def by_bounds(optimizer: Optimizer) -> list[schedule.Schedule]:
-        return [schedule.linear(optimizer, start_factor=0.1, end=5), schedule.cosine(optimizer, period=10, begin=5)]
+        return [schedule.Linear(optimizer, start_factor=0.1, end=5), schedule.Cosine(optimizer, period=10, begin=5)]
 
     assert_close(trace(sgd(), sequential, 12), trace(sgd(), by_bounds, 12))
 
     def chained(optimizer: Optimizer) -> lr_scheduler.LRScheduler:
         return lr_scheduler.ChainedScheduler(
-            [schedule.linear(optimizer, start_factor=0.1, end=6), schedule.exponential(optimizer, gamma=0.9)]
+            [schedule.Linear(optimizer, start_factor=0.1, end=6), schedule.Exponential(optimizer, gamma=0.9)]
         )
 
     def also(optimizer: Optimizer) -> lr_scheduler.LRScheduler:

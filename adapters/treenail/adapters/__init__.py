@@ -425,34 +425,108 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
     ),
     Adapter(
         port="hook",
+        name="nonfinite",
+        target=f"{_A}.hooks:NonFiniteHook",
+        aliases=("NonFiniteHook",),
+        summary="stops, skips or goes back where a loss or gradients are not finite",
+    ),
+    Adapter(
+        port="hook",
         name="EMAHook",
         target=f"{_A}.hooks:EMAHook",
         summary="mmengine's: averages the weights after each step",
+    ),
+    Adapter(
+        port="parameters",
+        name="parameter_groups",
+        target=f"{_A}.optim:parameter_groups",
+        summary="by what parameters are and what they are called, and freezing",
+    ),
+    Adapter(
+        port="parameters",
+        name="layer_decay",
+        target=f"{_A}.optim:layer_decay",
+        summary="learning rates that fall from the head to the input",
+    ),
+    Adapter(
+        port="updates",
+        name="optim_wrapper",
+        target=f"{_A}.optim:OptimWrapper",
+        summary="updates with a precision, accumulation and clipping",
+    ),
+    Adapter(
+        port="updates",
+        name="OptimWrapper",
+        target=f"{_A}.optim.compat:optim_wrapper",
+        summary="mmengine's: updates with accumulation and clipping",
+    ),
+    Adapter(
+        port="updates",
+        name="AmpOptimWrapper",
+        target=f"{_A}.optim.compat:amp_optim_wrapper",
+        summary="mmengine's: updates in automatic mixed precision",
+    ),
+    Adapter(
+        port="loss",
+        name="token_cross_entropy",
+        target=f"{_A}.optim:TokenCrossEntropy",
+        aliases=("TokenCrossEntropy",),
+        summary="cross entropy over all tokens that count, however batches are split",
     ),
     Namespace(port="module", module="torch.nn", base="torch.nn:Module"),
     Namespace(port="loss", module="torch.nn.modules.loss", base="torch.nn:Module", match=".*Loss"),
     Namespace(port="loss", module="torch.nn.functional", match="(.*_)?(loss|cross_entropy|with_logits|kl_div)"),
     Namespace(port="optimizer", module="torch.optim", base="torch.optim:Optimizer"),
+    Adapter(
+        port="optimizer",
+        name="zero_redundancy",
+        target=f"{_A}.parallel:zero_redundancy",
+        aliases=("ZeroRedundancyOptimizer",),
+        summary="ZeRO: each rank keeps a share of an optimizer's states",
+    ),
     *(
-        Adapter(port="scheduler", name=name, target=f"{_A}.schedule:{name}", summary=summary)
-        for name, summary in (
-            ("constant", "a factor until the interval's last step"),
-            ("linear", "along a line: a warm-up, or a decay"),
-            ("cosine", "half a cosine down to a floor"),
-            ("cosine_restarts", "half cosines one after another, each from a height of its own"),
-            ("exponential", "gamma once more each step"),
-            ("step", "gamma once more every so many steps"),
-            ("multi_step", "gamma once more at each milestone"),
-            ("polynomial", "a power of the steps left, down to a floor"),
-            ("one_cycle", "up to a maximum and far down"),
-            ("wsd", "warm-up, stable, decay"),
+        Adapter(port="scheduler", name=name, target=f"{_A}.schedule:{target}", summary=summary)
+        for name, target, summary in (
+            ("constant", "Constant", "a factor until the interval's last step"),
+            ("linear", "Linear", "along a line: a warm-up, or a decay"),
+            ("cosine", "Cosine", "half a cosine down to a floor"),
+            ("cosine_restarts", "CosineRestarts", "half cosines one after another, each from a height of its own"),
+            ("exponential", "Exponential", "gamma once more each step"),
+            ("step", "Step", "gamma once more every so many steps"),
+            ("multi_step", "MultiStep", "gamma once more at each milestone"),
+            ("polynomial", "Polynomial", "a power of the steps left, down to a floor"),
+            ("one_cycle", "OneCycle", "up to a maximum and far down"),
+            ("wsd", "WarmupStableDecay", "warm-up, stable, decay"),
+            ("reduce_on_plateau", "ReduceOnPlateau", "reduces when a metric stops improving"),
         )
     ),
-    Adapter(
-        port="scheduler",
-        name="reduce_on_plateau",
-        target=f"{_A}.schedule:ReduceOnPlateau",
-        summary="reduces when a metric stops improving",
+    *(
+        Adapter(
+            port="scheduler",
+            name=f"mmengine.{family}{suffix}",
+            target=f"{_A}.schedule.compat:{family}{suffix}",
+            # Those that torch has, too, mean torch's.
+            aliases=(f"{family}{suffix}",) if suffix != "LR" or lacking else (),
+            summary=f"mmengine's, of {what}",
+        )
+        for family, lacking in (
+            ("Constant", False),
+            ("CosineAnnealing", False),
+            ("CosineRestart", True),
+            ("Exponential", False),
+            ("Linear", False),
+            ("MultiStep", False),
+            ("OneCycle", False),
+            ("Poly", True),
+            ("ReduceOnPlateau", True),
+            ("Step", False),
+        )
+        for suffix, what in (
+            ("LR", "the learning rate"),
+            ("Momentum", "the momentum"),
+            ("ParamScheduler", "any parameter"),
+        )
+        if (family, suffix) != ("OneCycle", "Momentum")  # there it has none
     ),
     Namespace(port="scheduler", module="torch.optim.lr_scheduler", base="torch.optim.lr_scheduler:LRScheduler"),
 )

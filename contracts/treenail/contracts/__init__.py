@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         StreamsFiles,
         TellsDirectories,
     )
+    from treenail.contracts.parameters import ParameterGroup, ParameterGroups
     from treenail.contracts.run import (
         DEVICE_TYPES,
         Cache,
         Checkpoints,
+        Compile,
         CustomImports,
         Data,
         Dataset,
@@ -34,14 +36,17 @@ if TYPE_CHECKING:
         Files,
         Loss,
         ParallelModule,
+        Recompute,
         Run,
         Samples,
+        ScaleLr,
         Schedule,
     )
     from treenail.contracts.sampling import BatchSampler, SamplerShard
-    from treenail.contracts.step import EvaluationLoop, StepOutput, TrainWork
+    from treenail.contracts.step import EvaluationLoop, StepOutput, TrainsItself, TrainWork
+    from treenail.contracts.updates import LossSum, Outcome, Skipped, Stepped, Updater
 
-_LIGHTEST_FIRST = "files", "checkpoint", "sampling", "averaging", "step", "run"
+_LIGHTEST_FIRST = "files", "checkpoint", "sampling", "parameters", "averaging", "updates", "step", "run"
 
 __all__ = [
     "DEVICE_TYPES",
@@ -50,6 +55,7 @@ __all__ = [
     "BatchSampler",
     "Cache",
     "Checkpoints",
+    "Compile",
     "CopiesFiles",
     "CreatesFiles",
     "CustomImports",
@@ -65,20 +71,30 @@ __all__ = [
     "HasLocalPaths",
     "ListsEntries",
     "Loss",
+    "LossSum",
     "Manifest",
+    "Outcome",
     "ParallelModule",
+    "ParameterGroup",
+    "ParameterGroups",
     "ReadsMany",
+    "Recompute",
     "Run",
     "SamplerShard",
     "Samples",
+    "ScaleLr",
     "ScansFiles",
     "Schedule",
     "SignsUrls",
+    "Skipped",
     "SplitsUris",
     "StepOutput",
+    "Stepped",
     "StreamsFiles",
     "TellsDirectories",
     "TrainWork",
+    "TrainsItself",
+    "Updater",
 ]
 
 

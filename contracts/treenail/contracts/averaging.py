@@ -15,8 +15,16 @@ class Averager(Stateful, Protocol):
     """Averages of the weights that a model had in the course of its training.
 
     It is made with the model, as it is without what makes it parallel. It reads the model and never writes to it: neither to
-    its weights nor to its buffers or modes. Two averagers of equal state that are updated with equal weights have equal
-    averages, bit for bit.
+    its weights nor to its buffers, gradients or modes; and it draws no random numbers. Two averagers of equal state that are
+    updated with equal weights have equal averages, bit for bit.
+
+    Averaged are numbers of floating point, those of 16 bits in float32 at least, since their small steps would be rounded
+    away; integers never are. Parameters that share their memory have one average. Tensors of the model may be replaced
+    meanwhile: the averager looks at those that the model has at each update.
+
+    A state is a tree of dicts and lists of tensors, numbers, strings and None. Loading takes copies of its tensors, leaves the
+    model as it is, and raises `StateError` for a state of something else, which changes nothing.
+    `treenail.contracts.laws.averaging` has all that as executable laws.
     """
 
     @abstractmethod
@@ -41,6 +49,6 @@ class Averager(Stateful, Protocol):
                 models that torch cannot copy. None copies the model's structure.
 
         Raises:
-            TrainingError: The model cannot be copied, or `into` is built otherwise.
+            TrainingError: The model cannot be copied; or `into` is built otherwise, or has tensors of the model.
         """
         ...

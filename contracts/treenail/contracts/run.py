@@ -16,12 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.contracts.averaging import Averager
+from treenail.contracts.parameters import ParameterGroups
 from treenail.contracts.sampling import BatchSampler
 from treenail.contracts.step import TrainWork
+from treenail.contracts.updates import LossSum, Updater
 from treenail.kernel import FileBackend, Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs [batch, …], targets [batch, …]) → 0-dim mean loss."""
+Loss = Callable[[Tensor, Tensor], Tensor | LossSum]
+"""(outputs [batch, …], targets [batch, …]) → 0-dim mean loss, or a sum with what it was summed over."""
 
 
 @runtime_checkable
@@ -83,14 +85,17 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Args:
         scheduler: Any of torch's, or one with its interface; its first argument is the optimizer.
-        every: Whether it steps after each training step or after each epoch.
+        every: Whether it steps after each training step or after each epoch. None: as its ``by_epoch`` says; one that has
+            none, such as torch's, after each epoch.
         metric: Name of the validation metric that its `step` takes, for ReduceLROnPlateau; it then steps after each
             validation.
+        optimizer: Name of its optimizer where a run has several; None: such a scheduler for each of them.
     """
 
     scheduler: Late[Optimizer, LRScheduler]
-    every: Literal["step", "epoch"] = "epoch"
+    every: Literal["step", "epoch"] | None = None
     metric: str | None = None
+    optimizer: str | None = None
 
 
 class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +139,45 @@ class Distributed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     diff_rank_seed: bool = True
     rank_logs: bool = False
     stragglers: Annotated[float, Meta(gt=1)] | None = 1.5
+
+
+class ScaleLr(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scales the learning rates from the batch size that they were found with to that of the training data.
+
+    Args:
+        base_batch_size: Samples of an update for which the optimizer's learning rates are meant; compared with
+            ``train.batch_size``, which is of all ranks together, accumulation included.
+        rule: linear for SGD; sqrt, the square root, for Adam and its like.
+    """
+
+    base_batch_size: Annotated[int, Meta(ge=1)]
+    rule: Literal["linear", "sqrt"] = "linear"
+
+
+class Recompute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Modules whose activations are not kept, but computed again in the backward pass: time for memory.
+
+    Args:
+        classes: Names of their classes, such as ``TransformerEncoderLayer``.
+        modules: Their names in the model; ``*`` stands for one part: ``layers.*``.
+    """
+
+    classes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+class Compile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `torch.compile` compiles the model.
+
+    Args:
+        mode: What it optimises for.
+        fullgraph: Refuse what cannot be compiled as a whole.
+        dynamic: Whether sizes vary; None finds out.
+    """
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    fullgraph: bool = False
+    dynamic: bool | None = None
 
 
 class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,12 +231,21 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Args:
         model: What is trained: any module that takes a batch of inputs.
-        loss: (outputs, targets) → mean loss.
-        optimizer: Its first argument is the model's parameters.
         train: The training data.
         loop: How to train; its first argument is the run's `TrainWork`.
+        optimizer: Its first argument is the model's parameters. Several, by names of parts of the model, for one that has a
+            ``train_step`` of its own.
+        loss: (outputs, targets) → mean loss, or a sum with what it was summed over. None where the model has a
+            ``train_step`` that does it all.
+        parameters: Which parameters are trained, in groups with learning rates and weight decays of their own; its first
+            argument is the model. None: all, with the optimizer's settings.
+        updates: How gradients come to the optimizer: precision, accumulation, clipping; its first argument is the optimizer. By
+            name for several. None: as they are.
         val: Data for validation between epochs.
         test: Data for the test after training.
+        scale_lr: Scale the learning rates to the batch size. None leaves them as they are.
+        recompute: Modules whose activations are computed again in the backward pass, which saves memory.
+        compile: Compile the model by `torch.compile`. None runs it as it is written.
         averaging: Averages of the weights, which validation, test and export use; its first argument is the model.
         schedules: Learning-rate schedules.
         hooks: By name. They are added to the default hooks (`timer`, `logger`, `progress`, `schedule`, `checkpoint`); an
@@ -205,15 +258,24 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         files: Where files lie.
         threads: CPU threads of an operator, torch's default when None. A given number makes results on the CPU independent
             of the machine's cores; a small model is fastest with 1.
+        deterministic: Use only algorithms of torch that give the same result each time, on a GPU, too; an operator without one
+            is an error, or with warn a warning.
+        detect_anomaly: Let torch find the operator whose gradient became NaN; slow.
+        detect_anomalous_params: Warn of parameters that the loss of the first step does not depend on.
         imports: Prefixes below which ``type: package.module:name`` may import components.
         custom_imports: Modules below those prefixes that are imported first, so that what they register can be named.
     """
 
     model: Spec[nn.Module]
-    loss: Spec[Loss]
-    optimizer: Late[Iterable[nn.Parameter], Optimizer]
     train: Data
     loop: Late[TrainWork, Loop]
+    optimizer: Late[Iterable[nn.Parameter], Optimizer] | Mapping[str, Late[Iterable[nn.Parameter], Optimizer]]
+    loss: Spec[Loss] | None = None
+    parameters: Late[nn.Module, ParameterGroups] | None = None
+    updates: Late[Optimizer, Updater] | Mapping[str, Late[Optimizer, Updater]] | None = None
+    scale_lr: ScaleLr | None = None
+    recompute: Recompute | None = None
+    compile: Compile | None = None
     averaging: Late[nn.Module, Averager] | None = None
     val: Evaluation | None = None
     test: Evaluation | None = None
@@ -226,5 +288,8 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     distributed: Distributed = Distributed()
     files: Files = Files()
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    deterministic: bool | Literal["warn"] = False
+    detect_anomaly: bool = False
+    detect_anomalous_params: bool = False
     imports: tuple[str, ...] = ()
     custom_imports: tuple[str, ...] | CustomImports = ()

@@ -22,12 +22,12 @@ class Meters:
         self._windows: dict[str, _Window] = {}
         self.gauges: dict[str, Callable[[], float]] = {}
 
-    def add(self, name: str, value: SupportsFloat, weight: float = 1.0) -> None:
+    def add(self, name: str, value: SupportsFloat, weight: SupportsFloat = 1.0) -> None:
         """Add a value to a window; `weight` is what it counts in the mean (samples of a batch, tokens …)."""
         window = self._windows.get(name)
         if window is None:
             self._windows[name] = window = _Window()
-        if type(value) is float and not window.waiting:
+        if type(value) is float and isinstance(weight, float | int) and not window.waiting:
             window.total += value * weight
             window.weight += weight
         else:
@@ -66,12 +66,12 @@ class _Window:
     def __init__(self) -> None:
         self.total = 0.0
         self.weight = 0.0
-        self.waiting: list[tuple[SupportsFloat, float]] = []
+        self.waiting: list[tuple[SupportsFloat, SupportsFloat]] = []
 
     def settle(self) -> None:
         for value, weight in self.waiting:
-            self.total += float(value) * weight
-            self.weight += weight
+            self.total += float(value) * float(weight)
+            self.weight += float(weight)
         self.waiting.clear()
 
     def mean(self) -> float:

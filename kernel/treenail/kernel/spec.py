@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
@@ -22,6 +23,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 A_contra = TypeVar("A_contra", contravariant=True)
 P = ParamSpec("P")
+
+
+_SECRET = re.compile(r"(.*_)?(token|password|passphrase|secret|credentials?|(api|access|account)_key)|headers|options")
+_USER = re.compile(r"://[^/\s'\"]*@")
 
 
 class Awaited:
@@ -110,7 +115,7 @@ class Component(Generic[T_co]):
 
     def __repr__(self) -> str:
         written = ["…"] * self.awaited + [repr(argument) for argument in self.args]
-        written += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        written += [f"{name}={_shown(name, value)}" for name, value in self.kwargs.items()]
         return f"{type(self).__name__}({name_of(self.target)}({', '.join(written)}))"
 
     def __eq__(self, other: object) -> bool:
@@ -152,6 +157,11 @@ class Late(Component[T_co], Generic[A_contra, T_co]):
             BuildError: The target raised; its own exception is the cause.
         """
         return self._call(first)
+
+
+def _shown(name: str, value: object) -> str:
+    """Return an argument's repr, which ends in logs and errors, without what may open a store."""
+    return "***" if value is not None and _SECRET.fullmatch(name) else _USER.sub("://***@", repr(value))
 
 
 def spec(target: Callable[P, T]) -> Callable[P, Spec[T]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +22,7 @@ from treenail.adapters.files.compat.easycore import (
     PathManager,
     PathManagerType,
     RedirectPathHandler,
+    download_file,
     file_lock,
 )
 from treenail.kernel import FileError, TreenailError
@@ -234,3 +237,54 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == [1] * 8
+
+
+def test_a_download_is_made_once_and_whole(store: MemoryFiles, tmp_path: Path) -> None:
+    store.write("d/weights.bin", b"1" * 3_000_000)
+    path = download_file("s3://bucket/d/weights.bin", str(tmp_path / "new" / "folder"))
+    assert path == str(tmp_path / "new" / "folder" / "weights.bin")
+    assert Path(path).read_bytes() == b"1" * 3_000_000
+    store.write("d/weights.bin", b"2")
+    assert download_file("s3://bucket/d/weights.bin", tmp_path / "new" / "folder", progress=False) == path
+    assert Path(path).read_bytes() == b"1" * 3_000_000, "what is there stays"
+    other = download_file("s3://bucket/d/weights.bin", tmp_path, filename="other.bin", progress=False)
+    assert Path(other).read_bytes() == b"2"
+
+
+def test_a_download_of_nothing_leaves_nothing(store: MemoryFiles, tmp_path: Path) -> None:
+    store.write("empty", b"")
+    with pytest.raises(OSError, match="the file is empty") as raised:
+        download_file("s3://bucket/empty", tmp_path)
+    assert isinstance(raised.value, FileError)
+    with pytest.raises(FileNotFoundError):
+        download_file("s3://bucket/missing", tmp_path)
+    for wrong in ("../up", "/etc/x", ".."):
+        with pytest.raises(FileError, match="not a path below the root"):
+            download_file("s3://bucket/empty", tmp_path / "inner", filename=wrong)
+    assert not [each for each in tmp_path.rglob("*") if each.suffix != ".lock"]
+
+
+def test_processes_that_want_the_same_download_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Slow(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.bin").write_bytes(b"1" * 100_000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(tmp_path / "served"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = f"""
+from treenail.adapters.files.compat.easycore import download_file
+print(download_file('http://127.0.0.1:{server.server_port}/a.bin', '{tmp_path}/here', progress=False))
+"""
+        started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [each.communicate()[0] for each in started]
+        server.shutdown()
+    assert said == [f"{tmp_path}/here/a.bin\n"] * 2
+    assert asked == ["/a.bin"]

@@ -14,7 +14,7 @@ from treenail.adapters.loops import EpochLoop
 from treenail.adapters.sampling import RandomSampler
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Checkpoints, Data, Evaluation, Run, Schedule
-from treenail.kernel import late, partial, spec
+from treenail.kernel import Late, late, partial, spec
 
 
 def perceptron(width: int, *, depth: int = 1, dropout: float = 0.0) -> nn.Sequential:
@@ -54,10 +54,12 @@ shorter = Run(
 )
 
 model = run.model.build()
+assert isinstance(run.optimizer, Late)
 optimizer = run.optimizer.build(model.parameters())
 schedules = [schedule.scheduler.build(optimizer) for schedule in run.schedules]
 place = run.vis["files"]
 assert place is not None
 place.build(Path("curves")).close()
+assert run.loss is not None
 loss = run.loss.build()(model(torch.zeros(2, 64)), torch.zeros(2, dtype=torch.int64))
-assert loss.ndim == 0
+assert isinstance(loss, torch.Tensor)

@@ -10,7 +10,7 @@ from treenail.kernel import late, spec
 run = Run(
     model=spec(nn.Linear)(64, 10),
     loss=spec(nn.CrossEntropyLoss)(),
-    optimizer=late(nn.Linear)(10),  # E: "Late[int, Linear]"; expected "Late[Iterable[Parameter], Optimizer]"
+    optimizer=late(nn.Linear)(10),  # E: "Late[int, Linear]"; expected "Late[Iterable[Parameter], Optimizer] | Map
     train=Data(dataset=spec(Digits)("train"), batch_size=32),
     loop=late(EpochLoop)(max_epochs=3),
 )

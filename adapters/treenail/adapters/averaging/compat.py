@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from treenail.adapters.averaging.kinds import exponential, hyperbolic
+from treenail.adapters.averaging.kinds import exponential, hyperbolic, uniform_rule
 from treenail.adapters.averaging.passes import FusedLerp, dtype_of_average
 from treenail.adapters.averaging.tensors import Watch, is_averageable, tensors_of
 from treenail.kernel import StateError
@@ -68,9 +68,9 @@ class BaseAveragedModel(nn.Module):
         self.register_buffer("steps", torch.tensor(0, dtype=torch.long, device=device))
         self._wide: dict[str, str] = {}  # names of tensors of 16 bits → of their averages
         for name, tensor in self._averaged(self.module).items():
-            if dtype_of_average(tensor.dtype) != tensor.dtype:
+            if (dtype := dtype_of_average(tensor.dtype)) != tensor.dtype:
                 self._wide[name] = f"float32_{len(self._wide)}"
-                self.register_buffer(self._wide[name], tensor.detach().float())
+                self.register_buffer(self._wide[name], tensor.detach().to(dtype))
         self._prepared: _Prepared | None = None
 
     @abstractmethod
@@ -133,7 +133,7 @@ class BaseAveragedModel(nn.Module):
         pairs = [(wide.get(name, copied[name]), source) for name, source in averaged.items()]
         self._prepared = _Prepared(
             model,
-            (Watch(model, given.keys()), Watch(self, held.keys())),
+            (Watch(model, given.values()), Watch(self, held.values())),
             pairs,
             averaging=FusedLerp(pairs),
             rounding=FusedLerp((copied[name], average) for name, average in wide.items()),
@@ -147,7 +147,7 @@ class BaseAveragedModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         for name, beside in self._wide.items():  # mmengine's states have no such averages
             if f"{prefix}{beside}" not in state_dict and f"{prefix}module.{name}" in state_dict:
-                state_dict[f"{prefix}{beside}"] = state_dict[f"{prefix}module.{name}"].float()
+                state_dict[f"{prefix}{beside}"] = state_dict[f"{prefix}module.{name}"].to(self.get_buffer(beside).dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -169,28 +169,17 @@ class _WeightedAverage(BaseAveragedModel):
 
 
 class StochasticWeightAverage(_WeightedAverage):
-    """Weights averaged with equal weight (Izmailov et al. 2018).
-
-    Args:
-        model: Copied.
-        interval: Average at every so many updates.
-        device: Where the copy is; None: with the model.
-        update_buffers: Average those buffers that a state_dict holds, too; else they follow the model's.
-    """
+    """Weights averaged with equal weight (Izmailov et al. 2018)."""
 
     def _weight(self, steps: int) -> float:
-        return 1 / (steps // self.interval + 1)
+        return uniform_rule(steps, steps // self.interval)
 
 
 class ExponentialMovingAverage(_WeightedAverage):
     """Weights averaged exponentially: average ← (1 - momentum) · average + momentum · weights.
 
     Args:
-        model: Copied.
         momentum: Weight of the new weights.
-        interval: Average at every so many updates.
-        device: Where the copy is; None: with the model.
-        update_buffers: Average those buffers that a state_dict holds, too; else they follow the model's.
 
     Raises:
         ValueError: The momentum is not between 0 and 1.
@@ -217,12 +206,8 @@ class MomentumAnnealingEMA(ExponentialMovingAverage):
     """Exponential averages with the momentum max(momentum, gamma / (gamma + steps)).
 
     Args:
-        model: Copied.
         momentum: Weight of the new weights in the end.
         gamma: How slowly the momentum falls.
-        interval: Average at every so many updates.
-        device: Where the copy is; None: with the model.
-        update_buffers: Average those buffers that a state_dict holds, too; else they follow the model's.
 
     Raises:
         ValueError: The momentum is not between 0 and 1, or gamma is not positive.
@@ -243,19 +228,11 @@ class MomentumAnnealingEMA(ExponentialMovingAverage):
         self.gamma = gamma
 
     def _weight(self, steps: int) -> float:
-        return hyperbolic(self.momentum, self.gamma, steps)
+        return hyperbolic(self.momentum, self.gamma, 1.0, steps, steps // self.interval)
 
 
 class ExpMomentumEMA(MomentumAnnealingEMA):
     """Exponential averages with the momentum (1 - momentum) · exp(-(1 + steps) / gamma) + momentum, as mmdetection has them.
-
-    Args:
-        model: Copied.
-        momentum: Weight of the new weights in the end.
-        gamma: How slowly the momentum falls.
-        interval: Average at every so many updates.
-        device: Where the copy is; None: with the model.
-        update_buffers: Average those buffers that a state_dict holds, too; else they follow the model's.
 
     Raises:
         ValueError: The momentum is not between 0 and 1, or gamma is not positive.
@@ -273,4 +250,4 @@ class ExpMomentumEMA(MomentumAnnealingEMA):
         super().__init__(model, momentum, gamma, interval, device, update_buffers)
 
     def _weight(self, steps: int) -> float:
-        return exponential(self.momentum, self.gamma, steps)
+        return exponential(self.momentum, self.gamma, steps, steps // self.interval)

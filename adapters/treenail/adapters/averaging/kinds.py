@@ -43,14 +43,9 @@ def exponential_average(
     Raises:
         ValueError: The momentum is not between 0 and 1; and see `WeightAverages`.
     """
+    rule = constant_rule(momentum)
     return WeightAverages(
-        model,
-        partial(_constant, _between_0_and_1(momentum)),
-        interval=interval,
-        begin_step=begin_step,
-        begin_epoch=begin_epoch,
-        buffers=buffers,
-        device=device,
+        model, rule, interval=interval, begin_step=begin_step, begin_epoch=begin_epoch, buffers=buffers, device=device
     )
 
 
@@ -60,6 +55,7 @@ def annealed_average(
     momentum: Momentum = 0.0002,
     gamma: Annotated[float, Meta(gt=0)] | None = None,
     curve: Curve = "hyperbolic",
+    power: Annotated[float, Meta(gt=0)] = 1.0,
     interval: Annotated[int, Meta(ge=1)] = 1,
     begin_step: Annotated[int, Meta(ge=0)] = 0,
     begin_epoch: Annotated[int, Meta(ge=0)] = 0,
@@ -68,7 +64,8 @@ def annealed_average(
 ) -> WeightAverages:
     """Average exponentially with a momentum that begins large, so that the average soon forgets the first weights.
 
-    After t updates the momentum is max(momentum, gamma / (gamma + t)), as in mmengine's `MomentumAnnealingEMA`, or
+    After t updates the momentum is max(momentum, (gamma / (gamma + t)) ** power), as in mmengine's `MomentumAnnealingEMA`
+    with the power 1 and in timm's `ModelEmaV3` and diffusers' `EMAModel` with another, or
     (1 - momentum) · exp(-(1 + t) / gamma) + momentum, as in YOLOX and mmdetection's `ExpMomentumEMA`.
 
     Args:
@@ -77,6 +74,7 @@ def annealed_average(
         gamma: How many updates it takes the momentum to fall to a half (hyperbolic) or to 1/e (exponential); None: 100 or
             2000.
         curve: How it falls.
+        power: How fast it falls, where the curve is hyperbolic.
         interval: Average at every so many updates.
         begin_step: The first training step, from 1, after which weights are averaged; 0: from the beginning.
         begin_epoch: The first epoch, from 1, in which weights are averaged; 0: from the beginning.
@@ -85,23 +83,12 @@ def annealed_average(
         device: Where averages are kept, where not with the weights: ``cpu``.
 
     Raises:
-        ValueError: The momentum is not between 0 and 1, gamma is not positive; and see `WeightAverages`.
+        ValueError: The momentum is not between 0 and 1, gamma or power are not positive, or the power has no meaning for the
+            curve; and see `WeightAverages`.
     """
-    if curve not in ("hyperbolic", "exponential"):
-        raise ValueError(f"curve is {curve!r}, must be 'hyperbolic' or 'exponential'")
-    gamma = gamma if gamma is not None else 100.0 if curve == "hyperbolic" else 2000.0
-    if not gamma > 0:
-        raise ValueError(f"gamma is {gamma}, must be positive")
-    falling = hyperbolic if curve == "hyperbolic" else exponential
-    rule: Rule = partial(_annealed, partial(falling, _between_0_and_1(momentum), gamma))
+    rule = annealed_rule(momentum, gamma, curve, power)
     return WeightAverages(
-        model,
-        rule,
-        interval=interval,
-        begin_step=begin_step,
-        begin_epoch=begin_epoch,
-        buffers=buffers,
-        device=device,
+        model, rule, interval=interval, begin_step=begin_step, begin_epoch=begin_epoch, buffers=buffers, device=device
     )
 
 
@@ -134,7 +121,7 @@ def uniform_average(
     """
     return WeightAverages(
         model,
-        _uniform,
+        uniform_rule,
         interval=interval,
         begin_step=begin_step,
         begin_epoch=begin_epoch,
@@ -143,26 +130,52 @@ def uniform_average(
     )
 
 
-def hyperbolic(momentum: float, gamma: float, updates: int) -> float:
-    """Return max(momentum, gamma / (gamma + updates))."""
-    return max(momentum, gamma / (gamma + updates))
+def constant_rule(momentum: float) -> Rule:
+    """Return the rule of an exponential average.
+
+    Raises:
+        ValueError: The momentum is not between 0 and 1.
+    """
+    return partial(_constant, _between_0_and_1(momentum))
 
 
-def exponential(momentum: float, gamma: float, updates: int) -> float:
+def annealed_rule(momentum: float, gamma: float | None, curve: Curve, power: float = 1.0) -> Rule:
+    """Return the rule of an exponential average whose momentum falls; see `annealed_average`.
+
+    Raises:
+        ValueError: A number is out of its bounds, or the power has no meaning for the curve.
+    """
+    momentum = _between_0_and_1(momentum)
+    if curve not in ("hyperbolic", "exponential"):
+        raise ValueError(f"curve is {curve!r}, must be 'hyperbolic' or 'exponential'")
+    gamma = gamma if gamma is not None else 100.0 if curve == "hyperbolic" else 2000.0
+    if not gamma > 0 or not power > 0:
+        raise ValueError(f"gamma is {gamma} and power is {power}, both must be positive")
+    if curve == "hyperbolic":
+        return partial(hyperbolic, momentum, gamma, power)
+    if power != 1:
+        raise ValueError(f"power is {power}, which an exponential curve does not have; leave it out")
+    return partial(exponential, momentum, gamma)
+
+
+def uniform_rule(updates: int, averaged: int) -> float:
+    """Return the weight that makes the average a mean; it is a `Rule`."""
+    return 1 / (averaged + 1)
+
+
+def hyperbolic(momentum: float, gamma: float, power: float, updates: int, averaged: int) -> float:
+    """Return max(momentum, (gamma / (gamma + updates)) ** power)."""
+    falling: float = (gamma / (gamma + updates)) ** power
+    return max(momentum, falling)
+
+
+def exponential(momentum: float, gamma: float, updates: int, averaged: int) -> float:
     """Return (1 - momentum) · exp(-(1 + updates) / gamma) + momentum."""
     return (1 - momentum) * exp(-(1 + updates) / gamma) + momentum
 
 
 def _constant(momentum: float, updates: int, averaged: int) -> float:
     return momentum
-
-
-def _annealed(momentum: partial[float], updates: int, averaged: int) -> float:
-    return momentum(updates)
-
-
-def _uniform(updates: int, averaged: int) -> float:
-    return 1 / (averaged + 1)
 
 
 def _between_0_and_1(momentum: float) -> float:

@@ -46,10 +46,12 @@ def part_of(whole: Tensor, target: Tensor) -> Tensor:
 
 
 def dtype_of_average(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which tensors are averaged: their own, float32 where they have less than 32 bits.
+    """Return the dtype in which tensors are averaged: their own, but numbers of at least 32 bits.
 
     A step towards new weights is often smaller than the distance of two 16-bit numbers, and would be rounded away.
     """
+    if dtype.is_complex:
+        return torch.promote_types(dtype, torch.complex64)
     return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
 
 
@@ -106,13 +108,14 @@ def _converted(averages: list[Tensor], sources: list[Tensor]) -> list[Tensor]:
 def _chunks(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     averages: list[Tensor] = []
     sources: list[Tensor] = []
+    elements = 0
     for average, source in pairs:
         mixed = averages and (average.dtype, average.device) != (averages[0].dtype, averages[0].device)
-        if mixed or sum(each.numel() for each in averages) + average.numel() > _CHUNK:
-            if averages:
-                yield averages, sources
-            averages, sources = [], []
+        if averages and (mixed or elements + average.numel() > _CHUNK):
+            yield averages, sources
+            averages, sources, elements = [], [], 0
         averages.append(average)
         sources.append(source)
+        elements += average.numel()
     if averages:
         yield averages, sources

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -55,42 +55,38 @@ def is_averageable(tensor: Tensor) -> bool:
 
 
 class Watch:
-    """Notices that a model has other tensors than it had: replaced by load_state_dict or by hand, moved, or converted.
+    """Notices that a model has other tensors than it had: replaced by load_state_dict or by hand, added, moved or converted.
 
-    Cheaper than collecting the tensors again, by much: 0.1 µs for each tensor and module.
+    Cheaper than collecting the tensors again, by much: 0.6 µs for each tensor.
 
     Args:
         model: The model as it is now.
-        names: Of the parameters and buffers to watch; other parameters are watched for beginning to require a gradient.
+        tensors: The parameters and buffers to watch; of all others it notices new parameters, and that one begins to
+            require a gradient.
     """
 
-    def __init__(self, model: nn.Module, names: Collection[str]) -> None:
+    def __init__(self, model: nn.Module, tensors: Iterable[Tensor]) -> None:
+        # Of another shape, numel suffices: torch broadcasts what has fewer elements, and raises else.
+        self._kinds = [(tensor, tensor.dtype, tensor.device, tensor.numel()) for tensor in tensors]
+        watched = {id(tensor) for tensor, *_ in self._kinds}
+        self._held: list[Mapping[str, object]] = []
         self._links: list[tuple[Mapping[str, object], str, object]] = []
-        self._kinds: list[tuple[Tensor, torch.dtype, torch.device]] = []
-        self._frozen: list[tuple[Mapping[str, Tensor | None], str]] = []
-        for path, module in model.named_modules():
-            self._links.extend((module._modules, key, child) for key, child in module._modules.items())
-            for held in (module._parameters, module._buffers):
-                for key, tensor in held.items():
-                    if tensor is None:
-                        continue
-                    if (f"{path}.{key}" if path else key) in names:
-                        self._links.append((held, key, tensor))
-                        self._kinds.append((tensor, tensor.dtype, tensor.device))
-                    elif held is module._parameters and is_averageable(tensor) and not tensor.requires_grad:
-                        self._frozen.append((held, key))
+        for module in model.modules():
+            for held in (module._modules, module._parameters, module._buffers):
+                self._held.append(held)
+                for key, value in held.items():  # a model may keep what it computes in buffers, new at every step
+                    if held is not module._buffers or value is None or id(value) in watched:
+                        self._links.append((held, key, value))
+        self._sizes = list(map(len, self._held))
+        others = (parameter for parameter in model.parameters() if id(parameter) not in watched)
+        self._frozen = [each for each in others if is_averageable(each) and not each.requires_grad]
 
     def holds(self) -> bool:
         """Return whether everything is as it was."""
         for held, key, value in self._links:
             if held.get(key) is not value:
                 return False
-        for tensor, dtype, device in self._kinds:
-            if tensor.dtype is not dtype or tensor.device != device:
+        for tensor, dtype, device, numel in self._kinds:
+            if tensor.dtype is not dtype or tensor.device != device or tensor.numel() != numel:
                 return False
-        return not any(self._thawed())
-
-    def _thawed(self) -> Iterator[bool]:
-        for held, key in self._frozen:
-            tensor = held.get(key)
-            yield tensor is not None and tensor.requires_grad
+        return list(map(len, self._held)) == self._sizes and not any(tensor.requires_grad for tensor in self._frozen)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from treenail.adapters.averaging.passes import is_spread
 from treenail.adapters.averaging.tensors import ModelTensors, sharded_units, tensors_of
 from treenail.kernel import TrainingError
 
@@ -17,7 +18,7 @@ def copy_of(
 ) -> nn.Module:
     """Copy a model's structure: modules and attributes, with other parameters and buffers, which are not copied.
 
-    Forward hooks are the same objects in both, but for methods of the model's modules, which become those of the copy's.
+    Hooks are the same objects in both, but for methods of the model's modules, which become those of the copy's.
 
     Args:
         model: The model; it stays as it is.
@@ -39,6 +40,7 @@ def copy_of(
     }
     memo |= {id(buffer): buffers[name] for name, buffer in tensors.buffers.items()}
     memo |= {id(shared): shared for shared in _hooked(model)}
+    memo |= {id(computed): computed.detach().clone() for computed in _computed(model)}
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever objects a model has for attributes may raise
@@ -52,24 +54,51 @@ def _hooked(model: nn.Module) -> Iterator[object]:
     """Yield what listens to a model from outside: it may be anything, and is no part of the model."""
     modules = set(model.modules())
     for module in modules:
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for hooks in (
+            module._forward_pre_hooks,
+            module._forward_hooks,
+            module._backward_pre_hooks,
+            module._backward_hooks,
+        ):
             for hook in hooks.values():
                 listener = getattr(hook, "__self__", hook)  # of a method
                 if not isinstance(listener, nn.Module) or listener not in modules:
                     yield listener
 
 
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield tensors that modules remember of what they computed, with its graph; torch does not copy those."""
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                yield value
+
+
 @torch.no_grad()
-def fill(into: nn.Module, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
+def fill(
+    into: nn.Module, tensors: ModelTensors, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+) -> nn.Module:
     """Copy tensors into a second module, and return it.
 
+    Args:
+        into: Changed in place.
+        tensors: Those of the model, which `into` must not have.
+        weights: What it gets for its parameters, by all their names.
+        buffers: What it gets for its buffers, by all their names.
+
     Raises:
-        TrainingError: It has other parameters or buffers than those given.
+        TrainingError: It has other parameters or buffers than those given, or the model's.
     """
     own = tensors_of(into)
     held: dict[str, Tensor] = {**own.parameters, **own.buffers}
     given = {**weights, **buffers}
-    if wrong := held.keys() ^ given.keys() or {name for name in held if held[name].shape != given[name].shape}:
+    models = {id(tensor) for tensor in (*tensors.parameters.values(), *tensors.buffers.values())}
+    if shared := [name for name, tensor in held.items() if id(tensor) in models]:
+        raise TrainingError(
+            f"the module for the averages has '{shared[0]}' in common with the model, whose training it would change",
+            mend="build a second module",
+        )
+    if wrong := held.keys() ^ given.keys() or {name for name in held if not _alike(held[name], given[name])}:
         raise TrainingError(
             f"the module for the averages is not built as the model is: '{min(wrong)}' is not the same in both",
             mend="build and parallelise it as the model",
@@ -77,3 +106,7 @@ def fill(into: nn.Module, weights: Mapping[str, Tensor], buffers: Mapping[str, T
     for name, tensor in given.items():
         held[name].copy_(tensor)
     return into
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and is_spread(one) == is_spread(other)

@@ -27,7 +27,8 @@ class WeightAverages:
     averages have in common with the model. Weights of 16 bits and less are averaged in float32, and a view has them
     rounded to the model's dtype. Of weights that are spread over ranks (DTensors, as FSDP2 has) each rank averages its part.
 
-    Parameters may be replaced, moved, converted and unfrozen meanwhile. Averages stay on the device of the weights.
+    Parameters may be replaced, moved, converted, unfrozen and added meanwhile; those that join begin with their weights of then.
+    Averages stay on the device of the weights.
 
     Args:
         model: The model without what makes it parallel; it is only read.
@@ -113,6 +114,8 @@ class WeightAverages:
     def _prepare(self) -> None:
         """Find the model's tensors, begin averages of those that have none, and make the lists of the pass."""
         tensors = tensors_of(self._model)
+        if self.averaged == 0:  # there is nothing to keep, so the model may still change its shapes
+            self._weights, self._buffers = {}, self._buffers if self.buffers == "ignore" else {}
         sources: dict[str, Tensor] = {
             name: parameter
             for name, parameter in tensors.parameters.items()
@@ -126,7 +129,7 @@ class WeightAverages:
             pairs += [(self._buffers[name], source) for name, source in found.items()]
             sources |= found
         self._pass = FusedLerp(pairs)
-        self._watch = Watch(self._model, sources.keys())
+        self._watch = Watch(self._model, sources.values())
 
     def _averaged_buffers(self, tensors: ModelTensors) -> dict[str, Tensor]:
         persistent = ((name, tensors.buffers[name]) for name in tensors.buffers if name in tensors.persistent)
@@ -168,21 +171,22 @@ class WeightAverages:
         """Return a module in eval mode with the averages for weights; the model is left as it is.
 
         Parameters that are as large and lie where the averages do share their memory, and go on with the next update; those
-        that are not averaged share the model's. Attributes that are no modules, parameters or buffers are copied; forward hooks
-        are the model's.
+        that are not averaged share the model's. Attributes that are no modules, parameters or buffers are copied; hooks are
+        the model's.
 
         Args:
             into: A second module built and parallelised as the model was, which takes the averages and is returned: for
                 models that FSDP2 has sharded, since torch cannot copy those. None copies the model's structure.
 
         Raises:
-            TrainingError: The model cannot be copied, or `into` is built otherwise.
+            TrainingError: The model cannot be copied, `into` is built otherwise, or has tensors of the model.
         """
         tensors = tensors_of(self._model)
         weights = {name: self._shown(name, parameter.detach()) for name, parameter in tensors.parameters.items()}
         buffers = {name: self._shown_buffer(name, buffer.detach()) for name, buffer in tensors.buffers.items()}
-        view = copy_of(self._model, tensors, weights, buffers) if into is None else fill(into, weights, buffers)
-        return view.eval()
+        if into is None:
+            return copy_of(self._model, tensors, weights, buffers).eval()
+        return fill(into, tensors, weights, buffers).eval()
 
     def _shown(self, name: str, source: Tensor) -> Tensor:
         average = self._weights.get(name) if self.averaged else None

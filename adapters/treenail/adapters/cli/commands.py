@@ -7,12 +7,13 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
+from treenail.adapters.documents import Location, Uri
 from treenail.adapters.files import LocalFiles, mounts_of, use_mounts
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
@@ -70,18 +71,27 @@ def _start(options: Namespace, processes: int) -> int:
 
     given = {"--work-dir": options.work_dir, "--checkpoint": options.checkpoint}
     flags = {"--resume": options.resume, "--allow-changes": options.allow_changes, "--debug": options.debug}
-    words = ["train", *_again(options), *(flag for flag, is_set in flags.items() if is_set)]
+    words = ["train", *_again(options, _whole), *(flag for flag, is_set in flags.items() if is_set)]
     words += [f"{name}={value}" for name, value in given.items() if value is not None]
     return start_ranks(["module", "treenail.adapters.cli", *words], processes, debug=options.debug)
 
 
-def _again(options: Namespace) -> list[str]:
-    """Return the arguments that the command was given, but for where the run's files lie and what to resume."""
+def _again(options: Namespace, written: Callable[[Location], str] = str) -> list[str]:
+    """Return the arguments that the command was given, but for where the run's files lie and what to resume.
+
+    Args:
+        options: Of the command.
+        written: How a config's place is written: for people (str), without the credentials of a URI.
+    """
     sources = [
-        *(f"--with={each}" for each in options.overlays),
+        *(f"--with={written(each)}" for each in options.overlays),
         *(f"--allow-import={each}" for each in options.imports),
     ]
-    return [str(options.config), *options.overrides, *sources]
+    return [written(options.config), *options.overrides, *sources]
+
+
+def _whole(place: Location) -> str:
+    return place.full if isinstance(place, Uri) else str(place)
 
 
 def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:

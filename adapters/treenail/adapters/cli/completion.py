@@ -140,6 +140,7 @@ class Completion:
             "config": lambda: _files(word, _CONFIGS),
             "configs": lambda: _files(word, _CONFIGS),
             "overlays": lambda: _files(word, _CONFIGS),
+            "work_dir": lambda: _files(word),
             "overrides": lambda: self._overrides(parser, before, word),
             "name": lambda: iter([each for each in [RUN_NAME, *_components()] if each.startswith(word)]),
             "component": lambda: (each for each in _components() if each.startswith(word)),

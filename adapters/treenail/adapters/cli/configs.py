@@ -10,7 +10,15 @@ from pathlib import Path
 from uuid import uuid4
 
 from treenail.adapters.config import ConfigChecker, InvalidConfigError, Mistake, Source, edits_of, read_source
-from treenail.adapters.documents import Format, dump_document, edit_document, read_document, replace_text
+from treenail.adapters.documents import (
+    Format,
+    Location,
+    Uri,
+    dump_document,
+    edit_document,
+    read_document,
+    replace_text,
+)
 from treenail.kernel import ConfigError
 
 _FORMATS: Mapping[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
@@ -52,16 +60,20 @@ def _format(options: Namespace) -> Format:
     return chosen
 
 
-def _refuse_to_replace(out: Path, sources: Sequence[Path]) -> None:
+def _refuse_to_replace(out: Path, sources: Sequence[Location]) -> None:
     if out.exists() and not out.is_file():
         raise ConfigError("this is no file", where=str(out), mend="name a file")
-    if out.exists() and any(each.exists() and out.samefile(each) for each in sources):
+    if out.exists() and any(isinstance(each, Path) and each.exists() and out.samefile(each) for each in sources):
         raise ConfigError("this is what the config is read from", where=str(out), mend="name another file")
 
 
 def _set(options: Namespace) -> int:
     """Edit a config file in place, if that makes no new mistake."""
-    path: Path = options.config
+    path: Location = options.config
+    if isinstance(path, Uri):
+        raise ConfigError(
+            "a config in a store is not edited there", where=str(path), mend="copy it here: treenail copy"
+        )
     if path.suffix == ".py":
         raise ConfigError("a Python config is code", where=str(path), mend="edit the file itself")
     before = read_document(path)

@@ -32,6 +32,8 @@ COMMANDS = {
     "train": "commands",
     "test": "commands",
     "check": "checking",
+    "find-lr": "tuning",
+    "find-batch-size": "tuning",
     "freeze": "freezing",
     "config": "configs",
     "schema": "writing",
@@ -43,8 +45,9 @@ COMMANDS = {
     "copy": "copying",
     "adapters": "commands",
     "launch": "launching",
+    "plot-schedule": "plotting",
 }
-"""Where each command is; only `commands` and `launching` import torch."""
+"""Where each command is; only `commands`, `launching`, `plotting` and `tuning` import torch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +84,7 @@ def _notes(error: BaseException) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     module = importlib.import_module(f"treenail.adapters.cli.{COMMANDS[options.command]}")
-    return int(getattr(module, options.command)(options))
+    return int(getattr(module, options.command.replace("-", "_"))(options))
 
 
 def _reader_left() -> bool:

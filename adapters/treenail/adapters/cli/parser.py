@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_CONFIG = "a .yaml, .json or .toml file, or a .py file with a variable 'run'"
-_DATA = "a .yaml, .json or .toml file"
+_CONFIG = "a .yaml, .json or .toml file, or its URI; or a .py file with a variable 'run'"
+_DATA = "a .yaml, .json or .toml file, or its URI"
 _OVERRIDES = (
     "key=value pairs change parts of the config: optimizer.lr=3e-4 schedules.0.every=step; "
     "+key=value adds what is not there, ~key removes: +hooks.best={type: best, metric: val/loss} ~hooks.timer"
@@ -26,9 +26,12 @@ def parser() -> argparse.ArgumentParser:
     _test(commands)
     _check(commands)
     _config(commands)
+    _find_lr(commands)
+    _find_batch_size(commands)
     _freeze(commands)
     _schema(commands)
     _template(commands)
+    _plot_schedule(commands)
     _export(commands)
     _consolidate(commands)
     _copy(commands)
@@ -64,9 +67,29 @@ class _Commands:
         return command
 
 
+def _location(text: str) -> object:
+    from treenail.adapters.documents import location  # most words of a command line are no configs
+    from treenail.kernel import ConfigError
+
+    try:
+        return location(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _local_directory(text: str) -> Path:
+    from treenail.adapters.documents import Uri
+
+    found = _location(text)
+    if isinstance(found, Uri):
+        mend = "a work directory is local; files.checkpoints=URI keeps the checkpoints of a run in a store"
+        raise argparse.ArgumentTypeError(f"{found} lies in a store; {mend}")
+    return Path(text)
+
+
 def _add_sources(command: argparse.ArgumentParser, config: str) -> None:
     """Add what says where a config comes from."""
-    command.add_argument("config", type=Path, help=config)
+    command.add_argument("config", type=_location, help=config)
     command.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     _add_overlays(command)
     _add_imports(command)
@@ -74,7 +97,7 @@ def _add_sources(command: argparse.ArgumentParser, config: str) -> None:
 
 def _add_overlays(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--with", dest="overlays", type=Path, action="append", default=[], metavar="FILE", help=_OVERLAYS
+        "--with", dest="overlays", type=_location, action="append", default=[], metavar="FILE", help=_OVERLAYS
     )
 
 
@@ -92,7 +115,10 @@ def _train(commands: _Commands) -> None:
     )
     _add_sources(train, _CONFIG)
     train.add_argument(
-        "--work-dir", type=Path, metavar="D", help="where everything goes; by default work_dirs/CONFIG/001, 002 …"
+        "--work-dir",
+        type=_local_directory,
+        metavar="D",
+        help="where everything goes; by default work_dirs/CONFIG/001, 002 …",
     )
     train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
     train.add_argument(
@@ -117,17 +143,23 @@ def _check(commands: _Commands) -> None:
     check = commands.add(
         "check",
         "check configs",
-        "Check configs and build nothing.\n\n"
+        "Check configs and build nothing, but for --params.\n\n"
         "Every mistake is a line 'file:line:column: path: message', all mistakes at once; exit code 2 if there is one.",
     )
-    check.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help=_CONFIG)
+    check.add_argument("configs", type=_location, nargs="+", metavar="CONFIG", help=_CONFIG)
     check.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help=_OVERRIDES)
     _add_overlays(check)
     _add_imports(check)
     check.add_argument(
         "--fresh", action="store_true", help="derive all schemas anew instead of reading the stored ones"
     )
-    check.add_argument(
+    further = check.add_mutually_exclusive_group()
+    further.add_argument(
+        "--params",
+        action="store_true",
+        help="build the model and the optimizer of each config, and show the groups of parameters",
+    )
+    further.add_argument(
         "--mypy",
         action="store_true",
         help="let mypy --strict check them too, YAML as the Python that freeze prints; directories are searched",
@@ -142,7 +174,7 @@ def _config(commands: _Commands) -> None:
         "print a config as one file",
         "Print a config as one file: bases, overlays and overrides in it, secrets covered.",
     )
-    show.add_argument("config", type=Path, help=_DATA)
+    show.add_argument("config", type=_location, help=_DATA)
     show.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     _add_overlays(show)
     show.add_argument(
@@ -155,9 +187,35 @@ def _config(commands: _Commands) -> None:
         "Edit a config file in place: comments, order and layout of the rest stay.\n\n"
         "An edit that would make a mistake is refused.",
     )
-    change.add_argument("config", type=Path, help=_DATA)
+    change.add_argument("config", type=_location, help="a .yaml, .json or .toml file")
     change.add_argument("overrides", nargs="+", metavar="key=value", help=_OVERRIDES)
     change.add_argument("--force", action="store_true", help="write it although it has mistakes then")
+
+
+def _find_lr(commands: _Commands) -> None:
+    find = commands.add(
+        "find-lr",
+        "find a learning rate",
+        "Train a few steps with a learning rate that grows until the loss diverges (the learning rate range test), draw the\n"
+        "losses and say what they suggest. Nothing is kept.",
+    )
+    _add_sources(find, _CONFIG)
+    find.add_argument("--out", type=Path, metavar="FILE", help="write the drawing to a .png, .pdf or .svg file, too")
+    find.add_argument("--lowest", type=float, default=1e-7, metavar="LR", help="where to begin (default: 1e-7)")
+    find.add_argument("--highest", type=float, default=10.0, metavar="LR", help="where to end (default: 10)")
+    find.add_argument("--steps", type=int, default=100, metavar="N", help="how many steps (default: 100)")
+
+
+def _find_batch_size(commands: _Commands) -> None:
+    find = commands.add(
+        "find-batch-size",
+        "find the largest batch that fits",
+        "Find the largest batch that one process can train with: of a GPU's memory, or of the main memory up to a limit.\n"
+        "Sizes are doubled until one does not fit, then the gap is halved.",
+    )
+    _add_sources(find, _CONFIG)
+    find.add_argument("--memory-limit", metavar="SIZE", help="on the CPU: what a run may take, as 8GiB")
+    find.add_argument("--most", type=int, metavar="N", help="the largest size of interest (default: the whole dataset)")
 
 
 def _freeze(commands: _Commands) -> None:
@@ -191,6 +249,19 @@ def _template(commands: _Commands) -> None:
         "name", metavar="NAME", help="`run`, or a component: adamw, loss:l1_loss, package.module:Class"
     )
     _add_imports(template)
+
+
+def _plot_schedule(commands: _Commands) -> None:
+    plot = commands.add(
+        "plot-schedule",
+        "draw what a config's schedules do",
+        "Draw the learning rate, and what else a config schedules, over the whole run, without training.",
+    )
+    _add_sources(plot, _CONFIG)
+    plot.add_argument(
+        "--out", type=Path, metavar="FILE", help="an image, too: .png, .pdf or .svg (needs treenail[plot])"
+    )
+    plot.add_argument("--steps", type=int, metavar="N", help="training steps to draw (default: all of the run)")
 
 
 def _export(commands: _Commands) -> None:

@@ -23,7 +23,7 @@ from treenail.adapters.config.load import Checked, Source, check_document, read_
 from treenail.adapters.config.schema import ComponentSchema, RecordSchema, Schemas
 from treenail.kernel import Adapter, MissingDependencyError, Namespace, RegistryError, did_you_mean, mix
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class NotStoredError(Exception):
@@ -136,9 +136,9 @@ class ConfigChecker:
             return self._check(source)
         finally:  # another config may have a module of the same name beside it
             sys.path[:] = path
-            folder = str(source.path.absolute().parent) + os.sep
+            folder = None if source.folder is None else str(source.folder) + os.sep
             for name in set(sys.modules) - modules:
-                if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+                if folder and (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
                     del sys.modules[name]
 
     def _check(self, source: Source) -> Checked:
@@ -146,7 +146,8 @@ class ConfigChecker:
         data = document.data if isinstance(document.data, dict) else {}
         registers = bool(data.get("custom_imports"))
         imports = registers or bool(data.get("imports") or source.imports)
-        folders = (Path.cwd(), source.path.absolute().parent) if imports else ()
+        beside = () if source.folder is None else (source.folder,)
+        folders = (Path.cwd(), *beside) if imports else ()
         if not (document.has_originals or registers or self._fresh):
             if folders not in self._stored:
                 self._stored[folders] = load_stored(folders)

@@ -31,7 +31,17 @@ from treenail.adapters.config.schema import (
     TupleOf,
     Word,
 )
-from treenail.adapters.documents import NOTHING, Document, Map, Mistake, TreePath, dotted
+from treenail.adapters.documents import (
+    MASK,
+    NOTHING,
+    Document,
+    Map,
+    Mistake,
+    TreePath,
+    dotted,
+    holds_secret,
+    value_at,
+)
 from treenail.kernel import Component, SpecError, TreenailError, did_you_mean
 
 WRONG: Final = object()
@@ -96,7 +106,18 @@ class Checker:
     @property
     def mistakes(self) -> list[Mistake]:
         """What was found to be wrong, with its places."""
-        return [Mistake(self._document.locate(path, key=key), dotted(path), text) for path, text, key in self._wrong]
+        return [
+            Mistake(self._document.locate(path, key=key), dotted(path), self._covered(text, path))
+            for path, text, key in self._wrong
+        ]
+
+    def _covered(self, text: str, path: TreePath) -> str:
+        """Return a message without the value that it is about, where that is a secret."""
+        if not holds_secret(path):
+            return text
+        value = value_at(self._document.data, path)
+        shown = repr(value) if repr(value) in text else f"'{str(value)[:40]}'"
+        return text.replace(shown, MASK)
 
     def wrong(self, path: TreePath, message: str, *, key: bool = False) -> object:
         """Note a mistake."""
@@ -448,6 +469,8 @@ def _positional(form: Form, converted: dict[str, Any]) -> tuple[tuple[object, ..
 def _is_alike(value: object, kind: Kind) -> bool:
     """Whether a value is written as values of a kind are: as a list, a mapping, or neither."""
     if isinstance(value, dict):
+        if isinstance(kind, MapOf) and isinstance(kind.value, Nested):  # components by name
+            return all(isinstance(each, dict) for each in value.values())
         return isinstance(kind, MapOf | RecordOf | Nested)
     if isinstance(value, list | tuple):
         return isinstance(kind, ListOf | TupleOf)

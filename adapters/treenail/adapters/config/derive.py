@@ -140,6 +140,7 @@ class Derivation:
                 produces=self.class_of(produced) if isinstance(produced, type) else None,
                 summary=self._summary(target),
                 published=signature_of(target) is not None,
+                trains_itself=hasattr(target, "train_step") if isinstance(target, type) else None,
                 step_takes_metric=_step_takes_metric(target),
                 abstract=tuple(sorted(getattr(target, "__abstractmethods__", ()))),
             )

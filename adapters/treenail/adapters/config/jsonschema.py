@@ -10,6 +10,7 @@ Each component, record and slot has up to two definitions. The plain one says wh
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,7 @@ class _Writer:
         self._names = candidates.names
         self._definitions: dict[str, Json] = _leaves()
         self._keys: dict[object, str] = {}
+        self._by_body: dict[tuple[str, str], str] = {}
         scopes = "|".join(re.escape(scope) for scope in sorted(filter(None, self._names.scopes())))
         own = f"(?!({scopes}):)" if scopes else ""
         below = "|".join(re.escape(each) for each in sorted(imports or ()))
@@ -140,7 +142,14 @@ class _Writer:
                 key = f"{plain}_{number}"
             self._keys[identity] = key
             self._definitions[key] = {}  # what is being written may hold itself
-            self._definitions[key] = write()
+            body = write()
+            # Of equal ones the first does for all; one that holds itself by its name has no equal.
+            first = self._by_body.setdefault((plain, json.dumps(body)), key)
+            if first == key:
+                self._definitions[key] = body
+            else:
+                del self._definitions[key]
+                key = self._keys[identity] = first
         return {"$ref": f"#/definitions/{key}"}
 
     def kind(self, kind: Kind, shared: str | None, *, whole: bool = False) -> Json:

@@ -16,7 +16,17 @@ from treenail.adapters.config.maker import Maker, Rules
 from treenail.adapters.config.overrides import apply_overrides
 from treenail.adapters.config.rules import DEFAULTS, rules_of_run
 from treenail.adapters.config.schema import RecordOf
-from treenail.adapters.documents import Document, InvalidConfigError, Mistake, TreePath, load_document, read_text
+from treenail.adapters.documents import (
+    Document,
+    InvalidConfigError,
+    Location,
+    Mistake,
+    TreePath,
+    Uri,
+    load_document,
+    location,
+    read_text,
+)
 from treenail.kernel import ConfigError, mix
 
 if TYPE_CHECKING:
@@ -33,16 +43,22 @@ class Source(NamedTuple):
 
     Args:
         path: A ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file; or a ``.py`` file, which is executed and whose variable
-            ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on.
+            ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on. A file of data may lie
+            in a store.
         overrides: ``key=value`` texts, applied in order. What a Python config holds stays the very object elsewhere.
         overlays: Files that are merged over the config, later ones win.
         imports: Prefixes of modules that ``type:`` may import from, besides the config's own ``imports:``.
     """
 
-    path: Path
+    path: Location
     overrides: Sequence[str] = ()
-    overlays: Sequence[Path] = ()
+    overlays: Sequence[Location] = ()
     imports: Sequence[str] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where modules lie that it may import; none in a store, from which no code is run."""
+        return None if isinstance(self.path, Uri) else self.path.absolute().parent
 
 
 class Checked(NamedTuple):
@@ -70,18 +86,18 @@ class Loaded(NamedTuple):
 
 
 def load_run(
-    path: str | Path,
+    path: str | Location,
     overrides: Sequence[str] = (),
     catalog: Catalog | None = None,
     *,
-    overlays: Sequence[str | Path] = (),
+    overlays: Sequence[str | Location] = (),
     imports: Sequence[str] = (),
 ) -> Run:
     """Load and check the config of a run; nothing is built.
 
     Args:
-        path: A ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file; or a ``.py`` file, which is executed and whose variable
-            ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on.
+        path: A ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file, or the URI of one; or a ``.py`` file, which is executed
+            and whose variable ``run`` is a `Run`. With ``imports:``, modules beside it can be imported from then on.
         overrides: ``key=value`` texts, applied in order. What a Python config holds stays the very object elsewhere.
         catalog: What ``type:`` may name; everything installed when None.
         overlays: Files that are merged over the config, later ones win.
@@ -91,7 +107,8 @@ def load_run(
         InvalidConfigError: Everything that is wrong in the config.
         ConfigError: The file cannot be read.
     """
-    return load(Source(Path(path), overrides, [Path(each) for each in overlays], imports), catalog).run
+    source = Source(location(path), overrides, [location(each) for each in overlays], imports)
+    return load(source, catalog).run
 
 
 def load(source: Source, catalog: Catalog | None = None) -> Loaded:
@@ -189,6 +206,9 @@ def read_source(source: Source) -> tuple[Document, Rules]:
     """
     path = source.path
     if path.suffix == ".py":
+        if isinstance(path, Uri):
+            mend = "copy it here (treenail copy), look at it, then name the copy"
+            raise ConfigError("a Python config is code, and none is run from a store", where=str(path), mend=mend)
         from treenail.adapters.config.describe import describe
 
         originals: dict[TreePath, object] = {}
@@ -200,8 +220,9 @@ def read_source(source: Source) -> tuple[Document, Rules]:
         document = load_document(path, overlays=source.overlays)
     rules = rules_of_run(document.data)
     apply_overrides(document, source.overrides, DEFAULTS)
-    if isinstance(document.data, dict) and (document.data.get("imports") or source.imports):
-        make_importable(path.absolute().parent)
+    imports = isinstance(document.data, dict) and (document.data.get("imports") or source.imports)
+    if imports and source.folder is not None:
+        make_importable(source.folder)
     return document, rules
 
 

@@ -18,6 +18,8 @@ PORTS = MappingProxyType(
         "files": "treenail.kernel.ports:FileBackend",
         "exporter": "treenail.kernel.ports:Exporter",
         "parallel": "treenail.contracts.run:ParallelModule",
+        "parameters": "treenail.contracts.parameters:ParameterGroups",
+        "updates": "treenail.contracts.updates:Updater",
         "averaging": "treenail.contracts.averaging:Averager",
         "communicator": "treenail.kernel.ports:Communicator",
     }

@@ -8,7 +8,7 @@ from typing import Final
 
 from treenail.adapters.config.maker import Rules, Visit
 from treenail.adapters.config.schema import ComponentSchema
-from treenail.adapters.documents import Map, TreePath
+from treenail.adapters.documents import Map, Mark, TreePath, literal_secrets, value_at
 from treenail.kernel import did_you_mean
 
 DEFAULTS: Final = {
@@ -47,13 +47,63 @@ def _check(
         scheduler = schedulers.get((*visit.path, "scheduler"))
         if visit.path[:1] == ("schedules",) and scheduler is not None:
             yield from _schedule(visit, scheduler)
+    yield from _updates(data, schedulers.get(("model",)))
     for section in ("train", "val", "test"):
         samples = data.get(section)
         if isinstance(samples, dict) and None not in (samples.get("sampler"), samples.get("batch_sampler")):
             yield (section, "sampler"), "a batch sampler takes no sampler; leave out one of them"
+    files = data.get("files")
+    if isinstance(files, dict) and files:
+        from treenail.adapters.files import mistakes_in_files  # most configs say nothing of files
+
+        for place, message in mistakes_in_files(files):
+            yield ("files", *place), message
+    yield from _literal_secrets(data, visits)
     if data.get("val") is None:
         for path, metric in _metrics(data):
             yield path, f"there is no 'val' to give the metric '{metric}'"
+
+
+def _updates(data: Mapping[str | int, object], model: ComponentSchema | None) -> Iterator[tuple[TreePath, str]]:
+    """Yield what model, loss, optimizers and their updates demand of each other."""
+    optimizer, updates = data.get("optimizer"), data.get("updates")
+    several = isinstance(optimizer, dict) and "type" not in optimizer
+    if several and not optimizer:
+        yield ("optimizer",), "there is none; write {type: …}, or several by names of parts of the model"
+    elif several and data.get("loss") is not None:
+        yield (
+            ("optimizer",),
+            "with a loss there is one optimizer, {type: …}; several are for a model whose train_step says what each does",
+        )
+    if data.get("loss") is None and model is not None and model.trains_itself is False:
+        name = model.target.rpartition(":")[2]
+        yield ("model",), f"there is no loss, and {name} has no train_step; add loss: {{type: …}}"
+    if isinstance(optimizer, dict) and isinstance(updates, dict) and "type" not in updates:
+        if not several:
+            yield ("updates",), "there is one optimizer; write its updates without a name, {type: …}"
+        for name in updates if several else ():
+            if name not in optimizer:
+                mend = did_you_mean(str(name), map(str, optimizer)) or f"there are {', '.join(map(str, optimizer))}"
+                yield ("updates", name), f"there is no optimizer '{name}'; {mend}"
+
+
+def _literal_secrets(data: Mapping[str | int, object], visits: Sequence[Visit]) -> Iterator[tuple[TreePath, str]]:
+    """Yield the credentials of stores that are written in a config, which a run keeps; data of Python has no marks."""
+    found: dict[TreePath, None] = {}
+    for path in (("files",), *(visit.path for visit in visits if _opens_a_store(visit))):
+        found |= dict.fromkeys(literal_secrets(value_at(data, path), Mark(""), path))
+    for path in found:
+        yield (
+            path,
+            "a run keeps its config, so no credential is written in it; take it from the environment: ${env:NAME}",
+        )
+
+
+def _opens_a_store(visit: Visit) -> bool:
+    schema = visit.schema
+    return isinstance(schema, ComponentSchema) and schema.target.startswith(
+        ("treenail.adapters.files:", "treenail.adapters.files.")
+    )
 
 
 def _removals(section: str, removable: list[str], entries: object) -> Iterator[tuple[TreePath, str]]:

@@ -155,6 +155,7 @@ class ComponentSchema(Struct, frozen=True, kw_only=True):
         produces: Key of the class that it makes, None where nothing says so.
         summary: First line of its docstring.
         published: Whether it has a signature at all; some builtins have none, and only the call can check them.
+        trains_itself: Of a class: whether it has a ``train_step``; None where that is not told.
         step_takes_metric: Of a scheduler: whether its ``step`` needs an argument; None where that is not told.
         abstract: Methods that a class leaves to its subclasses, so that it cannot be built.
     """
@@ -165,6 +166,7 @@ class ComponentSchema(Struct, frozen=True, kw_only=True):
     produces: str | None = None
     summary: str = ""
     published: bool = True
+    trains_itself: bool | None = None
     step_takes_metric: bool | None = None
     abstract: tuple[str, ...] = ()
 

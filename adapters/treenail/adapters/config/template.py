@@ -25,6 +25,7 @@ from treenail.adapters.config.schema import (
     Field,
     Kind,
     Nested,
+    OneOf,
     RecordOf,
 )
 from treenail.adapters.documents import Document, InvalidConfigError, parse_value
@@ -153,7 +154,7 @@ class _Writer:
             case RecordOf(record=key):
                 yield f"{indent}{field.name}:"
                 yield from self._fields(self._names.record(key).fields, f"{indent}  ")
-            case Nested():
+            case Nested() | OneOf(members=(Nested(), *_)):
                 yield f"{indent}{field.name}:"
                 yield f"{indent}  type: {REQUIRED}"
             case _:

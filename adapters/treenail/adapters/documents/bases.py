@@ -1,4 +1,4 @@
-"""Where a base lies: beside the file that names it, or in the configs of an installed package."""
+"""Where a base lies: beside the file that names it, in the configs of an installed package, or in a store."""
 
 from __future__ import annotations
 
@@ -6,30 +6,46 @@ import os
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from treenail.kernel import did_you_mean
+from treenail.adapters.documents.uris import Location, Uri, is_uri, location
+from treenail.kernel import ConfigError, did_you_mean
 
 _CONFIGS = (("configs",), (".mim", "configs"))  # the second is where OpenMMLab's packages install theirs
 _SHOWN = 5
 
 
-def find_base(name: str, named_in: Path) -> tuple[Path, str | None]:
+def find_base(name: str, named_in: Location) -> tuple[Location, str | None]:
     """Return the file that an entry of `_base_` names, and the package if it names one.
 
     Args:
-        name: ``optimizer.yaml``, relative to the file that names it; or ``package::schedules/short.yaml``.
+        name: ``optimizer.yaml``, relative to the file that names it; ``package::schedules/short.yaml``; or a URI.
         named_in: That file.
 
     Raises:
-        LookupError: There is none, or a config may not have it as a base; the text says which.
+        LookupError: There is none, or a config may not have it as a base; the text says which. Whether a store has one is
+            found out by whoever reads it.
     """
-    package, colons, inner = name.partition("::")
-    if colons:
-        return _in_package(package, inner), package
-    path = _tidy(named_in.parent / name)
-    _refuse_code(path)
-    if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
+    path, package = _named(name, named_in)
+    if path.suffix == ".py":
+        raise LookupError(
+            f"{path} is Python, and reading a base runs no code; name a .yaml, .json or .toml file, "
+            "or write this config in Python too and call the other's functions"
+        )
+    if isinstance(path, Path) and not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
         raise LookupError(_missing(path))
-    return path, None
+    return path, package
+
+
+def _named(name: str, named_in: Location) -> tuple[Location, str | None]:
+    package, colons, inner = name.partition("::")
+    if colons and not is_uri(name):
+        return _in_package(package, inner), package
+    if isinstance(named_in, Uri):
+        return named_in.base(name), None
+    try:
+        found = location(name)
+    except ConfigError as error:
+        raise LookupError(str(error)) from None
+    return (found if isinstance(found, Uri) else _tidy(named_in.parent / found)), None
 
 
 def _in_package(package: str, inner: str) -> Path:
@@ -48,19 +64,7 @@ def _in_package(package: str, inner: str) -> Path:
     folders = [folder for folder in folders if os.path.isdir(folder)]
     if not folders:
         raise LookupError(f"the package '{package}' has no folder 'configs' (or '.mim/configs')")
-    path = next((each for each in (folder / inner for folder in folders) if os.path.isfile(each)), folders[0] / inner)
-    _refuse_code(path)
-    if not os.path.isfile(path):
-        raise LookupError(_missing(path))
-    return path
-
-
-def _refuse_code(path: Path) -> None:
-    if path.suffix == ".py":
-        raise LookupError(
-            f"{path} is Python, and reading a base runs no code; name a .yaml, .json or .toml file, "
-            "or write this config in Python too and call the other's functions"
-        )
+    return next((each for each in (folder / inner for folder in folders) if os.path.isfile(each)), folders[0] / inner)
 
 
 def _missing(path: Path) -> str:

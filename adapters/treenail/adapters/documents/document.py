@@ -165,6 +165,16 @@ def _mark_in(node: object, part: str | int) -> Mark | None:
     return node.marks[part] if isinstance(node, Seq) and isinstance(part, int) and part < len(node.marks) else None
 
 
+def value_at(data: object, path: TreePath) -> object:
+    """Return what stands at a place of plain data; NOTHING where there is nothing."""
+    for part in path:
+        try:
+            data = data[part]  # type: ignore[index]  # what has no parts says so
+        except (TypeError, LookupError):
+            return NOTHING
+    return data
+
+
 def dotted(path: TreePath) -> str:
     """Return ``model.args[0].bias`` for ("model", "args", 0, "bias")."""
     text = ""

@@ -111,7 +111,7 @@ class _Writer:
             refusal = refused_key(key, self._format)
             if refusal is not None:
                 self._mistake((*path, key), refusal)
-            hidden = secret or (isinstance(key, str) and is_secret(key))
+            hidden = secret or (isinstance(key, str) and is_secret(key, path[-1] if path else None))
             inner_mark = marks.get(key, mark._replace(written=None))
             found[key] = self.writable(inner, inner_mark, (*path, key), secret=hidden)
         return found

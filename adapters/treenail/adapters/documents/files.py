@@ -11,6 +11,7 @@ from treenail.adapters.documents.document import Document
 from treenail.adapters.documents.json import parse_json
 from treenail.adapters.documents.limits import MAX_BYTES, too_large
 from treenail.adapters.documents.toml import parse_toml
+from treenail.adapters.documents.uris import Location, Uri
 from treenail.adapters.documents.yaml import parse_yaml
 from treenail.kernel import ConfigError
 from treenail.kernel.errors import did_you_mean
@@ -20,11 +21,11 @@ Format = Literal["yaml", "json", "toml"]
 _SUFFIXES: Final[dict[str, Format]] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
 
-def read_document(path: Path, *, tuples: bool = False) -> Document:
+def read_document(path: Location, *, tuples: bool = False) -> Document:
     """Read a config file as plain data with places; its suffix says the format.
 
     Args:
-        path: A file ``.yaml``, ``.yml``, ``.json`` or ``.toml``.
+        path: A file ``.yaml``, ``.yml``, ``.json`` or ``.toml``; a local one, or one in a store.
         tuples: Whether a plain scalar of YAML like ``(224, 224)`` is a tuple rather than text.
 
     Raises:
@@ -63,12 +64,26 @@ def parse_document(text: str, source: str, form: Format, *, tuples: bool = False
     return parsers[form](text, source)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Location) -> str:
     """Read a config file, never more of it than a config may have.
 
     Raises:
         ConfigError: It does not exist, is not a file, is too large, is not UTF-8, or cannot be read.
     """
+    where = str(path)
+    content = path.read() if isinstance(path, Uri) else _read_local(path)
+    if len(content) > MAX_BYTES:
+        raise too_large(where)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError("the file is not UTF-8 text: it is UTF-16", where=where, mend="save it as UTF-8")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the file is not UTF-8 text: {error.reason} at byte {error.start}", where=where) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_local(path: Path) -> bytes:
     where = str(path)
     try:
         about = path.stat()
@@ -79,19 +94,10 @@ def read_text(path: Path) -> str:
         if about.st_size > MAX_BYTES:
             raise too_large(where)
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)  # files of /proc have no size, others may grow
+            return file.read(MAX_BYTES + 1)  # files of /proc have no size, others may grow
     except FileNotFoundError:
         raise ConfigError("there is no such file", where=where) from None
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=where) from error
     except ValueError:  # a name with NUL or a lone surrogate in it
         raise ConfigError("no file can have this name", where=repr(where)) from None
-    if len(content) > MAX_BYTES:
-        raise too_large(where)
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError("the file is not UTF-8 text: it is UTF-16", where=where, mend="save it as UTF-8")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the file is not UTF-8 text: {error.reason} at byte {error.start}", where=where) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")

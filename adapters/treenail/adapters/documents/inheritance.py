@@ -11,6 +11,7 @@ from treenail.adapters.documents.bases import find_base
 from treenail.adapters.documents.document import Document, InvalidConfigError, Map, Mark, Mistake, Seq, TreePath, dotted
 from treenail.adapters.documents.files import read_document
 from treenail.adapters.documents.references import References, Spent
+from treenail.adapters.documents.uris import Location, Uri
 from treenail.kernel import ConfigError
 
 BASE_KEY: Final = "_base_"
@@ -22,17 +23,18 @@ _Node = TypeVar("_Node")
 
 
 def load_document(
-    path: Path,
+    path: Location,
     *,
-    overlays: Sequence[Path] = (),
+    overlays: Sequence[Location] = (),
     environment: Mapping[str, str] | None = None,
     tuples: bool = False,
 ) -> Document:
     """Read a config file with its bases, lay overlays over it, and resolve the references in all of them.
 
     Args:
-        path: A YAML, JSON or TOML file; or ``package::path`` in the configs of an installed package.
-        overlays: Files whose values replace the config's; later ones win. Each may have bases of its own.
+        path: A YAML, JSON or TOML file; ``package::path`` in the configs of an installed package; or a `Uri`, which
+            the mounts in use find.
+        overlays: Files, or URIs, whose values replace the config's; later ones win. Each may have bases of its own.
         environment: What `${env:…}` reads; None for this process's.
         tuples: Whether a plain scalar of YAML like ``(224, 224)`` is a tuple.
 
@@ -71,9 +73,9 @@ def resolve_references(document: Document) -> tuple[object, Mark]:
     return found
 
 
-def _installed(path: Path) -> tuple[Path, str | None]:
+def _installed(path: Location) -> tuple[Location, str | None]:
     """Return the file that ``package::path`` names, and the package; another path as it is."""
-    if "::" not in str(path) or path.exists():
+    if isinstance(path, Uri) or "::" not in str(path) or path.exists():
         return path, None
     try:
         return find_base(str(path), path)
@@ -91,8 +93,17 @@ class _Loaded(NamedTuple):
 class _Link(NamedTuple):
     """A file on the way from the first one to its farthest base."""
 
-    path: Path
+    path: Location
     real: str
+
+    def shown(self, first: _Link) -> str:
+        if isinstance(self.path, Uri) or isinstance(first.path, Uri):
+            return str(self.path)
+        return os.path.relpath(self.real, os.path.dirname(first.real))
+
+
+def _link(path: Location) -> _Link:
+    return _Link(path, path.full if isinstance(path, Uri) else os.path.realpath(path))
 
 
 class _Loader:
@@ -103,7 +114,7 @@ class _Loader:
         self._bases: dict[str, _Loaded] = {}  # a file may be the base of many: each is read once
         self.deletes = False
 
-    def load(self, path: Path, chain: tuple[_Link, ...], under: Map | None) -> _Loaded:
+    def load(self, path: Location, chain: tuple[_Link, ...], under: Map | None) -> _Loaded:
         """Return a file over its bases; `under` is what an overlay will be laid over, for its references."""
         document = read_document(path, tuples=self._tuples)
         data, mark = document.data, document.mark
@@ -114,7 +125,7 @@ class _Loader:
         if BASE_KEY in own:
             named = own.pop(BASE_KEY)
             base_mark = own.marks.pop(BASE_KEY, mark)
-            bases = self._load_bases(named, base_mark, (*chain, _Link(path, os.path.realpath(path))))
+            bases = self._load_bases(named, base_mark, (*chain, _link(path)))
         visible = bases if under is None else under if bases is None else _merged(under, bases)
         if visible is not None and self.deletes:
             visible = _without_delete(visible)
@@ -122,7 +133,7 @@ class _Loader:
         self._check_reserved(resolved, mark)
         return _Loaded(resolved if bases is None else _merged(bases, resolved), mark)
 
-    def _resolved(self, document: Document, data: object, path: Path, bases: Map | None) -> object:
+    def _resolved(self, document: Document, data: object, path: Location, bases: Map | None) -> object:
         if not document.may_refer:
             return data
         no_bases = "this file has no bases; name them at its top: _base_: other.yaml"
@@ -160,20 +171,28 @@ class _Loader:
             raise wrong(
                 "a base is the name of a file, relative to this one; write _base_: other.yaml, or a list of names"
             )
+        if isinstance(chain[-1].path, Uri) and mark.written is not None:
+            raise wrong(
+                "a config in a store names its bases without variables of the environment, which its store would learn"
+            )
         try:
             path, package = find_base(entry, chain[-1].path)
         except LookupError as error:
             raise wrong(str(error.args[0])) from None
-        real = os.path.realpath(path)
-        if any(real == link.real for link in chain):
-            start = os.path.dirname(chain[0].real)
-            names = [os.path.relpath(each, start) for each in (*(link.real for link in chain), real)]
+        link = _link(path)
+        if any(link.real == each.real for each in chain):
+            names = [each.shown(chain[0]) for each in (*chain, link)]
             raise wrong(f"the bases go in a circle: {' → '.join(names)}; take one of them out")
         if len(chain) > MAX_CHAIN:
             raise wrong(f"bases of bases go on for more than {MAX_CHAIN} files")
-        loaded = self._bases.get(real)
+        loaded = self._bases.get(link.real)
         if loaded is None:
-            loaded = self._bases[real] = self.load(path, chain, None)
+            try:
+                loaded = self._bases[link.real] = self.load(path, chain, None)
+            except ConfigError as error:
+                if isinstance(error, InvalidConfigError) or not isinstance(path, Uri):
+                    raise
+                raise wrong(str(error)) from None  # whether it is there was not known where it is named
         tree = _keys_of(loaded.data, loaded.mark, "a base")
         return _scoped(tree, package) if package is not None else tree
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from treenail.adapters.documents.document import Map, Mark, Mistake, Seq, TreePath, dotted
@@ -19,6 +18,7 @@ from treenail.adapters.documents.limits import (
     checked_text,
 )
 from treenail.adapters.documents.scalars import resolve
+from treenail.adapters.documents.uris import Location, Uri
 from treenail.adapters.documents.yaml import parse_value
 from treenail.kernel import ConfigError, did_you_mean
 
@@ -75,7 +75,7 @@ class References:
     """
 
     def __init__(
-        self, path: Path, environment: Mapping[str, str], bases: Map | None, no_bases: str, spent: Spent
+        self, path: Location, environment: Mapping[str, str], bases: Map | None, no_bases: str, spent: Spent
     ) -> None:
         self._path = path
         self._environment = environment
@@ -222,7 +222,7 @@ class References:
 
     def _about_file(self, word: str, whole: str) -> _Found:
         about = {
-            "dirname": str(self._path.absolute().parent),
+            "dirname": self._path.directory if isinstance(self._path, Uri) else str(self._path.absolute().parent),
             "basename": self._path.name,
             "stem": self._path.stem,
             "extension": self._path.suffix,

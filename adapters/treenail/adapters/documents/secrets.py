@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
-from treenail.adapters.documents.document import Map, Mark, Seq
+from treenail.adapters.documents.document import Map, Mark, Seq, TreePath
 
 MASK: Final = "***"
 
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-\s.]+")
 _SECRET_NAME = re.compile(
-    r"(?:.*_)?(?:api_?keys?|access_?keys?|private_?keys?|credentials?|authorization|token)"
+    r"(?:.*_)?(?:api_?keys?|access_?keys?|account_?keys?|private_?keys?|connection_?string|credentials?|authorization|token)"
     r"|.*(?:passwords?|passwd|passphrase|secrets?)"
 )
+_PUBLIC_HEADERS: Final = frozenset(
+    {"accept", "accept_language", "cache_control", "origin", "pragma", "range", "referer", "user_agent"}
+)
+_OPTIONS: Final = frozenset({"options", "storage_options"})  # of a filesystem: `key` and `auth` open it there
 _VOCABULARY: Final = frozenset(  # tokens of a tokenizer, which end in `_token` and are no secrets
     f"{word}_token"
     for word in ("bos", "class", "cls", "end", "eos", "image", "mask", "pad", "sep", "special", "start", "unk")
@@ -23,14 +28,55 @@ _SIGNED_NAME = re.compile(
 )
 _SCHEME = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _USER = re.compile(r"[^/\s?#@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*(?:@[^\s@/?#]*)*@|[^/\s?#]*@")
+_USER_ALONE = re.compile(r"(://)[^/\s?#@:]+@")
 _PARAMETER = re.compile(r"([?&;])([\w.%-]+)=([^&;\s#]+)")
 _VARIABLES = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::([^{}]*))?\}")
 
 
-def is_secret(name: str) -> bool:
-    """Return whether what stands under a key of this name is not to be shown: ``password``, ``hf-token``, ``apiKey``."""
+def is_secret(name: str, inside: str | int | None = None) -> bool:
+    """Return whether what stands under a key of this name is not to be shown: ``password``, ``hf-token``, ``apiKey``.
+
+    Args:
+        name: The key.
+        inside: The key of the mapping in which it stands: most HTTP ``headers`` and some storage ``options`` are secrets.
+    """
     words = _WORD_BREAK.sub("_", name).lower()
+    if inside == "headers":
+        return words not in _PUBLIC_HEADERS
+    if inside in _OPTIONS and words in {"key", "auth"}:
+        return True
     return _SECRET_NAME.fullmatch(words) is not None and words not in _VOCABULARY
+
+
+def holds_secret(path: TreePath) -> bool:
+    """Return whether what stands at a place of a config is not to be shown: it, or something around it, is a secret."""
+    around: tuple[str | int | None, ...] = (None, *path)
+    return any(isinstance(key, str) and is_secret(key, inside) for inside, key in zip(around, path, strict=False))
+
+
+def literal_secrets(value: object, mark: Mark, path: TreePath) -> Iterator[TreePath]:
+    """Yield the places of secrets in a part of a config that were written down, rather than taken from the environment."""
+    if isinstance(value, Map):
+        for key, inner in value.items():
+            yield from literal_secrets(inner, value.marks.get(key, mark), (*path, key))
+    elif isinstance(value, Seq):
+        marks = value.marks or [mark] * len(value)
+        for index, (inner, inner_mark) in enumerate(zip(value, marks, strict=True)):
+            yield from literal_secrets(inner, inner_mark, (*path, index))
+    elif not isinstance(value, dict | list | tuple) and _opens(value, path) and _is_written(mark):
+        yield path
+
+
+def _is_written(mark: Mark) -> bool:
+    """Return whether a value was written down, as a default of a variable at least."""
+    return mark.written is None or any(found[2] for found in _VARIABLES.finditer(mark.written))
+
+
+def _opens(value: object, path: TreePath) -> bool:
+    if holds_secret(path):
+        return mask_scalar(value) != value
+    text = _USER_ALONE.sub(r"\1", value) if isinstance(value, str) else ""  # a user's name alone opens nothing
+    return mask_text(text) != text
 
 
 def mask_text(text: str) -> str:
@@ -64,11 +110,16 @@ def mask_scalar(value: object) -> object:
     return value if value is None or value == "" or isinstance(value, bool) else MASK
 
 
-def _masked(value: object, mark: Mark | None, *, secret: bool) -> object:
+def _masked(value: object, mark: Mark | None, *, secret: bool, inside: str | int | None = None) -> object:
     if isinstance(value, dict):
         marks = value.marks if isinstance(value, Map) else {}
         return {
-            key: _masked(inner, marks.get(key), secret=secret or (isinstance(key, str) and is_secret(key)))
+            key: _masked(
+                inner,
+                marks.get(key),
+                secret=secret or (isinstance(key, str) and is_secret(key, inside)),
+                inside=key,
+            )
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):

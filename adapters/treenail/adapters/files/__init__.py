@@ -4,6 +4,7 @@ from treenail.adapters.files.archives import ArchiveFiles
 from treenail.adapters.files.batches import Written, get_many, put_many
 from treenail.adapters.files.below import FilesBelow, backend_at
 from treenail.adapters.files.cache import FileCache
+from treenail.adapters.files.checks import mistakes_in_files
 from treenail.adapters.files.derived import copy, download, file_exists, is_directory, scan, stream, upload
 from treenail.adapters.files.formats import (
     FileFormat,
@@ -50,7 +51,7 @@ from treenail.adapters.files.operations import (
     rmtree,
     stat,
 )
-from treenail.adapters.files.paths import redacted
+from treenail.adapters.files.paths import local_path_of, redacted
 from treenail.adapters.files.progress import transfer_progress
 from treenail.adapters.files.records import Span, iterate_records, read_records, record_spans
 from treenail.adapters.files.sync import Synced, sync
@@ -112,9 +113,11 @@ __all__ = [
     "list_dir_or_file",
     "list_from_file",
     "load",
+    "local_path_of",
     "lock",
     "locked",
     "make_directory",
+    "mistakes_in_files",
     "mounts_of",
     "put",
     "put_many",

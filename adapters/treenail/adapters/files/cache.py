@@ -25,7 +25,7 @@ import msgspec
 
 from treenail.adapters.files.derived import identity, stream
 from treenail.adapters.files.locks import lock, locked, unlock
-from treenail.adapters.files.paths import check_path, check_range, join_uri, short_name
+from treenail.adapters.files.paths import check_path, check_range, join_uri, local_path_of, short_name
 from treenail.kernel import FileBackend, FileError, FileStat
 
 _ATTEMPTS = 3
@@ -68,7 +68,7 @@ class FileCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, max_bytes: int, max_age: float = 0.0) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = Path(local_path_of(folder)).expanduser().absolute()
         if max_bytes <= 0 or not max_age >= 0:
             raise FileError(
                 f"a cache of {max_bytes} bytes for {max_age} s cannot be",

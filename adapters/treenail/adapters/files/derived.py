@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from treenail.adapters.files.durable import Unfinished, failure, replace_file
 from treenail.adapters.files.local import LocalFiles
+from treenail.adapters.files.local.durable import Unfinished, failure, replace_file
 from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted
 from treenail.contracts.files import (
     CopiesFiles,
@@ -145,7 +145,7 @@ def copy(
             progress(target.stat(target_path).size)
         return
     chunks = stream(source, path)
-    _write(target, target_path, chunks if progress is None else _counted(chunks, progress))
+    _write(target, target_path, chunks if progress is None else counted(chunks, progress))
 
 
 def _copied_by_store(source: FileBackend, path: str, target: FileBackend, target_path: str) -> bool:
@@ -213,7 +213,8 @@ def is_link(backend: FileBackend, path: str) -> bool:
     return isinstance(backend, HasLocalPaths) and backend.local_path(path).is_symlink()
 
 
-def _counted(chunks: Iterator[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+def counted(chunks: Iterator[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield chunks, and tell the size of each after it was taken."""
     for chunk in chunks:
         yield chunk
         progress(len(chunk))

@@ -7,15 +7,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from treenail.adapters.files.contents import gathered
 from treenail.adapters.files.derived import CHUNK, stream
-from treenail.adapters.files.durable import UNFINISHED
-from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted, scheme_of, told
+from treenail.adapters.files.local.durable import UNFINISHED
+from treenail.adapters.files.paths import (
+    check_path,
+    check_range,
+    join_uri,
+    path_below,
+    read_only,
+    redacted,
+    scheme_of,
+    told,
+)
 from treenail.kernel import (
     Capabilities,
     FileError,
@@ -30,6 +39,8 @@ _RENAMING = frozenset({"file", "local", "sftp", "ssh"})
 """Schemes whose filesystems rename over an existing file in one act: rename(2), posix-rename@openssh.com."""
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "tos", "http", "https"})
 """Schemes of stores that have no directories, and publish an upload in one act."""
+_UNWRITTEN = frozenset({"github"})
+"""Schemes whose filesystems delete files and open none to write."""
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 _VERSIONS = ("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "sha")
 _SECRET_OPTIONS = ("password", "secret", "token", "key", "credential", "passphrase")
@@ -41,7 +52,8 @@ class FsspecFiles:
     A write is gathered first, in memory or in a temporary file, so that a source that breaks changes nothing. It then goes
     to a temporary name and is moved, where the filesystem can move and has directories. Links are followed by the store;
     directories that are links are not listed. Directories that a deletion leaves empty stay. A time of the last change
-    that the store does not tell is 0. There are no signed URLs: fsspec signs no uploads.
+    that the store does not tell is 0. There are no signed URLs: fsspec signs no uploads. A filesystem that deletes no files,
+    such as those of web servers and archives, is read only.
 
     Args:
         root: The URL, such as ``sftp://host/directory``.
@@ -80,8 +92,14 @@ class FsspecFiles:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Ranges; atomic replacement where the filesystem's move is atomic."""
-        return Capabilities(atomic_replace=self._atomic)
+        """Ranges; atomic replacement where the filesystem's move is atomic; whether it can be written at all.
+
+        Raises:
+            FileError: fsspec does not know the scheme.
+            MissingDependencyError: The filesystem needs a package that is not installed.
+        """
+        writable = self._delete_verb is not None
+        return Capabilities(atomic_replace=self._atomic and writable, writable=writable)
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         """Return `length` bytes from `start`, all to the end when None."""
@@ -104,7 +122,7 @@ class FsspecFiles:
 
     def write(self, path: str, data: bytes | Iterable[bytes]) -> None:
         """Make `path` hold exactly `data`."""
-        where = self._check(path)
+        where = self._check_writable(path)
         with gathered(data, CHUNK) as content, self._explained("write", where):
             opened = self._open()
             self._publish(opened, path, partial(_send, opened.fs, content))
@@ -144,15 +162,15 @@ class FsspecFiles:
 
     def delete(self, path: str) -> None:
         """Remove a file."""
-        with self._explained("delete", self._check(path)):
+        with self._explained("delete", self._check_writable(path)):
             opened = self._open()
             self._info(opened, path)
-            opened.fs.rm_file(opened.base + path)
+            getattr(opened.fs, self._delete_verb or "rm_file")(opened.base + path)
 
     def copy(self, source: str, target: str) -> None:
         """Make `target` hold what `source` holds; the store copies where it can."""
         self._check(source)
-        where = self._check(target)
+        where = self._check_writable(target)
         with self._explained("copy", join_uri(self.uri, source)):
             opened = self._open()
             self._info(opened, source)
@@ -169,6 +187,31 @@ class FsspecFiles:
         if path.endswith(UNFINISHED):
             raise FileError(f"{path!r} has the ending of unfinished writes", where=self.uri, mend="rename it")
         return join_uri(self.uri, path)
+
+    def _check_writable(self, path: str) -> str:
+        where = self._check(path)
+        if self._delete_verb is None:
+            raise read_only(self.uri, path, "write to another place")
+        return where
+
+    @cached_property
+    def _delete_verb(self) -> str | None:
+        """How the filesystem deletes a file; None where it cannot. It is not opened for that, which may need the network."""
+        spec = require("fsspec.spec", extra="fsspec", purpose="fsspec").AbstractFileSystem
+        asynchronous = require("fsspec.asyn", extra="fsspec", purpose="fsspec").AsyncFileSystem
+        cached = require("fsspec.implementations.cached", extra="fsspec", purpose="fsspec").CachingFileSystem
+        with self._explained("look at", self.uri):
+            kind = _filesystem(self._scheme)
+            if issubclass(kind, cached) and "target_protocol" in self._options:
+                kind = _filesystem(str(self._options["target_protocol"]))  # it passes on what changes files
+        if self._scheme in _UNWRITTEN:
+            return None
+        own = [
+            verb
+            for verb in ("rm_file", "_rm_file", "_rm", "rm")
+            if getattr(kind, verb, None) not in (getattr(spec, verb, None), getattr(asynchronous, verb, None))
+        ]
+        return None if not own else "rm" if own == ["rm"] else "rm_file"
 
     def _open(self) -> _Opened:
         """Return the filesystem of this process, and of this thread where it is not safe between threads."""
@@ -308,11 +351,23 @@ class FsspecFiles:
 
     def _told(self, error: Exception) -> str:
         """Return what an error says, without credentials."""
-        secrets = [str(value) for key, value in self._options.items() if _is_secret(key)]
+        secrets = list(_secrets_in(self._options))
         authority = self._root.partition("://")[2].partition("/")[0]
         if "@" in authority:
             secrets += [authority.rpartition("@")[0], authority.rpartition("@")[0].partition(":")[2]]
         return told(error, secrets)
+
+
+def _filesystem(scheme: str) -> Any:  # fsspec has no types
+    return require("fsspec", extra="fsspec", purpose=f"'{scheme}://'").get_filesystem_class(scheme)
+
+
+def _secrets_in(options: Mapping[str, object]) -> Iterator[str]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):  # such as client_kwargs
+            yield from _secrets_in(value)
+        elif _is_secret(str(key)):
+            yield str(value)
 
 
 def _is_secret(option: str) -> bool:

@@ -108,6 +108,15 @@ class Place(NamedTuple):
             self.cache.forget(self.backend, self.path)
 
 
+class _Led(NamedTuple):
+    """Where mounts lead: `rest` below a mounted backend or a confined local directory; else to `canonical` itself."""
+
+    canonical: str
+    rest: str = ""
+    mount: str | None = None
+    confined: bool = False
+
+
 class Mounts:
     """Finds the backend of a URI or local path; safe between threads.
 
@@ -134,15 +143,17 @@ class Mounts:
     ) -> None:
         self._remake = partial(Mounts, schemes=dict(schemes), cache=cache, mirrors=dict(mirrors)), (dict(mounts),)
         self._cache = cache
-        self._mirrors = {_canonical(prefix): folder for prefix, folder in mirrors.items()}
-        if "" in mirrors.values():
-            raise FileError("a mirror needs a local directory", mend="write prefix: directory")
+        self._mirrors: dict[str, str] = {}
         self._mounts: dict[str, str | Spec[FileBackend] | FileBackend] = {}
         self._schemes = {_check_scheme(scheme): late for scheme, late in schemes.items()}
         self._opened: dict[str, FileBackend] = {}
         self._lock = threading.RLock()
         for prefix, target in mounts.items():
+            if prefix and _canonical(prefix) in self._mounts:
+                raise FileError("two mounts have this prefix", where=redacted(prefix), mend="take one of them out")
             self.mount(prefix, target)
+        for prefix, folder in mirrors.items():
+            self._mirror(prefix, folder)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Let another process make the same mounts; what `mount` added later is not among them."""
@@ -157,8 +168,9 @@ class Mounts:
         if not os.fspath(prefix):
             raise FileError("a mount needs a prefix", mend="write a directory, or scheme://name")
         if not target or not isinstance(target, str | Spec | FileBackend):
+            given = "an empty text" if target == "" else f"a {type(target).__name__}"  # a repr may hold credentials
             raise FileError(
-                f"{target!r} cannot be mounted",
+                f"{given} cannot be mounted",
                 where=redacted(os.fspath(prefix)),
                 mend="give a directory, a URI or a backend",
             )
@@ -183,7 +195,7 @@ class Mounts:
             MissingDependencyError: The backend needs a package that is not installed.
         """
         canonical = _canonical(uri)
-        place = self._resolve(canonical, os.fspath(uri), MAX_FORWARDS)
+        place = self._resolve(canonical, os.fspath(uri))
         return place._replace(cache=self._copies(place))
 
     def prefixes(self) -> dict[str, str]:
@@ -192,11 +204,21 @@ class Mounts:
             mounts = sorted(self._mounts.items(), key=lambda item: -len(item[0]))
         return {redacted(prefix): _described(target) for prefix, target in mounts}
 
+    def _mirror(self, prefix: str, folder: str) -> None:
+        if not folder or scheme_of(folder) not in {None, "file"}:
+            mend = "write prefix: directory; what lies in a store is mounted"
+            raise FileError("a mirror needs a local directory", where=redacted(prefix), mend=mend)
+        source, target = _canonical(prefix), _canonical(folder)
+        if source in self._mirrors or target in self._mirrors.values():
+            mend = "give each prefix one directory of its own"
+            raise FileError("two mirrors have this prefix or directory", where=redacted(prefix), mend=mend)
+        self._mirrors[source] = target
+
     def _copies(self, place: Place) -> LocalCopies | None:
         """Return what keeps local copies of a place."""
         if place.backend.capabilities.local:
             return None
-        sources = {self._resolve(prefix, prefix, MAX_FORWARDS): folder for prefix, folder in self._mirrors.items()}
+        sources = {self._resolve(prefix, prefix): folder for prefix, folder in self._mirrors.items()}
         mirrored = [
             each for each in sources if each.backend is place.backend and _is_below(f"/{place.path}", f"/{each.path}")
         ]
@@ -205,28 +227,50 @@ class Mounts:
         nearest = max(mirrored, key=lambda each: len(each.path))
         return LocalMirror(nearest.path, sources[nearest])
 
-    def _resolve(self, canonical: str, given: str, forwards: int) -> Place:
-        prefix = self._longest_mount(canonical)
-        if prefix is None:
-            return self._by_scheme(canonical, given)
-        rest = canonical[len(prefix) :].lstrip("/")
-        with self._lock:
-            target = self._mounts[prefix]
+    def check(self, uri: str | os.PathLike[str]) -> None:
+        """Raise what `resolve` would, but for what only an opened store can tell: no backend is made.
+
+        Raises:
+            FileError: Nothing serves the scheme, the URI is malformed, or mounts lead to each other for ever.
+            MissingDependencyError: The backend needs a package that is not installed.
+        """
+        led = self._follow(_canonical(uri), os.fspath(uri))
+        if led.mount is None and not led.confined and scheme_of(led.canonical) is not None:
+            self._root_of(led.canonical, os.fspath(uri))
+
+    def _resolve(self, canonical: str, given: str) -> Place:
+        with self._lock:  # what is mounted stays while it is found and built
+            led = self._follow(canonical, given)
+            if led.confined:
+                return Place(_confined(led.canonical), led.rest)
+            if led.mount is None:
+                return self._by_scheme(led.canonical, given)
+            target = self._mounts[led.mount]
             if isinstance(target, Spec):
                 with use_mounts(self):  # an archive lies at a URI itself
-                    target = self._mounts[prefix] = target.build()
-        if not isinstance(target, str):
-            return Place(target, check_path(rest, target.uri, root=True))
-        if not forwards:
-            raise FileError("mounts lead to each other", where=redacted(given), mend=self._known_mounts())
-        check_path(rest, redacted(prefix), root=True)
-        whole = _canonical(target)
-        if rest:  # is names, which HTTP alone would read otherwise
-            below = quote(rest) if scheme_of(whole) in {"http", "https"} else rest
-            if scheme_of(whole) is None and self._longest_mount(join_uri(whole, rest)) is None:
-                return Place(_confined(whole), rest)  # no symbolic link may lead out of what is mounted
-            whole = join_uri(whole, below)
-        return self._resolve(whole, given, forwards - 1)
+                    target = self._mounts[led.mount] = target.build()
+        assert not isinstance(target, str), "these are followed"
+        return Place(target, check_path(led.rest, target.uri, root=True))
+
+    def _follow(self, canonical: str, given: str) -> _Led:
+        """Go from mount to mount until a backend, a local directory or a scheme serves the path."""
+        for _ in range(MAX_FORWARDS + 1):
+            prefix = self._longest_mount(canonical)
+            if prefix is None:
+                return _Led(canonical)
+            rest = canonical[len(prefix) :].lstrip("/")
+            with self._lock:
+                target = self._mounts[prefix]
+            if not isinstance(target, str):
+                return _Led(canonical, rest, mount=prefix)
+            check_path(rest, redacted(prefix), root=True)
+            canonical = _canonical(target)
+            if rest:  # is names, which HTTP alone would read otherwise
+                below = quote(rest) if scheme_of(canonical) in {"http", "https"} else rest
+                if scheme_of(canonical) is None and self._longest_mount(join_uri(canonical, rest)) is None:
+                    return _Led(canonical, rest, confined=True)  # no symbolic link may lead out of what is mounted
+                canonical = join_uri(canonical, below)
+        raise FileError("mounts lead to each other", where=redacted(given), mend=self._known_mounts())
 
     def _longest_mount(self, canonical: str) -> str | None:
         with self._lock:
@@ -238,19 +282,24 @@ class Mounts:
         if scheme is None:
             path = Path(canonical)
             return Place(_local(path.anchor), path.relative_to(path.anchor).as_posix() if path.name else "")
-        late = self._schemes.get(scheme)
-        factory = _adapter_of(scheme, given) if late is None else late.target
-        split = factory.split_uri if isinstance(factory, SplitsUris) else split_at_authority
-        root, path_below = split(canonical)
+        make, root, below = self._root_of(canonical, given)
         with self._lock:
             backend = self._opened.pop(root, None)
             if backend is None:
                 with use_mounts(self):  # an archive lies at a URI itself
-                    backend = _open(factory, root) if late is None else late.build(root)
+                    backend = make(root)
             self._opened[root] = backend  # the last one used is last
             if len(self._opened) > _MOST_OPENED:
                 del self._opened[next(iter(self._opened))]
-        return Place(backend, check_path(path_below, backend.uri, root=True))
+        return Place(backend, check_path(below, backend.uri, root=True))
+
+    def _root_of(self, canonical: str, given: str) -> tuple[Callable[[str], FileBackend], str, str]:
+        """Return what makes the backend of a URI, the URI of its root, and the path below it."""
+        scheme = scheme_of(canonical) or ""
+        late = self._schemes.get(scheme)
+        factory = _adapter_of(scheme, given) if late is None else late.target
+        split = factory.split_uri if isinstance(factory, SplitsUris) else split_at_authority
+        return partial(_open, factory) if late is None else late.build, *split(canonical)
 
     def _known_mounts(self) -> str:
         return f"mounted are {self.prefixes()}"

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from treenail.adapters.files import derived
 from treenail.adapters.files.contents import check_content
-from treenail.adapters.files.durable import written_beside
+from treenail.adapters.files.local.durable import written_beside
+from treenail.adapters.files.local.walking import links_below
 from treenail.adapters.files.mounts import Mounts, Place, resolved
 from treenail.adapters.files.paths import join_uri, read_only, redacted, scheme_of, short_name
-from treenail.adapters.files.walking import links_below
 from treenail.contracts.files import HasDirectories, HasLocalPaths, SignsUrls
 from treenail.kernel import FileError, FileMissingError, FileStat
 

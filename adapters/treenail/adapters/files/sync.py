@@ -12,7 +12,7 @@ import msgspec
 
 from treenail.adapters.files import derived
 from treenail.adapters.files.batches import check_concurrency, in_order
-from treenail.adapters.files.durable import failure
+from treenail.adapters.files.local.durable import failure
 from treenail.adapters.files.locks import locked
 from treenail.adapters.files.mounts import Mounts, Place, resolved
 from treenail.adapters.files.operations import AnyPath, is_within, links_not_followed

@@ -4,6 +4,7 @@ from treenail.adapters.hooks.averaging import AveragingHook, EMAHook
 from treenail.adapters.hooks.best import BestHook
 from treenail.adapters.hooks.checkpoint import CheckpointHook
 from treenail.adapters.hooks.logger import LoggerHook
+from treenail.adapters.hooks.nonfinite import NonFiniteHook, RollbackError
 from treenail.adapters.hooks.progress import ProgressHook
 from treenail.adapters.hooks.schedule import BoundSchedule, ScheduleHook, Schedules
 from treenail.adapters.hooks.stragglers import StragglerHook
@@ -17,7 +18,9 @@ __all__ = [
     "CheckpointHook",
     "EMAHook",
     "LoggerHook",
+    "NonFiniteHook",
     "ProgressHook",
+    "RollbackError",
     "ScheduleHook",
     "Schedules",
     "StragglerHook",

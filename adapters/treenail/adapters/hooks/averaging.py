@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
 from torch import nn
 
-from treenail.adapters.averaging import WeightAverages, annealed_average, exponential_average, uniform_average
+from treenail.adapters.averaging import Curve, Rule, WeightAverages, annealed_rule, constant_rule, uniform_rule
 from treenail.contracts import StepOutput
 from treenail.contracts.averaging import Averager
 from treenail.kernel import Engine, Hook, HookError, TrainingError
 
 PART = "averages"
 """Name of the engine's part whose view is evaluated."""
+
+_CURVES: Mapping[str, Curve] = {"MomentumAnnealingEMA": "hyperbolic", "ExpMomentumEMA": "exponential"}
+_KINDS = ("ExponentialMovingAverage", "StochasticWeightAverage", *_CURVES)
 
 
 class AveragingHook(Hook):
@@ -90,24 +94,26 @@ class EMAHook(AveragingHook):
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        annealed = ema_type in ("MomentumAnnealingEMA", "ExpMomentumEMA")
-        for name, value, meant in (
-            ("momentum", momentum, ema_type != "StochasticWeightAverage"),
-            ("gamma", gamma, annealed),
-        ):
+        if ema_type not in _KINDS:  # written in Python, where nothing checked it
+            raise ValueError(f"ema_type is {ema_type!r}, must be {', '.join(_KINDS)}")
+        uniform, curve = ema_type == "StochasticWeightAverage", _CURVES.get(ema_type)
+        for name, value, meant in (("momentum", momentum, not uniform), ("gamma", gamma, curve is not None)):
             if value is not None and not meant:
                 raise ValueError(f"{ema_type} has no {name}; leave it out")
         if begin_iter and begin_epoch:
             raise ValueError(f"{begin_iter=} and {begin_epoch=} exclude each other; leave out one of them")
-        self.ema_type = ema_type
+        momentum = 0.0002 if momentum is None else momentum
+        rule: Rule = constant_rule(momentum) if curve is None else annealed_rule(momentum, gamma, curve)
         self.strict_load = strict_load
-        self.begin_iter = begin_iter
-        self.begin_epoch = begin_epoch
-        self.momentum = 0.0002 if momentum is None else momentum
-        self.gamma = gamma
-        self.interval = interval
-        self.update_buffers = update_buffers
-        self.device = device
+        self._make = partial(
+            WeightAverages,
+            rule=uniform_rule if uniform else rule,
+            interval=interval,
+            begin_step=begin_iter,
+            begin_epoch=begin_epoch,
+            buffers="average" if update_buffers else "copy",
+            device=device,
+        )
 
     def before_run(self, engine: Engine) -> None:
         """Make the averages, and a part of the engine.
@@ -123,42 +129,7 @@ class EMAHook(AveragingHook):
             )
         self._averages = engine.parts[PART] = self._make(engine.part("model", nn.Module))
 
-    def _make(self, model: nn.Module) -> WeightAverages:
-        # Written out for each kind, so that the arguments of each are checked.
-        step, epoch = self.begin_iter, self.begin_epoch
-        buffers: Literal["copy", "average"] = "average" if self.update_buffers else "copy"
-        if self.ema_type == "StochasticWeightAverage":
-            return uniform_average(
-                model,
-                interval=self.interval,
-                begin_step=step,
-                begin_epoch=epoch,
-                buffers=buffers,
-                device=self.device,
-            )
-        if self.ema_type == "ExponentialMovingAverage":
-            return exponential_average(
-                model,
-                momentum=self.momentum,
-                interval=self.interval,
-                begin_step=step,
-                begin_epoch=epoch,
-                buffers=buffers,
-                device=self.device,
-            )
-        return annealed_average(
-            model,
-            momentum=self.momentum,
-            gamma=self.gamma,
-            curve="hyperbolic" if self.ema_type == "MomentumAnnealingEMA" else "exponential",
-            interval=self.interval,
-            begin_step=step,
-            begin_epoch=epoch,
-            buffers=buffers,
-            device=self.device,
-        )
-
     def after_load_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
         """Begin anew where a checkpoint has no averages, unless that is an error."""
         if not self.strict_load and PART not in checkpoint and PART in engine.parts:
-            checkpoint[PART] = copy.deepcopy(engine.parts[PART].state_dict())
+            checkpoint[PART] = self._make(engine.part("model", nn.Module)).state_dict()

@@ -10,8 +10,10 @@ from typing import Annotated
 import torch
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
+from torch import Tensor
 
 from treenail.adapters.comm import all_reduce_dict
+from treenail.adapters.hooks.nonfinite import updaters_of
 from treenail.adapters.logging import JsonLog, terminal_logger
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
@@ -20,8 +22,9 @@ from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
 class LoggerHook(Hook):
     """Publishes the means since the last record, every `interval` steps and at the end of an epoch, and logs what is committed.
 
-    Published are the loss (``train/loss``, weighted by batch sizes), the meters and the gauges (``lr`` …); what validation
-    and test publish is logged, too.
+    Published are the loss and what else a step tells (``train/loss``, ``train/grad_norm`` …, weighted by batch sizes), the
+    meters and the gauges (``lr`` …); what validation and test publish is logged, too. Steps that the optimizer skipped do not
+    count; once there was one, ``skipped_steps`` says how many.
 
     Args:
         interval: Steps between records, counted over the whole run.
@@ -31,7 +34,7 @@ class LoggerHook(Hook):
         communicator: The ranks of the run: means are over all of them, and only rank 0 writes to the terminal.
 
     Raises:
-        TrainingError: (while training) the loss is not finite; the message says between which steps.
+        TrainingError: (while training) the loss of a step that was not skipped is not finite; the message says which.
     """
 
     priority = 60
@@ -54,6 +57,8 @@ class LoggerHook(Hook):
         self._json: JsonLog | None = None
         self._subscribed = False
         self._due = 0.0
+        self._skipped = 0
+        self._losses: list[tuple[int, Tensor | float]] = []  # of the window, to find where one went wrong
 
     def before_run(self, engine: Engine) -> None:
         """Open the file and listen to what is committed."""
@@ -63,12 +68,32 @@ class LoggerHook(Hook):
             engine.subscribe(self._log)
             self._subscribed = True
 
+    def before_train(self, engine: Engine) -> None:
+        """Begin with what a checkpoint has counted."""
+        self._losses.clear()
+        self._skipped = sum(updater.skipped for updater in updaters_of(engine))
+        self._offer_skipped(engine)
+
+    def _offer_skipped(self, engine: Engine) -> None:
+        if self._skipped:
+            engine.meters.gauges["skipped_steps"] = lambda: float(self._skipped)
+
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
-        """Take the step's loss, and publish if it is time."""
+        """Take what the step tells, and publish if it is time."""
         if isinstance(outputs, StepOutput):
-            engine.meters.add("train/loss", outputs.loss, outputs.weight)
+            if outputs.stepped:
+                self._take(engine, outputs)
+            else:
+                self._skipped += 1
+                self._offer_skipped(engine)
         if (engine.step + 1) % self.interval == 0:
             self._publish(engine, engine.step + 1)
+
+    def _take(self, engine: Engine, outputs: StepOutput) -> None:
+        engine.meters.add("train/loss", outputs.loss, outputs.weight)
+        self._losses.append((engine.step + 1, outputs.loss))
+        for name, value in outputs.logs.items():
+            engine.meters.add(f"train/{name}", value, outputs.weight)
 
     def after_train_epoch(self, engine: Engine) -> None:
         """Publish what is left."""
@@ -81,11 +106,23 @@ class LoggerHook(Hook):
         values = engine.meters.drain()
         loss = values.get("train/loss", 0.0)
         if not isfinite(loss):
+            first = self._first_lost()
             raise TrainingError(
-                f"the loss became {loss} in the {self.interval} steps up to step {step}",
-                mend="lower the learning rate, or check the data and the loss",
+                f"the loss became {loss} in the {self.interval} steps up to step {step}"
+                + (f", first in step {first}" if first else ""),
+                mend="lower the learning rate, or check the data and the loss; the hook 'nonfinite' can stop at the step "
+                "itself, skip it or go back",
             )
+        self._losses.clear()
         engine.publish(values)
+
+    def _first_lost(self) -> int | None:
+        """Return the first step of the window whose loss is not finite, on any rank, if it was in this process."""
+        none = 2**62
+        first = next((step for step, loss in self._losses if not isfinite(loss)), none)
+        if self._ranks is not None:  # the mean over all ranks is not finite, so that all of them are here
+            first = int(self._ranks.all_reduce(torch.tensor([first]), "min").item())
+        return None if first == none else first
 
     @staticmethod
     def _share(engine: Engine, ranks: Communicator) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import fsum
-from typing import Literal
+from math import fsum, nan
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from treenail.adapters.comm import broadcast_object
 from treenail.adapters.optim import as_pair
 from treenail.adapters.seeding import seed_process, shielded_rng
-from treenail.contracts import Loss
+from treenail.contracts import Loss, LossSum
 from treenail.contracts.averaging import Averager
 from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
+
+
+class _Measured(NamedTuple):
+    """The loss of a batch: ``loss · times`` is its sum over `weight`. Numbers are read when all have been computed."""
+
+    loss: Tensor
+    weight: Tensor | float
+    times: int = 1
 
 
 class EvalLoop:
@@ -27,7 +35,7 @@ class EvalLoop:
     Args:
         mode: Which hook points fire and how results are prefixed.
         model: Takes the inputs.
-        loss: (outputs, targets) → 0-dim mean loss.
+        loss: (outputs, targets) → 0-dim mean loss, or a sum; None measures only metrics.
         batches: The data.
         metrics: What to measure besides the loss.
         device: Where the model is.
@@ -44,7 +52,7 @@ class EvalLoop:
         self,
         mode: Literal["val", "test"],
         model: nn.Module,
-        loss: Loss,
+        loss: Loss | None,
         batches: BatchSource,
         metrics: Sequence[Metric] = (),
         device: torch.device | None = None,
@@ -103,7 +111,7 @@ class EvalLoop:
         points, validating = engine.points, self._mode == "val"
         for measure in self._measures:
             measure.reset()
-        losses: list[tuple[Tensor, int]] = []
+        losses: list[_Measured] = []
         seen = 0
         self._batches.set_epoch(0)
         for index, batch in enumerate(self._batches):
@@ -116,7 +124,8 @@ class EvalLoop:
             seen += 1
             whole = (outputs, targets) if self._ranks is None else self._merge(self._ranks, outputs, targets)
             if whole is not None:
-                losses.append((self._loss(*whole), len(whole[1])))
+                if self._loss is not None:
+                    losses.append(_measured(self._loss(*whole), len(whole[1])))
                 for measure in self._measures:
                     measure.update(*whole)
             if after := points.after_val_iter if validating else points.after_test_iter:
@@ -130,9 +139,12 @@ class EvalLoop:
             return self._results(losses)
         return broadcast_object(self._ranks, self._results(losses) if self._ranks.rank == 0 else {})
 
-    def _results(self, losses: Sequence[tuple[Tensor, int]]) -> dict[str, float]:
-        weight = sum(size for _, size in losses)
-        results = {f"{self._mode}/loss": fsum(float(loss) * size for loss, size in losses) / weight}
+    def _results(self, losses: Sequence[_Measured]) -> dict[str, float]:
+        results: dict[str, float] = {}
+        if self._loss is not None:
+            weight = fsum(float(each.weight) for each in losses)
+            total = fsum(float(each.loss) * each.times for each in losses)
+            results[f"{self._mode}/loss"] = total / weight if weight else nan
         for measure in self._measures:
             for name, value in measure.compute().items():
                 if f"{self._mode}/{name}" in results:
@@ -154,6 +166,10 @@ class EvalLoop:
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Take nothing."""
+
+
+def _measured(loss: Tensor | LossSum, samples: int) -> _Measured:
+    return _Measured(*loss) if isinstance(loss, LossSum) else _Measured(loss, samples, samples)
 
 
 def interleave(parts: Sequence[Tensor]) -> Tensor:

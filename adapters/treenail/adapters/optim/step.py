@@ -1,31 +1,40 @@
-"""The training step of a plain module with a loss."""
+"""The training step of a plain module with a loss, and of a module that has a step of its own."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from treenail.contracts import Loss, StepOutput
-from treenail.kernel import TrainingError
+from treenail.adapters.optim.anomalies import parameters_outside
+from treenail.adapters.optim.batches import as_pair, batch_size, describe, micro_batches, moved
+from treenail.adapters.optim.several import OptimWrapperDict
+from treenail.adapters.optim.wrapper import OptimWrapper, needs_closure
+from treenail.adapters.parallel import bare
+from treenail.contracts import Loss, LossSum, Skipped, StepOutput, TrainsItself, Updater
+from treenail.kernel import Communicator, TrainingError
 
 
 class SupervisedStep:
     """Forward, loss, backward and update for a batch of (inputs, targets).
 
+    The batch is split into as many micro-batches as the updater accumulates. Every sample counts alike, whatever the split
+    into micro-batches and ranks; where the loss is a `LossSum`, everything that it was summed over does.
+
     Args:
         model: Takes the inputs.
-        loss: (outputs, targets) → 0-dim mean loss.
-        optimizer: Updates the model's parameters.
+        loss: (outputs, targets) → 0-dim mean loss, or a `LossSum`.
+        optimizer: Updates the model's parameters; one of torch's, or what it is wrapped in.
         device: Where the model is; batches are moved there.
         share: On many ranks, whose gradients the model averages: (how many samples of the whole batch are this rank's, how
             many it has), so that every sample counts as much as every other; None where the ranks' batches are alike.
-        world_size: Number of ranks.
+        ranks: The ranks; None: only this process.
+        detect_anomalous_params: Warn in the first step of parameters that its loss does not depend on.
 
     Raises:
         ValueError: The optimizer evaluates the loss several times a step (LBFGS), and there are several ranks, which
@@ -36,23 +45,26 @@ class SupervisedStep:
         self,
         model: Callable[[Tensor], Tensor],
         loss: Loss,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Updater,
         device: torch.device | None = None,
         share: Callable[[], tuple[int, int] | None] | None = None,
-        world_size: int = 1,
+        ranks: Communicator | None = None,
+        *,
+        detect_anomalous_params: bool = False,
     ) -> None:
+        self._looks = detect_anomalous_params
         self._model = model
+        self._module = model if isinstance(model, nn.Module) else nn.Module()
         self._loss = loss
-        self._optimizer = optimizer
-        closure = inspect.signature(optimizer.step).parameters.get("closure")
-        self._takes_closure = closure is not None and closure.default is closure.empty  # LBFGS evaluates several times
-        if self._takes_closure and world_size > 1:
-            raise ValueError(
-                f"{type(optimizer).__name__} evaluates the loss several times a step: train in one process"
-            )
+        self._updater: Updater = OptimWrapper(optimizer) if isinstance(optimizer, Optimizer) else optimizer
+        self._takes_closure = needs_closure(self._updater.optimizer)
+        self._ranks = ranks if ranks is not None and ranks.world_size > 1 else None
+        self._world_size = self._ranks.world_size if self._ranks else 1
+        if self._takes_closure and self._ranks:
+            name = type(self._updater.optimizer).__name__
+            raise ValueError(f"{name} evaluates the loss several times a step: train in one process")
         self._device = device if device is not None and device.type != "cpu" else None
-        self._share = share if world_size > 1 else None
-        self._world_size = world_size
+        self._share = share if self._ranks else None
         self._sums = is_sum(loss)
 
     def __call__(self, batch: object) -> StepOutput:
@@ -62,64 +74,151 @@ class SupervisedStep:
             TrainingError: The batch is not a pair of tensors, or the loss cannot be differentiated.
         """
         inputs, targets = as_pair(batch, self._device)
+        share = self._share() if self._share is not None else None
+        if share is None:
+            mine = targets.shape[0] if targets.ndim else 1
+            share = mine, mine * self._world_size
         if self._takes_closure:
-            loss = self._step_by_closure(inputs, targets)
-        else:
-            loss = self._backward(inputs, targets)
-            self._optimizer.step()
-        weight = targets.shape[0] if targets.ndim else 1
-        if self._share is not None and (share := self._share()) is not None:
-            weight = share[0]  # a rank without a sample of this batch was given one that does not count
-        if self._device is not None:  # reading the number from a GPU would wait for the step
-            return StepOutput(loss.detach(), weight)
-        # Of a 0-dim tensor tolist() gives the number; unlike item() it takes one that requires a gradient.
-        return StepOutput(cast("float", loss.tolist()), weight)
+            return self._step_by_closure(inputs, targets, share)
+        updater = self._updater
+        updater.zero_grad()
+        loss, weight, scale = self._gradients(inputs, targets, share)
+        outcome = updater.step(scale=scale)
+        if isinstance(outcome, Skipped):
+            return StepOutput(loss, weight, stepped=False)
+        if outcome.grad_norm is None:
+            return StepOutput(loss, weight)
+        return StepOutput(loss, weight, logs={"grad_norm": outcome.grad_norm})
 
-    def _step_by_closure(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        losses: list[Tensor] = []
+    def _step_by_closure(self, inputs: Tensor, targets: Tensor, share: tuple[int, int]) -> StepOutput:
+        outputs: list[StepOutput] = []
 
         def closure() -> float:
-            losses.append(self._backward(inputs, targets))
-            return float(losses[-1].detach())
+            self._updater.zero_grad()
+            loss, weight, _ = self._gradients(inputs, targets, share)
+            outputs.append(StepOutput(loss, weight))
+            return float(loss)
 
-        self._optimizer.step(closure)
-        return losses[0]
+        self._updater.optimizer.step(closure)
+        return outputs[0]
 
-    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        self._optimizer.zero_grad()
-        loss = self._loss(self._model(inputs), targets)
-        if not loss.requires_grad or loss.ndim != 0:
-            raise TrainingError(
-                f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
-                mend="a loss must be one number that depends on the model's parameters",
-            )
-        counted = loss
-        if self._share is not None and (share := self._share()) is not None:
-            mine, whole = share
+    def _gradients(
+        self, inputs: Tensor, targets: Tensor, share: tuple[int, int]
+    ) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+        """Return (mean loss of this rank, what it was averaged over, what gradients must be multiplied with)."""
+        mine, whole = share
+        counts = self._updater.accumulative_counts
+        if counts == 1:
+            loss, weight = self._add_gradient(inputs, targets, mine, whole, last=True)
+            if weight is None:
+                return self._number(loss), mine, 1.0
+            total, own = [loss], [weight]
+        else:
+            # All ranks make as many passes: that many shares of the largest have samples.
+            passes = min(counts, max(1, -(-whole // self._world_size)))
+            total, own = [], []
+            for part in micro_batches(inputs, targets, mine, passes):
+                loss, weight = self._add_gradient(part.inputs, part.targets, part.samples, whole, last=part.last)
+                counted = part.samples if weight is None and not self._sums else 1
+                total.append(loss if counted == 1 else loss * counted)
+                if weight is not None:
+                    own.append(weight)
+        sum_of_losses = torch.stack(total).sum() if len(total) > 1 else total[0]
+        if not own:
+            return self._number(sum_of_losses if self._sums or not mine else sum_of_losses / mine), mine, 1.0
+        weight = sum(own[1:], start=own[0])
+        if self._device is None:
+            weight = float(weight)
+        return self._number(sum_of_losses / _positive(weight)), weight, self._correction(weight, whole)
+
+    def _add_gradient(
+        self, inputs: Tensor, targets: Tensor, samples: int, whole: int, *, last: bool
+    ) -> tuple[Tensor, Tensor | float | None]:
+        """Return (loss, weight of a `LossSum`) of a part of a batch, and add its gradient."""
+        with self._updater.optim_context(self._module, last=last):
+            loss = self._loss(self._model(inputs), targets)
+            if self._looks:
+                self._looks = False
+                self._warn_of_parameters_outside(loss.total if isinstance(loss, LossSum) else loss)
+            if isinstance(loss, LossSum):
+                # As of a mean over samples: what it was really summed over is known when all parts are.
+                self._updater.backward(loss.total * (self._world_size / whole if samples else 0.0))
+                return loss.total.detach(), loss.weight if samples else 0.0
             # The ranks' gradients are averaged: of means by their samples, of sums as if they were added.
-            factor = (self._world_size if mine else 0) if self._sums else mine * self._world_size / whole
+            factor = (self._world_size if samples else 0) if self._sums else samples * self._world_size / whole
             counted = loss if factor == 1 else loss * factor
-        counted.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        return counted if self._sums else loss
+            self._updater.backward(counted)
+            return (counted if self._sums else loss).detach(), None
+
+    def _warn_of_parameters_outside(self, loss: Tensor) -> None:
+        names = parameters_outside(loss, bare(self._module))
+        if names:
+            more = f" and {len(names) - 10} more" if names[10:] else ""
+            warnings.warn(f"the loss does not depend on {', '.join(names[:10])}{more}", stacklevel=2)
+
+    def _correction(self, weight: Tensor | float, whole: int) -> Tensor | float:
+        if self._ranks is not None:
+            own = torch.as_tensor(weight, dtype=torch.float64, device=self._device).reshape(1)
+            weight = self._ranks.all_reduce(own.clone())[0]
+        return whole / _positive(weight)
+
+    def _number(self, loss: Tensor) -> Tensor | float:
+        # Reading the number from a GPU would wait for the step.
+        return loss if self._device is not None else cast("float", loss.tolist())
 
 
-def as_pair(batch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:
-    """Check that a batch is (inputs, targets) and move it.
+class OwnStep:
+    """The step of a model that says itself what it trains, with one optimizer or several.
 
-    Raises:
-        TrainingError: It is something else.
+    Args:
+        model: Has ``train_step(data, optim_wrapper) -> {name: 0-dim tensor}``.
+        updaters: What it gets as ``optim_wrapper``.
+        device: Where the model is; tensors of batches are moved there.
     """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TrainingError(f"a batch is a {describe(batch)}", mend="let the dataset return (input, target) pairs")
-    inputs, targets = batch
-    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+
+    def __init__(
+        self, model: TrainsItself, updaters: OptimWrapper | OptimWrapperDict, device: torch.device | None = None
+    ) -> None:
+        self._model = model
+        self._updaters = updaters
+        self._device = device if device is not None and device.type != "cpu" else None
+
+    def __call__(self, batch: object) -> StepOutput:
+        """Let the model do its step.
+
+        Raises:
+            TrainingError: It returned something else than numbers by name, with a loss among them.
+        """
+        updaters = self._updaters
+        made, skipped = updaters.steps, updaters.skipped
+        data = batch if self._device is None else moved(batch, self._device)
+        returned = self._model.train_step(data, updaters)
+        if not isinstance(returned, Mapping):
+            raise TrainingError(
+                f"train_step of {type(self._model).__name__} returned a {describe(returned)}",
+                mend='return a mapping of names to numbers: {"loss": loss}',
+            )
+        logs = {name: self._scalar(name, value) for name, value in returned.items()}
+        losses = [value for name, value in logs.items() if "loss" in name]
+        if not losses:
+            raise TrainingError(
+                f"train_step of {type(self._model).__name__} returned {', '.join(map(str, logs)) or 'nothing'}, no loss",
+                mend='return {"loss": loss} or {"loss_…": …}',
+            )
+        loss = logs.pop("loss") if "loss" in logs else sum(losses[1:], start=losses[0])
+        stepped = updaters.steps > made or updaters.skipped == skipped
+        return StepOutput(loss, batch_size(batch), stepped, logs)
+
+    def _scalar(self, name: object, value: object) -> Tensor | float:
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.detach().reshape(())
+            return value if self._device is not None else float(value)
+        if isinstance(value, int | float):
+            return float(value)
         raise TrainingError(
-            f"a batch is ({describe(inputs)}, {describe(targets)})",
-            mend="let the dataset return pairs that collate to two tensors",
+            f"train_step of {type(self._model).__name__} returned a {describe(value)} as '{name}'",
+            mend="return numbers, or tensors of one",
         )
-    if device is not None:
-        return inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-    return inputs, targets
 
 
 def is_sum(loss: Loss) -> bool:
@@ -129,7 +228,6 @@ def is_sum(loss: Loss) -> bool:
     return keywords.get("reduction", getattr(loss, "reduction", None)) == "sum"
 
 
-def describe(value: object) -> str:
-    """Name a value's type, with the length of a sequence."""
-    size = f" of {len(value)}" if isinstance(value, tuple | list | dict) else ""
-    return type(value).__name__ + size
+def _positive(weight: Tensor | float) -> Tensor | float:
+    """Return a divisor: of nothing at all the sum is 0, too."""
+    return weight.clamp(min=1e-30) if isinstance(weight, Tensor) else weight or 1.0

@@ -2,11 +2,14 @@
 
 from treenail.adapters.parallel.batchnorm import BatchNorm, SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
 from treenail.adapters.parallel.clipping import clip_grad_norm
+from treenail.adapters.parallel.compiling import compiled
 from treenail.adapters.parallel.data import data_parallel, separate_data_parallel
+from treenail.adapters.parallel.recompute import recompute
 from treenail.adapters.parallel.sharding import fully_sharded
 from treenail.adapters.parallel.tensor import Plan, Split, tensor_parallel
 from treenail.adapters.parallel.world import data_share, device_mesh
 from treenail.adapters.parallel.wrappers import bare, without_gradient_sync
+from treenail.adapters.parallel.zero import zero_redundancy
 
 __all__ = [
     "BatchNorm",
@@ -15,13 +18,16 @@ __all__ = [
     "SyncBatchNorm",
     "bare",
     "clip_grad_norm",
+    "compiled",
     "convert_sync_batchnorm",
     "data_parallel",
     "data_share",
     "device_mesh",
     "fully_sharded",
+    "recompute",
     "revert_sync_batchnorm",
     "separate_data_parallel",
     "tensor_parallel",
     "without_gradient_sync",
+    "zero_redundancy",
 ]

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def clip_grad_norm(
-    parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0, *, error_if_nonfinite: bool = False
+    parameters: Iterable[nn.Parameter],
+    max_norm: float | None,
+    norm_type: float = 2.0,
+    *,
+    error_if_nonfinite: bool = False,
+    only_finite: bool = False,
 ) -> Tensor:
     """Scale gradients so that their norm over all parameters is at most `max_norm`, as one process would.
 
@@ -25,9 +30,10 @@ def clip_grad_norm(
 
     Args:
         parameters: All that the norm is over, the same on every rank.
-        max_norm: The largest norm to leave.
+        max_norm: The largest norm to leave; None measures only.
         norm_type: p of the p-norm; may be inf.
         error_if_nonfinite: Refuse a norm that is not finite.
+        only_finite: Leave gradients as they are where their norm is not finite; that waits for a GPU.
 
     Returns:
         float[]: The norm as it was, a plain tensor, equal on all ranks.
@@ -46,11 +52,14 @@ def clip_grad_norm(
         total = _largest([gradient for group in groups for gradient in group])
     else:
         norms = [_whole(torch.nn.utils.get_total_norm(group, norm_type)) for group in groups]
-        total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]), norm_type)
+        total = norms[0]
+        if len(norms) > 1:
+            total = torch.linalg.vector_norm(torch.stack([norm.to(total.device) for norm in norms]), norm_type)
     if error_if_nonfinite and not total.isfinite():
         raise RuntimeError(f"the norm of the gradients is {float(total)}")
-    for group in meshes.values():
-        torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
+    if max_norm is not None and not (only_finite and not total.isfinite()):
+        for group in meshes.values():
+            torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,26 @@ from torch import nn
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.config import Document, recorded
 from treenail.adapters.data import Loader
-from treenail.adapters.hooks import BoundSchedule, Schedules
+from treenail.adapters.hooks import Schedules
 from treenail.adapters.loops import EvalLoop
-from treenail.adapters.optim import SupervisedStep
-from treenail.adapters.parallel import bare, data_parallel, data_share
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
+from treenail.adapters.parallel import bare, compiled, data_parallel, data_share, recompute, separate_data_parallel
 from treenail.adapters.runtime.ranks import RankRng
+from treenail.adapters.runtime.updates import build_groups, build_optimizer, build_updater, scale_rates
 from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
 from treenail.adapters.seeding import seed_process, shielded_rng
-from treenail.contracts import BatchSampler, Evaluation, Loss, Run, SamplerShard, Samples, TrainWork
+from treenail.contracts import (
+    BatchSampler,
+    Evaluation,
+    Loss,
+    Run,
+    SamplerShard,
+    Samples,
+    StepOutput,
+    TrainsItself,
+    TrainWork,
+    Updater,
+)
 from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Stateful, VisBackend, mix
 
 
@@ -63,29 +76,24 @@ def assemble(
     communicator = communicator or SingleProcess()
     device = prepare_process(run)
     seed_process(run.seed)
-    model = run.model.build().to(device)
+    model = _model(run, device)
+    loss = run.loss.build() if run.loss is not None else None
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    groups = build_groups(run, model, loss)
     called = _parallel(run, model, communicator)
     model = bare(called)
     ranks = _data_ranks(called, communicator)
-    loss = run.loss.build()
-    if isinstance(loss, nn.Module):
-        loss.to(device)
-    trained = nn.ModuleList(
-        [model, loss] if isinstance(loss, nn.Module) else [model]
-    )  # a loss may have parameters, too
-    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ConfigError("the model has no parameters to train", where=run.model.where)
-    optimizer = run.optimizer.build(parameters)
-    schedules = Schedules(
-        [BoundSchedule(each.scheduler.build(optimizer), each.every, each.metric) for each in run.schedules]
-    )
+    optimizer = build_optimizer(run, model, loss, groups)
+    if run.scale_lr is not None:
+        scale_rates(run, run.scale_lr, optimizer)
+    updater = build_updater(run, optimizer, ranks)
     averages = run.averaging.build(model) if run.averaging else None
     averaged = _second(run, model, device, communicator) if averages else None
     batches = load(run.train, run.seed, "train", device, ranks)
-    measured = data_parallel(loss) if isinstance(loss, nn.Module) else loss
+    schedules = Schedules.built(run.schedules, optimizer, epoch_length=len(batches))
     work = TrainWork(
-        step=SupervisedStep(called, measured, optimizer, device, lambda: batches.share, ranks.world_size),
+        step=_step(run, called, loss, updater, device, lambda: batches.share, ranks),
         batches=batches,
         validation=evaluation(run, run.val, "val", model, loss, device, ranks, averaged) if run.val else None,
     )
@@ -95,6 +103,7 @@ def assemble(
     parts: dict[str, Stateful] = {
         "model": model,
         "optimizer": optimizer,
+        "updates": updater,
         "schedules": schedules,
         "batches": batches,
         "loop": loop,
@@ -110,6 +119,55 @@ def assemble(
     return Assembly(model, device, parts, loop, test, vis, recorded(run, document))
 
 
+def _model(run: Run, device: torch.device) -> nn.Module:
+    model = run.model.build().to(device)
+    if run.recompute is None:
+        return model
+    return recompute(model, classes=run.recompute.classes, modules=run.recompute.modules)
+
+
+def _step(
+    run: Run,
+    called: nn.Module,
+    loss: Loss | None,
+    updater: Updater | OptimWrapperDict,
+    device: torch.device,
+    share: Callable[[], tuple[int, int] | None],
+    ranks: Communicator,
+) -> Callable[[object], StepOutput]:
+    """Return the training step: of a model and a loss, or the model's own where there is no loss."""
+    if loss is not None:
+        if isinstance(updater, OptimWrapperDict):
+            raise ConfigError(
+                "there are a loss and several optimizers",
+                where="optimizer",
+                mend="name one optimizer; or leave out the loss, and let the model's train_step say what each does",
+            )
+        measured = data_parallel(loss) if isinstance(loss, nn.Module) else loss
+        checks = run.detect_anomalous_params
+        return SupervisedStep(called, measured, updater, device, share, ranks, detect_anomalous_params=checks)
+    if not isinstance(called, TrainsItself):
+        wrapped = isinstance(bare(called), TrainsItself)
+        raise ConfigError(
+            f"there is no loss, and a {type(called).__name__} has no train_step",
+            where="distributed.parallel" if wrapped else "loss",
+            mend="use parallel: {type: separate_data_parallel}, which leaves the model what it is"
+            if wrapped
+            else "add loss: {type: …}, or give the model a method train_step(data, optim_wrapper)",
+        )
+    if run.detect_anomalous_params:
+        raise ConfigError(
+            "a train_step has no loss to look at", where="detect_anomalous_params", mend="call parameters_outside in it"
+        )
+    if run.compile is not None:
+        raise ConfigError(
+            "a train_step is not compiled, only what is called is", where="compile", mend="compile parts in the model"
+        )
+    if not isinstance(updater, OptimWrapper | OptimWrapperDict):
+        raise ConfigError(f"a train_step takes an OptimWrapper, no {type(updater).__name__}", where="updates")
+    return OwnStep(called, updater, device)
+
+
 def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Module:
     """Return what is called in training."""
     if communicator.world_size > 1 and not dist.is_initialized():
@@ -118,10 +176,14 @@ def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Modu
             mend="start them with `treenail launch`, or call torch.distributed.init_process_group first",
         )
     chosen = run.distributed.parallel
-    called = data_parallel(model) if chosen is None else chosen.build(model)
+    # A wrapper around the whole would hide a train_step, and is not called by it.
+    default = data_parallel if run.loss is not None else separate_data_parallel
+    called = default(model) if chosen is None else chosen.build(model)
     if not isinstance(called, nn.Module):
         raise ConfigError(f"a {type(called).__name__} came back, no module", where="distributed.parallel")
-    return called
+    if run.compile is None:
+        return called
+    return compiled(called, mode=run.compile.mode, fullgraph=run.compile.fullgraph, dynamic=run.compile.dynamic)
 
 
 def _second(run: Run, model: nn.Module, device: torch.device, communicator: Communicator) -> nn.Module | None:
@@ -129,7 +191,7 @@ def _second(run: Run, model: nn.Module, device: torch.device, communicator: Comm
     if not any(hasattr(module, "set_requires_gradient_sync") for module in model.modules()):
         return None
     with shielded_rng(devices=True):
-        return bare(_parallel(run, run.model.build().to(device), communicator)).requires_grad_(False)
+        return bare(_parallel(run, _model(run, device), communicator)).requires_grad_(False)
 
 
 def _data_ranks(called: nn.Module, communicator: Communicator) -> Communicator:
@@ -147,13 +209,15 @@ def evaluation(
     data: Evaluation,
     mode: str,
     model: nn.Module,
-    loss: Loss,
+    loss: Loss | None,
     device: torch.device,
     ranks: Communicator | None = None,
     averaged: nn.Module | None = None,
 ) -> EvalLoop:
     """Build the loop of a validation or test, on one rank or many."""
     metrics = [metric.build() for metric in data.metrics]
+    if loss is None and not metrics:
+        raise ConfigError("there is no loss, and no metric to measure", where=f"{mode}.metrics", mend="add metrics")
     batches = load(data, run.seed, mode, device, ranks)
     if len(batches) == 0:
         raise ConfigError(

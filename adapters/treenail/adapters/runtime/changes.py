@@ -6,7 +6,8 @@ from treenail.kernel import ConfigError
 
 _HARMLESS = (
     *("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test"),
-    *("distributed", "files", "device", "threads"),
+    *("distributed", "files", "device", "threads", "recompute"),
+    "updates.accumulative_counts",
 )
 _HARMLESS_FIELDS = ("num_workers",)
 
@@ -14,7 +15,8 @@ _HARMLESS_FIELDS = ("num_workers",)
 def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     """Refuse a config that would make the rest of a run another one.
 
-    Longer training, curves, the test, the number of loader processes, the deployment on processes and stores, and hooks
+    Longer training, curves, the test, the number of loader processes, the deployment on processes and stores, what a
+    batch is split into, what is computed again to save memory, and hooks
     may change (a hook that has a state must stay: its state is in the checkpoint).
 
     Args:

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
+import torch
 from torch import Tensor, nn
 
 from treenail.adapters.averaging import load_averages
@@ -28,6 +29,7 @@ from treenail.adapters.hooks import (
     BestHook,
     CheckpointHook,
     LoggerHook,
+    NonFiniteHook,
     ProgressHook,
     ScheduleHook,
     StragglerHook,
@@ -37,7 +39,8 @@ from treenail.adapters.hooks import (
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
 from treenail.adapters.runtime.notes import note_batch_size
-from treenail.adapters.runtime.ranks import StopVote, failures_told
+from treenail.adapters.runtime.ranks import StopVote, failures_told, on_rank_0
+from treenail.adapters.runtime.rollback import RollbackLoop
 from treenail.adapters.runtime.signals import stop_on_signals
 from treenail.adapters.runtime.workdir import (
     CHECKPOINTS,
@@ -47,6 +50,7 @@ from treenail.adapters.runtime.workdir import (
     make_work_dir,
     probe_checkpoints,
 )
+from treenail.adapters.seeding import deterministic_algorithms
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Loss, Run
 from treenail.kernel import (
@@ -57,6 +61,7 @@ from treenail.kernel import (
     Exporter,
     Hook,
     Late,
+    Loop,
     ParityReport,
     Spec,
     StateError,
@@ -114,7 +119,12 @@ def train(
         CommunicationError: Another rank failed; the message says which, and how.
     """
     communicator = communicator or current_communicator()
-    with failures_told(communicator), use_mounts(mounts_of(run.files)):
+    with (
+        failures_told(communicator),
+        use_mounts(mounts_of(run.files)),
+        deterministic_algorithms(run.deterministic),
+        torch.autograd.set_detect_anomaly(True) if run.detect_anomaly else nullcontext(),
+    ):
         return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes)
 
 
@@ -167,7 +177,14 @@ def _train(
         document is not None and not document.has_originals and communicator.rank == 0
     ):  # a Python config is kept by its users, as code
         replace_text(work_dir / CONFIG, dump_document(document))
-    loops = [assembly.loop, *([assembly.test] if assembly.test else [])]
+
+    def load_last() -> dict[str, object]:
+        manifest, last = checkpointer.load("latest", assembly.parts)
+        if manifest.run != on_rank_0(communicator, lambda: store.run):
+            raise CheckpointError("the last checkpoint there is another run's", where=store.files.uri)
+        return last
+
+    loops: list[Loop] = [RollbackLoop(assembly.loop, load_last), *([assembly.test] if assembly.test else [])]
     metrics: dict[str, float] = {}
     engine.subscribe(
         lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
@@ -232,6 +249,7 @@ def default_hooks(
             **({"communicator": communicator} if many else {}),
         },
         StragglerHook: {"communicator": communicator},
+        NonFiniteHook: {"communicator": communicator},
     }
     hooks = {
         name: each.filled(**given.get(each.target, {})).build()
@@ -262,7 +280,7 @@ def test(
     if run.test is None:
         raise ConfigError("the config has no 'test'", mend="add test: {dataset: …, batch_size: …, metrics: […]}")
     ranks = communicator or current_communicator()
-    with failures_told(ranks), use_mounts(mounts_of(run.files)):
+    with failures_told(ranks), use_mounts(mounts_of(run.files)), deterministic_algorithms(run.deterministic):
         device = prepare_process(run)
         model, loss = load_trained(run, checkpoint)
         if isinstance(loss, nn.Module):
@@ -309,7 +327,7 @@ def open_checkpoint(checkpoint: str | Path) -> tuple[CheckpointStore, str]:
     return CheckpointStore(backend_at(place._replace(path=parent))), name
 
 
-def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
+def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss | None]:
     """Build the model and the loss of a config and give them a checkpoint's weights.
 
     Raises:
@@ -318,7 +336,7 @@ def load_trained(run: Run, checkpoint: str | Path) -> tuple[nn.Module, Loss]:
     store, name = open_checkpoint(checkpoint)
     where = redacted(str(checkpoint))
     _, state = store.load(name)
-    model, loss = run.model.build(), run.loss.build()
+    model, loss = run.model.build(), run.loss.build() if run.loss is not None else None
     for name, part in (("model", model), ("loss", loss)):
         weights = state.get(name)
         if not isinstance(part, nn.Module):

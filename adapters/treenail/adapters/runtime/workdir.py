@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from treenail.adapters.documents import replace_text
+from treenail.adapters.documents import Location, replace_text
 from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, lock, redacted
 from treenail.contracts.files import CreatesFiles
 from treenail.kernel import CheckpointError, ConfigError, FileBackend, FileError, FileMissingError
@@ -153,12 +153,12 @@ def make_work_dir(work_dir: Path) -> None:
 
 
 def choose_place(
-    config: Path, given: Path | None, *, resume: bool, launch: str | None, checkpoints: str | None = None
+    config: Location, given: Path | None, *, resume: bool, launch: str | None, checkpoints: str | None = None
 ) -> Place:
     """Choose the directory of a run; one that `treenail launch` started again goes on where its last attempt was.
 
     Args:
-        config: The config's path.
+        config: Where the config lies.
         given: The directory that the user asked for.
         resume: Whether the user asked to go on.
         launch: What no other launch has, and all attempts of this one have.
@@ -176,7 +176,7 @@ def choose_place(
     return Place(work_dir, resume)
 
 
-def _launched(config: Path, given: Path | None, launch: str) -> Path | None:
+def _launched(config: Location, given: Path | None, launch: str) -> Path | None:
     """Return the directory that an earlier attempt of a launch chose."""
     directories = _runs(config) if given is None else [given]
     for directory in reversed(directories):
@@ -186,12 +186,12 @@ def _launched(config: Path, given: Path | None, launch: str) -> Path | None:
     return None
 
 
-def _runs(config: Path) -> list[Path]:
+def _runs(config: Location) -> list[Path]:
     parent = Path("work_dirs") / config.stem.rpartition("::")[2]
     return sorted((each for each in parent.glob("[0-9]*") if each.name.isdigit()), key=lambda each: int(each.name))
 
 
-def choose_work_dir(config: Path, given: Path | None, *, resume: bool, checkpoints: str | None = None) -> Path:
+def choose_work_dir(config: Location, given: Path | None, *, resume: bool, checkpoints: str | None = None) -> Path:
     """Return the directory of a run: the given one, or ``work_dirs/CONFIG/001``, ``002`` … in the current directory.
 
     Args:

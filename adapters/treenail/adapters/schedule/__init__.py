@@ -5,36 +5,43 @@ schedulers, and may act beside them. `treenail.adapters.schedule.compat` has mme
 """
 
 from treenail.adapters.schedule.curves import Annealing, Curve, DecayShape
+from treenail.adapters.schedule.params import read_param, scheduled_params, unwrapped
 from treenail.adapters.schedule.plateau import ReduceOnPlateau
-from treenail.adapters.schedule.schedule import Interval, Schedule
+from treenail.adapters.schedule.schedule import Interval, Schedule, Together
 from treenail.adapters.schedule.shapes import (
-    constant,
-    cosine,
-    cosine_restarts,
-    exponential,
-    linear,
-    multi_step,
-    one_cycle,
-    polynomial,
-    step,
-    wsd,
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Exponential,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    Shape,
+    Step,
+    WarmupStableDecay,
 )
 
 __all__ = [
     "Annealing",
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
     "Curve",
     "DecayShape",
+    "Exponential",
     "Interval",
+    "Linear",
+    "MultiStep",
+    "OneCycle",
+    "Polynomial",
     "ReduceOnPlateau",
     "Schedule",
-    "constant",
-    "cosine",
-    "cosine_restarts",
-    "exponential",
-    "linear",
-    "multi_step",
-    "one_cycle",
-    "polynomial",
-    "step",
-    "wsd",
+    "Shape",
+    "Step",
+    "Together",
+    "WarmupStableDecay",
+    "read_param",
+    "scheduled_params",
+    "unwrapped",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import TypeAlias, cast
@@ -10,6 +11,7 @@ from typing import TypeAlias, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
+from treenail.adapters.schedule.curves import UNCHANGED, Curve
 from treenail.kernel import did_you_mean
 
 Group: TypeAlias = dict[str, object]
@@ -25,19 +27,54 @@ class Link:
         floor: What the schedule tends to, in the parameter's unit.
         ratio: Likewise, as a part of each group's base value.
         anchor: In the place of the base value and of what other anchored links make of it: for all groups, or for each.
+        curve: Its scale by step since it began.
+        first: The step at which it begins.
+        last: The step whose scale stays.
     """
 
-    __slots__ = ("anchor", "block", "floor", "group_scales", "index", "lift", "order", "ratio", "scale")
+    __slots__ = (
+        "anchor",
+        "block",
+        "curve",
+        "first",
+        "floor",
+        "group_scales",
+        "index",
+        "is_factor",
+        "last",
+        "lift",
+        "order",
+        "ratio",
+        "scale",
+        "simple",
+        "step",
+    )
 
-    def __init__(self, floor: float = 0.0, ratio: float = 0.0, anchor: float | tuple[float, ...] | None = None) -> None:
+    def __init__(
+        self,
+        floor: float = 0.0,
+        ratio: float = 0.0,
+        anchor: float | tuple[float, ...] | None = None,
+        curve: Curve = UNCHANGED,
+        first: int = 0,
+        last: int = sys.maxsize,
+    ) -> None:
         self.floor = floor
         self.ratio = ratio
         self.anchor = anchor
+        self.is_factor = not floor and not ratio and anchor is None
+        """Whether it multiplies all groups alike."""
+        self.curve = curve.__call__  # bound once, for a step takes half a microsecond
+        self.first = first
+        self.last = last
+        self.step = -1
         self.scale = 1.0
         self.lift: float | None = None
         """None: 1 - scale."""
         self.group_scales: list[float] | None = None
         """A scale for each group besides; what is missing is 1."""
+        self.simple = False
+        """Whether it began, and its scale is all that a step changes."""
         self.order: int | None = None
         """How many began before it; None while it did not begin."""
         self.index = 0
@@ -59,9 +96,9 @@ class Link:
         return self.anchor[index]
 
     @property
-    def is_factor(self) -> bool:
-        """Whether it multiplies all groups alike."""
-        return not self.floor and not self.ratio and self.anchor is None and self.group_scales is None
+    def is_affine(self) -> bool:
+        """Whether it only scales, and lifts towards its floor by what that takes."""
+        return self.anchor is None and self.group_scales is None and self.lift is None
 
 
 class _Slot:
@@ -101,16 +138,21 @@ class Chain:
 
     def __init__(self, optimizer: Optimizer, name: str, *, resumed: bool = False) -> None:
         self.name = name
+        self.optimizer = optimizer
         self._in_betas = name == "momentum" and "momentum" not in optimizer.defaults and "betas" in optimizer.defaults
-        self._key = "betas" if self._in_betas else name
+        self.key = "betas" if self._in_betas else name
         self._links: list[Link] = []
         self._ordered: list[Link] = []
         self._blocks: list[list[float]] = []
         self._products: list[float] = []
         self._only_factors = True
+        self._few: list[float] | None = None
+        """The only block, if all links are factors."""
+        self._affine = False
+        """Whether all that began are affine."""
+        self.alone: _Slot | None = None
+        """The only group, if there is one link, and it is affine."""
         self._slots: list[_Slot] = []
-        self.lone: _Slot | None = None
-        """The only group, if a single schedule is all there is, and a factor: the shortest way of all."""
         for group in cast("list[Group]", optimizer.param_groups):
             if resumed and f"initial_{name}" not in group:
                 raise ValueError(
@@ -124,10 +166,6 @@ class Chain:
     @classmethod
     def of(cls, optimizer: Optimizer, name: str, *, resumed: bool = False) -> Chain:
         """Return the chain of an optimizer's parameter, which lives as long as the optimizer."""
-        if not isinstance(optimizer, Optimizer):
-            raise ValueError(
-                f"a schedule's first argument is an optimizer of torch, and this is a {type(optimizer).__name__}"
-            )
         chains: dict[str, Chain] = vars(optimizer).setdefault("_treenail_schedules", {})
         if name not in chains:
             chains[name] = cls(optimizer, name, resumed=resumed)
@@ -141,7 +179,7 @@ class Chain:
         if link.index % _BLOCK == 0:
             self._blocks.append([])
             self._products.append(1.0)
-        self._only_factors = self._only_factors and link.is_factor
+        self._only_factors = self._only_factors and link.is_factor and link.group_scales is None
         self.settle()
 
     def begin(self, link: Link) -> None:
@@ -151,34 +189,64 @@ class Chain:
 
     def settle(self) -> None:
         """Take in what changed about links otherwise than by `update`."""
-        alone = self._only_factors and len(self._links) == len(self._slots) == 1
-        self.lone = self._slots[0] if alone else None
-        if self._only_factors:
-            for block, factors in enumerate(self._blocks):
-                first = block * _BLOCK
-                factors[:] = [link.scale for link in self._links[first : first + _BLOCK]]
-                self._products[block] = prod(factors)
-        else:
+        for block, factors in enumerate(self._blocks):
+            first = block * _BLOCK
+            factors[:] = [link.scale for link in self._links[first : first + _BLOCK]]
+            self._products[block] = prod(factors)
+        self._few = self._blocks[0] if self._only_factors and len(self._blocks) == 1 else None
+        if not self._only_factors:
             begun = [each for each in self._links if each.order is not None]
             self._ordered = sorted(begun, key=lambda each: (each.order, each.index))
+            self._affine = all(each.is_affine for each in begun)
+        one = len(self._links) == len(self._slots) == 1 and self._links[0].is_affine
+        self.alone = self._slots[0] if one else None
 
-    def update(self, groups: Sequence[Group], link: Link) -> None:
-        """Write what the schedules make of each group, of which ``link`` changed."""
-        key, lone = self._key, self.lone
-        if lone is not None and len(groups) == 1:
-            group = lone.group
-            if groups[0] is group and group[key] is lone.value:  # a float, and nobody changed it
-                lone.value = group[key] = lone.base * link.scale * lone.outside
-                return
-        product = self._multiplied(link) if self._only_factors else None
-        if product is not None and len(groups) == len(self._slots):
-            for slot, group in zip(self._slots, groups):  # noqa: B905  # of equal length, and strict takes time
+    def write(self, link: Link) -> None:
+        """Write what follows from the scale of a link that is simple.
+
+        What `update` does, for groups that hold floats which nobody else changed.
+        """
+        product: float | None = None
+        if self._few is not None:
+            self._few[link.index] = link.scale
+            product = prod(self._few)
+        elif self._only_factors:
+            product = self._multiplied(link)
+        groups: list[Group] = self.optimizer.param_groups
+        slots, key = self._slots, self.key
+        if len(groups) == len(slots) and (product is not None or self._affine):
+            count = 0
+            for slot in slots:
+                group = groups[count]
+                count += 1  # noqa: SIM113  # enumerate and zip take time to be made
                 if slot.group is not group or group[key] is not slot.value:
                     break
-                slot.value = group[key] = slot.base * product * slot.outside
+                value = base = slot.base
+                if product is not None:
+                    value *= product
+                else:
+                    for each in self._ordered:
+                        scale = each.scale
+                        value = value * scale + (each.floor + each.ratio * base) * (1.0 - scale)
+                slot.value = group[key] = value * slot.outside
             else:
                 return
-        self.notice(groups)
+        self.update(link)
+
+    def place_of(self, link: Link) -> tuple[list[float], int]:
+        """Return the block of factors where a link's own stands, and where in it."""
+        return self._blocks[link.block], link.index - _BLOCK * link.block
+
+    def write_all(self) -> None:
+        """Write what follows from all links, whose scales stand in their places."""
+        if len(self._blocks) > 1:
+            self._products[:] = map(prod, self._blocks)
+        self.write(self._links[0])
+
+    def update(self, link: Link) -> None:
+        """Write what the schedules make of each group, of which ``link`` changed."""
+        product = self._multiplied(link) if self._only_factors else None
+        self.notice()
         for index, slot in enumerate(self._slots):
             inner = self._fold(slot.base, index) if product is None else slot.base * product
             value = inner * slot.outside
@@ -194,14 +262,15 @@ class Chain:
         products[block] = prod(factors)
         return prod(products)
 
-    def notice(self, groups: Sequence[Group]) -> None:
+    def notice(self) -> None:
         """See which groups there are, and what others did to their values."""
+        groups: list[Group] = self.optimizer.param_groups
         slots = self._slots
         if len(groups) != len(slots):
             del slots[len(groups) :]
             slots += [self._slot(group) for group in groups[len(slots) :]]
         for slot, group in zip(slots, groups, strict=True):
-            held = group[self._key]
+            held = group[self.key]
             if slot.group is not group:  # a loaded state brings groups of its own, with the values they were saved with
                 slot.group, slot.base = group, self._base(group)
                 self._look(slot, self._read(group))
@@ -252,7 +321,7 @@ class Chain:
         return slot
 
     def _base(self, group: Group) -> float:
-        if self._key not in group:
+        if self.key not in group:
             found = [key for key in group if key != "params"]
             mend = did_you_mean(self.name, found) or f"there are {', '.join(found)}"
             raise ValueError(f"the optimizer's groups have no '{self.name}' to schedule: {mend}")
@@ -263,7 +332,7 @@ class Chain:
         return float(cast("float | Tensor", base))
 
     def _held(self, group: Group) -> object:
-        held = group[self._key]
+        held = group[self.key]
         return cast("Sequence[object]", held)[0] if self._in_betas else held
 
     def _read(self, group: Group) -> float:
@@ -276,12 +345,12 @@ class Chain:
         elif self._in_betas:
             slot.group["betas"] = (value, *cast("tuple[object, ...]", slot.group["betas"])[1:])
         else:
-            slot.group[self._key] = value
+            slot.group[self.key] = value
         self._look(slot, value)
 
     def _look(self, slot: _Slot, value: float) -> None:
         slot.value = value
-        held = slot.group[self._key]
+        held = slot.group[self.key]
         if held is not value:
             slot.written, slot.version = held, _version(held)
 

@@ -39,6 +39,10 @@ class Constant:
         return self.factor if step < self.steps else 1.0
 
 
+UNCHANGED = Constant(1.0, 0.0)
+"""Multiplies by nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Linear:
     """From one factor to another in ``steps``, along a line (`torch.optim.lr_scheduler.LinearLR`)."""

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from treenail.adapters.schedule.chain import Chain, Link
+from treenail.adapters.schedule.params import unwrapped
 from treenail.adapters.schedule.schedule import int_of, last_learning_rates, load_link
 from treenail.kernel import StateError
 
@@ -59,6 +60,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
             raise ValueError(f"factor must be at least 0 and below 1: it is {factor}")
         if end is not None and end <= begin:
             raise ValueError(f"end must be after begin: they are {end} and {begin}")
+        optimizer = unwrapped(optimizer)
         self._chain = Chain.of(optimizer, param)
         super().__init__(
             optimizer,
@@ -72,7 +74,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
             eps,
         )
         self.param = param
-        self.begin, self.end = begin, math.inf if end is None else end
+        self._from, self._until = begin, math.inf if end is None else end
         self._link = Link()
         self._link.group_scales = [1.0] * len(optimizer.param_groups)
         self._chain.append(self._link)
@@ -87,14 +89,14 @@ class ReduceOnPlateau(ReduceLROnPlateau):
         """
         step = self.last_epoch if epoch is None else epoch - 1
         self.last_epoch = step
-        if self.begin <= step < self.end:
+        if self._from <= step < self._until:
             super().step(metrics)
         else:
             self.last_epoch = step + 1
 
     def _reduce_lr(self, epoch: int) -> None:
-        groups, scales = self.optimizer.param_groups, self._link.group_scales or []
-        self._chain.notice(groups)
+        scales = self._link.group_scales or []
+        self._chain.notice()
         values = self._chain.values()
         if len(self.min_lrs) != len(values):
             if self.default_min_lr is None:
@@ -106,7 +108,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
             if value - reduced > self.eps:
                 scales[index] *= self.factor if reduced > minimum else reduced / value
         self._link.group_scales = scales
-        self._chain.update(groups, self._link)
+        self._chain.update(self._link)
 
     def get_last_value(self) -> list[float]:
         """Return the scheduled parameter's value in each group."""
@@ -118,7 +120,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
 
     def state_dict(self) -> dict[str, object]:
         """Return where the schedule stands."""
-        self._chain.notice(self.optimizer.param_groups)
+        self._chain.notice()
         return {
             "param": self.param,
             "last_epoch": self.last_epoch,
@@ -141,8 +143,8 @@ class ReduceOnPlateau(ReduceLROnPlateau):
         scales, best = state_dict.get("scales"), state_dict.get("best")
         if not isinstance(scales, (list, tuple)) or not isinstance(best, (int, float)):
             raise StateError("the state is not of a ReduceOnPlateau", where=", ".join(state_dict))
-        self._chain.notice(self.optimizer.param_groups)
+        self._chain.notice()
         self.last_epoch, self.cooldown_counter, self.num_bad_epochs, self.best = step, cooldown, bad, best
         self._link.group_scales = [float(scale) for scale in scales]
         load_link(state_dict, self._chain, self._link)
-        self._chain.update(self.optimizer.param_groups, self._link)
+        self._chain.update(self._link)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import groupby
+from typing import TypeVar, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,7 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.adapters.schedule.chain import Chain, Link
 from treenail.adapters.schedule.curves import CosineRestarts, Curve
+from treenail.adapters.schedule.params import unwrapped
 from treenail.kernel import StateError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,18 @@ class Interval:
             return math.inf
         return int(self.steps(self.end)) if self.convert_to_iter_based else self.end
 
-    def length(self, what: str) -> float:
-        """Return how many steps it has.
+    def length(self, what: str, given: float | None = None) -> float:
+        """Return a length in steps: that which is given, or the interval's own.
+
+        Args:
+            what: What needs a length, for messages.
+            given: In the unit of begin and end.
 
         Raises:
-            ValueError: It has no end; ``what`` needs one.
+            ValueError: There is none, and the interval has no end.
         """
+        if given is not None:
+            return self.steps(given)
         if self.end is None:
             raise ValueError(f"{what} needs an end: write end, the step (or epoch) before which it stops")
         return self.stop - self.start
@@ -82,7 +93,7 @@ class Schedule(LRScheduler):
     resuming replays nothing. See `Chain` for what several schedules do together.
 
     Args:
-        optimizer: The optimizer.
+        optimizer: The optimizer, or a wrapper that has it as ``optimizer``.
         param: Key of its groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
         curve: Factor by step since the schedule began.
         interval: When it acts.
@@ -109,39 +120,35 @@ class Schedule(LRScheduler):
     ) -> None:
         # The base class's constructor is not called: it patches optimizer.step and takes a first step of its own.
         if last_epoch < -1:
-            raise ValueError(f"last_epoch is the step to go on after, or -1, and it is {last_epoch}")
-        self.optimizer = optimizer
+            raise ValueError(f"the step to go on after is at least 0, or -1 to begin: it is {last_epoch}")
+        self.optimizer = optimizer = unwrapped(optimizer)
         self.param = param
         self.curve = curve
-        self._factor = curve.__call__  # bound once: a step takes well under a microsecond
         self.by_epoch = interval.by_epoch and not interval.convert_to_iter_based
-        self.begin, self.end = interval.start, interval.stop
         self._weight = curve.weight if isinstance(curve, CosineRestarts) else None
-        # The integers that begin <= step < end.
-        self._first = max(0, math.ceil(self.begin))
-        self._last = self.end if math.isinf(self.end) else math.ceil(self.end) - 1
         self._chain = Chain.of(optimizer, param, resumed=last_epoch >= 0)
         each = tuple(anchor) if isinstance(anchor, Sequence) else anchor
         if isinstance(each, tuple) and len(each) != len(optimizer.param_groups):
             raise ValueError(
                 f"there are {len(each)} maxima for {len(optimizer.param_groups)} groups: write one for each"
             )
-        self._link = Link(floor, floor_ratio, each)
+        # The integers that begin <= step < end.
+        first = max(0, math.ceil(interval.start))
+        last = sys.maxsize if math.isinf(interval.stop) else math.ceil(interval.stop) - 1
+        self._link = Link(floor, floor_ratio, each, curve, first, last)
         self._chain.append(self._link)
-        self._step = last_epoch
-        self._simple_from: float = math.inf
-        """From which step on the link's scale is all that changes."""
+        self._link.step = last_epoch
         self._step_count = 1  # accelerate adds to it
         self.step()
 
     @property
     def last_epoch(self) -> int:
         """The last step: 0 as soon as the schedule is built; torch's SequentialLR sets it."""
-        return self._step
+        return self._link.step
 
     @last_epoch.setter
     def last_epoch(self, step: int) -> None:
-        self._step = step
+        self._link.step = step
         self._follow()
         self._chain.settle()
 
@@ -156,27 +163,50 @@ class Schedule(LRScheduler):
         Args:
             epoch: The step to go to, if it is not the next one.
         """
-        step = self._step = self._step + 1 if epoch is None else epoch
-        if self._simple_from <= step <= self._last:
-            self._link.scale = self._factor(step - self._first)
-        else:
+        link, chain = self._link, self._chain
+        if epoch is not None or not link.simple:
+            link.step = link.step + 1 if epoch is None else epoch
             self._follow()
-        self._chain.update(self.optimizer.param_groups, self._link)
+            chain.update(link)
+            return
+        step = link.step = link.step + 1
+        if step <= link.last:
+            link.scale = link.curve(step - link.first)
+        slot = chain.alone
+        if slot is None:
+            chain.write(link)
+            return
+        # What that would do for a single group, without a call.
+        groups, group, key = chain.optimizer.param_groups, slot.group, chain.key
+        if len(groups) == 1 and groups[0] is group and group[key] is slot.value:
+            base, scale = slot.base, link.scale
+            value = base * scale
+            if not link.is_factor:
+                value += (link.floor + link.ratio * base) * (1.0 - scale)
+            slot.value = group[key] = value * slot.outside
+        else:
+            chain.update(link)
+
+    @property
+    def steps_plainly(self) -> bool:
+        """Whether `step` does nothing besides, so that `Together` may do its work."""
+        return type(self).step is Schedule.step
 
     def _follow(self) -> None:
-        """Let the link say what the step asks for."""
-        link, local = self._link, min(self._step, self._last) - self._first
+        """Let the link say what its step asks for."""
+        link = self._link
+        local = min(link.step, link.last) - link.first
         if local < 0:
             if link.order is not None:
                 link.order, link.scale, link.lift = None, 1.0, None
-                self._simple_from = math.inf
+                link.simple = False
                 self._chain.settle()
             return
-        link.scale = factor = self._factor(local)
+        link.scale = factor = self.curve(local)
         if self._weight is not None:
             link.scale, link.lift = factor * self._weight(local), 1.0 - factor
         if link.order is None:
-            self._simple_from = self._first if self._weight is None else math.inf
+            link.simple = self._weight is None
             self._chain.begin(link)
 
     def get_last_value(self) -> list[float]:
@@ -193,10 +223,10 @@ class Schedule(LRScheduler):
 
     def state_dict(self) -> dict[str, object]:
         """Return where the schedule stands."""
-        self._chain.notice(self.optimizer.param_groups)
+        self._chain.notice()
         return {
             "param": self.param,
-            "last_epoch": self._step,
+            "last_epoch": self._link.step,
             "order": self._link.order,
             "outside": self._chain.outside,
         }
@@ -208,11 +238,53 @@ class Schedule(LRScheduler):
             StateError: The state is of no schedule, or of another parameter's.
         """
         step = int_of(state_dict, "last_epoch", self.param)
-        self._chain.notice(self.optimizer.param_groups)
-        self._step = step
+        self._chain.notice()
+        self._link.step = step
         self._follow()
         load_link(state_dict, self._chain, self._link)
-        self._chain.update(self.optimizer.param_groups, self._link)
+        self._chain.update(self._link)
+
+
+class Together:
+    """Steps several schedules, and writes each parameter once, when all of its schedules have stepped.
+
+    The values are those that the schedules give one after the other.
+
+    Args:
+        schedules: The schedules.
+    """
+
+    def __init__(self, schedules: Sequence[Schedule]) -> None:
+        self._parts = [(each, each._link, *each._chain.place_of(each._link)) for each in schedules]
+        self._chains = list({id(each._chain): each._chain for each in schedules}.values())
+
+    @classmethod
+    def where_possible(cls, schedulers: Iterable[T]) -> list[T | Together]:
+        """Put neighbours together that may step so; the order stays.
+
+        Args:
+            schedulers: Ours, torch's and others.
+        """
+        found: list[T | Together] = []
+        for together, run in groupby(schedulers, lambda each: isinstance(each, Schedule) and each.steps_plainly):
+            neighbours = list(run)
+            ours = [each for each in neighbours if isinstance(each, Schedule)]
+            found += [cls(ours)] if together and len(ours) > 1 else neighbours
+        return found
+
+    def step(self) -> None:
+        """Go to the next step."""
+        for schedule, link, factors, place in self._parts:
+            if link.simple:
+                step = link.step = link.step + 1
+                if step <= link.last:
+                    factors[place] = link.scale = link.curve(step - link.first)
+            else:
+                link.step += 1
+                schedule._follow()
+                factors[place] = link.scale
+        for chain in self._chains:
+            chain.write_all()
 
 
 def last_learning_rates(optimizer: Optimizer) -> list[float | Tensor]:

@@ -1,358 +1,259 @@
 """The schedules by their shapes, for the learning rate, momentum or any other parameter of an optimizer's groups.
 
 Each acts from ``begin`` on and before ``end``; before, it leaves the value alone, and afterwards its last factor stays. A
-warm-up is a schedule that ends where the next one begins. ``by_epoch`` says what its steps are to those who step it;
-``convert_to_iter_based`` reads all lengths as epochs and makes them training steps, of which an epoch has ``epoch_length``.
+warm-up is a schedule that ends where the next one begins.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from msgspec import Meta
 from torch.optim import Optimizer
 
 from treenail.adapters.schedule import curves
-from treenail.adapters.schedule.curves import Annealing, DecayShape
+from treenail.adapters.schedule.curves import Annealing, Curve, DecayShape
 from treenail.adapters.schedule.schedule import Interval, Schedule
 
 Factor = Annotated[float, Meta(ge=0)]
 Length = Annotated[float, Meta(gt=0)]
 EpochLength = Annotated[int, Meta(ge=1)]
+LastStep = Annotated[int, Meta(ge=-1)]
 
 
-def constant(
-    optimizer: Optimizer,
-    *,
-    factor: Factor = 1 / 3,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Multiply by a factor until the interval's last step.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Shape(Schedule):
+    """What the schedules by their shapes have in common.
+
+    Args:
+        optimizer: The optimizer.
+        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
+        begin: First step or epoch.
+        end: Step or epoch from which on its last factor stays; null: never.
+        by_epoch: Whether its steps are epochs, else training steps.
+        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
+        epoch_length: Training steps of an epoch, for that; a run knows it.
+        last_step: The step to go on after; -1 begins.
+
+    Raises:
+        ValueError: The interval has no steps, or the optimizer's groups have no such parameter.
+    """
+
+    optimizer: Optimizer = field(kw_only=False)
+    param: str = "lr"
+    begin: float = 0
+    end: float | None = None
+    by_epoch: bool = True
+    convert_to_iter_based: bool = False
+    epoch_length: EpochLength | None = None
+    last_step: LastStep = -1
+
+    def _interval(self) -> Interval:
+        return Interval(self.begin, self.end, self.by_epoch, self.convert_to_iter_based, self.epoch_length)
+
+    def _follow_curve(
+        self,
+        curve: Curve,
+        interval: Interval,
+        *,
+        floor: float = 0.0,
+        floor_ratio: float = 0.0,
+        anchor: float | tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__(
+            self.optimizer,
+            self.param,
+            curve,
+            interval,
+            floor=floor,
+            floor_ratio=floor_ratio,
+            anchor=anchor,
+            last_epoch=self.last_step,
+        )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Constant(Shape):
+    """Multiplies by a factor until the interval's last step.
 
     Source: `torch.optim.lr_scheduler.ConstantLR`, whose ``total_iters`` is ``end - begin - 1``.
 
     Args:
-        optimizer: The optimizer.
         factor: The factor.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
-
-    Raises:
-        ValueError: The interval has no steps, or the groups no such parameter.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    steps = interval.stop - interval.start - 1
-    curve = curves.Constant(factor, steps)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    factor: Factor = 1 / 3
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        self._follow_curve(curves.Constant(self.factor, interval.stop - interval.start - 1), interval)
 
 
-def linear(
-    optimizer: Optimizer,
-    *,
-    start_factor: Factor = 1 / 3,
-    end_factor: Factor = 1.0,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Multiply by a factor that goes along a line and arrives at the interval's last step; a warm-up, or a decay.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Linear(Shape):
+    """Multiplies by a factor that goes along a line and arrives at the interval's last step; a warm-up, or a decay.
 
     Source: `torch.optim.lr_scheduler.LinearLR`, whose ``total_iters`` is ``end - begin - 1``.
 
     Args:
-        optimizer: The optimizer.
         start_factor: The factor at the first step.
         end_factor: The factor at the last step.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; required.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: It has no end, is a warm-up of a single step, or the groups have no such parameter.
+        ValueError: Besides, it has no end, or is a warm-up of a single step.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    curve = linear_curve(interval, start_factor, end_factor)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    start_factor: Factor = 1 / 3
+    end_factor: Factor = 1.0
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        self._follow_curve(linear_curve(interval, self.start_factor, self.end_factor), interval)
 
 
-def cosine(
-    optimizer: Optimizer,
-    *,
-    period: Length | None = None,
-    eta_min: float = 0.0,
-    eta_min_ratio: float = 0.0,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Go down along half a cosine, from what is there to ``eta_min``.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Cosine(Shape):
+    """Goes down along half a cosine, from what is there to ``eta_min``.
 
     Source: the annealing of SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983, as `torch.optim.lr_scheduler.CosineAnnealingLR`.
 
     Args:
-        optimizer: The optimizer.
         period: Steps or epochs from top to bottom; null: from begin to end. After it the value goes up again.
         eta_min: Where it leads, in the parameter's unit.
         eta_min_ratio: Likewise, as a part of each group's base value; both add up.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: There is neither period nor end, or the groups have no such parameter.
+        ValueError: Besides, there is neither period nor end.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    _check_positive(period=period)
-    curve = curves.Cosine(interval.length("cosine without period") if period is None else interval.steps(period))
-    return Schedule(optimizer, param, curve, interval, floor=eta_min, floor_ratio=eta_min_ratio, last_epoch=last_epoch)
+
+    period: Length | None = None
+    eta_min: float = 0.0
+    eta_min_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        check_positive(period=self.period)
+        curve = curves.Cosine(interval.length("cosine without period", self.period))
+        self._follow_curve(curve, interval, floor=self.eta_min, floor_ratio=self.eta_min_ratio)
 
 
-def cosine_restarts(
-    optimizer: Optimizer,
-    *,
-    periods: tuple[Length, ...],
-    weights: tuple[float, ...] | None = None,
-    eta_min: float = 0.0,
-    eta_min_ratio: float = 0.0,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Go down along half a cosine, again and again, each time from a height of its own.
+@dataclass(eq=False, repr=False, kw_only=True)
+class CosineRestarts(Shape):
+    """Goes down along half a cosine, again and again, each time from a height of its own.
 
     Source: SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983; weights as in mmengine's ``CosineRestartLR``.
 
     Args:
-        optimizer: The optimizer.
         periods: Steps or epochs of each descent; after the last one the value stays.
         weights: What each descent multiplies the value with, from which it begins; null: 1.
         eta_min: Where it leads, in the parameter's unit.
         eta_min_ratio: Likewise, as a part of each group's base value; both add up.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: There are not as many weights as periods, or the groups have no such parameter.
+        ValueError: Besides, there are not as many weights as periods.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    weights = (1.0,) * len(periods) if weights is None else tuple(weights)
-    if not periods or len(weights) != len(periods):
-        raise ValueError(f"each period has a weight: there are {len(periods)} periods and {len(weights)} weights")
-    _check_positive(**{f"period {index}": period for index, period in enumerate(periods)})
-    curve = curves.CosineRestarts(tuple(interval.steps(period) for period in periods), weights)
-    return Schedule(optimizer, param, curve, interval, floor=eta_min, floor_ratio=eta_min_ratio, last_epoch=last_epoch)
+
+    periods: tuple[Length, ...]
+    weights: tuple[float, ...] | None = None
+    eta_min: float = 0.0
+    eta_min_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        curve = restarts_curve(interval, self.periods, self.weights)
+        self._follow_curve(curve, interval, floor=self.eta_min, floor_ratio=self.eta_min_ratio)
 
 
-def exponential(
-    optimizer: Optimizer,
-    *,
-    gamma: Factor,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Multiply by ``gamma`` once more at each step after the first.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Exponential(Shape):
+    """Multiplies by ``gamma`` once more at each step after the first.
 
     Source: `torch.optim.lr_scheduler.ExponentialLR`. ``gamma`` is that of a step, also where lengths are converted.
 
     Args:
-        optimizer: The optimizer.
         gamma: The factor of a step.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
-
-    Raises:
-        ValueError: The interval has no steps, or the groups no such parameter.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    curve = curves.Exponential(gamma)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    gamma: Factor
+
+    def __post_init__(self) -> None:
+        self._follow_curve(curves.Exponential(self.gamma), self._interval())
 
 
-def step(
-    optimizer: Optimizer,
-    *,
-    step_size: Length,
-    gamma: Factor = 0.1,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Multiply by ``gamma`` once more every so many steps.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Step(Shape):
+    """Multiplies by ``gamma`` once more every so many steps.
 
     Source: `torch.optim.lr_scheduler.StepLR`.
 
     Args:
-        optimizer: The optimizer.
         step_size: Steps or epochs between two changes.
         gamma: The factor of a change.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
-
-    Raises:
-        ValueError: The interval has no steps, or the groups no such parameter.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    _check_positive(step_size=step_size)
-    curve = curves.Step(interval.steps(step_size), gamma)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    step_size: Length
+    gamma: Factor = 0.1
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        check_positive(step_size=self.step_size)
+        self._follow_curve(curves.Step(interval.steps(self.step_size), self.gamma), interval)
 
 
-def multi_step(
-    optimizer: Optimizer,
-    *,
-    milestones: tuple[float, ...],
-    gamma: Factor = 0.1,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Multiply by ``gamma`` once more at each milestone.
+@dataclass(eq=False, repr=False, kw_only=True)
+class MultiStep(Shape):
+    """Multiplies by ``gamma`` once more at each milestone.
 
     Source: `torch.optim.lr_scheduler.MultiStepLR`.
 
     Args:
-        optimizer: The optimizer.
         milestones: Steps or epochs after begin, in any order; one that comes twice counts twice.
         gamma: The factor of a milestone.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
-
-    Raises:
-        ValueError: The interval has no steps, or the groups no such parameter.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    curve = curves.MultiStep(tuple(sorted(interval.steps(each) for each in milestones)), gamma)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    milestones: tuple[float, ...]
+    gamma: Factor = 0.1
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        milestones = tuple(sorted(interval.steps(each) for each in self.milestones))
+        self._follow_curve(curves.MultiStep(milestones, self.gamma), interval)
 
 
-def polynomial(
-    optimizer: Optimizer,
-    *,
-    power: Factor = 1.0,
-    eta_min: float = 0.0,
-    eta_min_ratio: float = 0.0,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Go down to ``eta_min``, which it reaches at the interval's last step, as a power of the steps left.
+@dataclass(eq=False, repr=False, kw_only=True)
+class Polynomial(Shape):
+    """Goes down to ``eta_min``, which it reaches at the interval's last step, as a power of the steps left.
 
     Source: `torch.optim.lr_scheduler.PolynomialLR`, whose ``total_iters`` is ``end - begin - 1``.
 
     Args:
-        optimizer: The optimizer.
         power: The power.
         eta_min: Where it leads, in the parameter's unit.
         eta_min_ratio: Likewise, as a part of each group's base value; both add up.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; required.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: It has no end, or the groups have no such parameter.
+        ValueError: Besides, it has no end.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    curve = curves.Polynomial(interval.length("polynomial") - 1, power)
-    return Schedule(optimizer, param, curve, interval, floor=eta_min, floor_ratio=eta_min_ratio, last_epoch=last_epoch)
+
+    power: Factor = 1.0
+    eta_min: float = 0.0
+    eta_min_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        curve = curves.Polynomial(interval.length("polynomial") - 1, self.power)
+        self._follow_curve(curve, interval, floor=self.eta_min, floor_ratio=self.eta_min_ratio)
 
 
-def one_cycle(
-    optimizer: Optimizer,
-    *,
-    eta_max: float | tuple[float, ...],
-    total_steps: Length | None = None,
-    pct_start: Annotated[float, Meta(ge=0, le=1)] = 0.3,
-    anneal_strategy: Annealing = "cos",
-    div_factor: Length = 25.0,
-    final_div_factor: Length = 1e4,
-    three_phase: bool = False,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Go from a low value up to ``eta_max`` and down to a much lower one; it takes the place of the base value.
+@dataclass(eq=False, repr=False, kw_only=True)
+class OneCycle(Shape):
+    """Goes from a low value up to ``eta_max`` and down to a much lower one; it takes the place of the base value.
 
     Source: Smith and Topin 2018, arXiv:1708.07120, as `torch.optim.lr_scheduler.OneCycleLR`. What that does to the momentum is
-    another one_cycle: ``param="momentum", eta_max=0.85, div_factor=0.85 / 0.95, final_div_factor=1``.
+    another one: ``param="momentum", eta_max=0.85, div_factor=0.85 / 0.95, final_div_factor=1``.
 
     Args:
-        optimizer: The optimizer.
         eta_max: The highest value: of all groups, or of each.
         total_steps: Steps or epochs of the cycle; null: from begin to end.
         pct_start: Part of the cycle that goes up.
@@ -360,70 +261,60 @@ def one_cycle(
         div_factor: eta_max / first value.
         final_div_factor: First value / last value.
         three_phase: Come down to the first value as fast as up, and then to the last one.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; null: never.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: There is neither total_steps nor end, not one eta_max for each group, or the groups have no such parameter.
+        ValueError: Besides, there is neither total_steps nor end, or not one eta_max for each group.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    _check_positive(total_steps=total_steps, div_factor=div_factor, final_div_factor=final_div_factor)
-    if not 0 <= pct_start <= 1:
-        raise ValueError(f"pct_start is a part of the cycle, from 0 to 1: it is {pct_start}")
-    steps = interval.length("one_cycle without total_steps") if total_steps is None else interval.steps(total_steps)
-    curve = curves.OneCycle(steps, pct_start, anneal_strategy, div_factor, final_div_factor, three_phase)
-    return Schedule(optimizer, param, curve, interval, anchor=eta_max, last_epoch=last_epoch)
+
+    eta_max: float | tuple[float, ...]
+    total_steps: Length | None = None
+    pct_start: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    anneal_strategy: Annealing = "cos"
+    div_factor: Length = 25.0
+    final_div_factor: Length = 1e4
+    three_phase: bool = False
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        check_positive(total_steps=self.total_steps, div_factor=self.div_factor, final_div_factor=self.final_div_factor)
+        check_unit(pct_start=self.pct_start)
+        steps = interval.length("one_cycle without total_steps", self.total_steps)
+        curve = curves.OneCycle(
+            steps, self.pct_start, self.anneal_strategy, self.div_factor, self.final_div_factor, self.three_phase
+        )
+        self._follow_curve(curve, interval, anchor=self.eta_max)
 
 
-def wsd(
-    optimizer: Optimizer,
-    *,
-    warmup: Factor,
-    decay: Factor,
-    shape: DecayShape = "linear",
-    start_factor: Factor = 0.0,
-    end_factor: Factor = 0.0,
-    param: str = "lr",
-    begin: float = 0,
-    end: float | None = None,
-    by_epoch: bool = True,
-    convert_to_iter_based: bool = False,
-    epoch_length: EpochLength | None = None,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Warm up along a line, stay, and decay at the end (warm-up, stable, decay).
+@dataclass(eq=False, repr=False, kw_only=True)
+class WarmupStableDecay(Shape):
+    """Warms up along a line, stays, and decays at the end (WSD).
 
     Sources: Hu et al. 2024, MiniCPM, arXiv:2404.06395; the shape one_minus_sqrt: Hägele et al. 2024, arXiv:2405.18392.
 
     Args:
-        optimizer: The optimizer.
         warmup: Steps or epochs of the warm-up; 0: none.
         decay: Steps or epochs of the decay, the interval's last ones; it arrives when they are over.
         shape: Of the decay; one_minus_sqrt falls fast first: 1 - sqrt(its share that is over).
         start_factor: The factor at the first step.
         end_factor: The factor when the decay is over.
-        param: Key of the optimizer's groups, or ``momentum``, which for optimizers with ``betas`` is the first of them.
-        begin: First step or epoch.
-        end: Step or epoch from which on its last factor stays; required.
-        by_epoch: Whether its steps are epochs, else training steps.
-        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
-        epoch_length: Training steps of an epoch, for that.
-        last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: It has no end, is too short for warm-up and decay, or the groups have no such parameter.
+        ValueError: Besides, it has no end, or is too short for warm-up and decay.
     """
-    interval = Interval(begin, end, by_epoch, convert_to_iter_based, epoch_length)
-    total, up, down = interval.length("wsd"), interval.steps(warmup), interval.steps(decay)
-    if up + down > total:
-        raise ValueError(f"warm-up and decay take {up} + {down} steps, and there are {total}")
-    curve = curves.WarmupStableDecay(total, up, down, start_factor, end_factor, shape)
-    return Schedule(optimizer, param, curve, interval, last_epoch=last_epoch)
+
+    warmup: Factor
+    decay: Factor
+    shape: DecayShape = "linear"
+    start_factor: Factor = 0.0
+    end_factor: Factor = 0.0
+
+    def __post_init__(self) -> None:
+        interval = self._interval()
+        total, up, down = interval.length("wsd"), interval.steps(self.warmup), interval.steps(self.decay)
+        if up + down > total:
+            raise ValueError(f"warm-up and decay take {up} + {down} steps, and there are {total}")
+        curve = curves.WarmupStableDecay(total, up, down, self.start_factor, self.end_factor, self.shape)
+        self._follow_curve(curve, interval)
 
 
 def linear_curve(interval: Interval, start_factor: float, end_factor: float) -> curves.Linear:
@@ -441,8 +332,30 @@ def linear_curve(interval: Interval, start_factor: float, end_factor: float) -> 
     return curves.Linear(start_factor, end_factor, steps)
 
 
-def _check_positive(**lengths: float | None) -> None:
+def restarts_curve(
+    interval: Interval, periods: tuple[float, ...], weights: tuple[float, ...] | None
+) -> curves.CosineRestarts:
+    """Return the descents of some periods.
+
+    Raises:
+        ValueError: There is none, a period is no length, or there are not as many weights.
+    """
+    weights = (1.0,) * len(periods) if weights is None else tuple(weights)
+    if not periods or len(weights) != len(periods):
+        raise ValueError(f"each period has a weight: there are {len(periods)} periods and {len(weights)} weights")
+    check_positive(**{f"period {index}": period for index, period in enumerate(periods)})
+    return curves.CosineRestarts(tuple(interval.steps(period) for period in periods), weights)
+
+
+def check_positive(**lengths: float | None) -> None:
     """Refuse what is not above 0; configs are checked by the annotations, calls are not."""
     for name, value in lengths.items():
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be above 0: it is {value}")
+
+
+def check_unit(**parts: float) -> None:
+    """Refuse what is not from 0 to 1; configs are checked by the annotations, calls are not."""
+    for name, value in parts.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1: it is {value}")

@@ -13,10 +13,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator
 
+from treenail.adapters.seeding.deterministic import deterministic_algorithms
 from treenail.kernel import StateError, mix
 
 if TYPE_CHECKING:
     import numpy as np
+
+__all__ = [
+    "RngState",
+    "SampleRng",
+    "WorkerInit",
+    "deterministic_algorithms",
+    "sample_rng",
+    "seed_process",
+    "seed_sample",
+    "shielded_rng",
+]
 
 
 def seed_process(seed: int) -> None:

@@ -16,6 +16,7 @@ Raises:
 from treenail.kernel import require
 
 try:
+    from treenail.contracts.laws.averaging import AveragerLaws
     from treenail.contracts.laws.comm import CommunicatorLaws, GatherFunctions, GatherLaws
     from treenail.contracts.laws.exporter import ExporterLaws
     from treenail.contracts.laws.files import FileBackendLaws
@@ -28,6 +29,7 @@ except ModuleNotFoundError:
     raise
 
 __all__ = [
+    "AveragerLaws",
     "BatchSamplerLaws",
     "CommunicatorLaws",
     "ExporterLaws",

@@ -22,12 +22,16 @@ from treenail.contracts.files import (
 )
 from treenail.contracts.laws._file_model import BAD_PATHS, BrokenSourceError, broken
 from treenail.contracts.laws._support import accepted, examples, refused
-from treenail.contracts.laws.files_paths import PathLaws
+from treenail.contracts.laws.files_paths import PathLaws, check_splitting
 from treenail.kernel import FileError, FileMissingError
 
 
 class AbilityLaws(PathLaws):
     """An ability does what the primitives would, only better; a backend without it skips its law."""
+
+    def test_a_uri_is_split_into_root_and_path(self) -> None:
+        """A class that splits URIs finds one root for all files, and each file's path below it."""
+        check_splitting(self.holding("keep"))
 
     @given(size=st.integers(0, 40), start=st.integers(0, 50), length=st.none() | st.integers(0, 50))
     @example(size=3, start=0, length=None)

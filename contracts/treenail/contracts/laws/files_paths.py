@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from unittest import SkipTest
 
+from treenail.contracts.files import SplitsUris
 from treenail.contracts.laws._file_model import BAD_PATHS, NAMES, by_bytes
 from treenail.contracts.laws._support import accepted, refused
 from treenail.kernel import FileBackend, FileError, FileMissingError
@@ -140,3 +142,20 @@ class PathLaws(ABC):
                 assert backend.read(second) == b"second", f"'{second}' beside '{first}' does not hold what was written"
             assert list(backend.list()) == expected, f"'{second}' after '{first}': {list(backend.list())}"
             assert backend.read(first) == first.encode(), f"writing '{second}' changed '{first}'"
+
+
+def check_splitting(backend: FileBackend) -> None:
+    """Assert that a backend's class splits the URIs of its files as `SplitsUris` says; skip where it splits none."""
+    splitting: object = type(backend)
+    if not isinstance(splitting, SplitsUris):
+        raise SkipTest("the backend's class splits no URIs")
+    with accepted("splitting the backend's own URI"):
+        root, top = splitting.split_uri(backend.uri)
+    assert splitting.split_uri(root) == (root, ""), f"the root '{root}' is split into {splitting.split_uri(root)}"
+    for path in ("keep", "d/e f", "d.x/é/x"):
+        uri = f"{backend.uri.rstrip('/')}/{path}"
+        expected = (root, f"{top}/{path}" if top else path)
+        for given_uri in (uri, f"{uri}/"):
+            with accepted(f"splitting '{given_uri}'"):
+                found = splitting.split_uri(given_uri)
+            assert found == expected, f"'{given_uri}' is split into {found}, not {expected}"

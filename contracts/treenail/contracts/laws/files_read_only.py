@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from treenail.contracts.files import ScansFiles, StreamsFiles
 from treenail.contracts.laws._file_model import BAD_PATHS, NAMES, by_bytes
 from treenail.contracts.laws._support import accepted, examples, refused
+from treenail.contracts.laws.files_paths import check_splitting
 from treenail.kernel import Capabilities, FileBackend, FileError, FileMissingError
 
 _BYTES = bytes(range(256)) * 4
@@ -41,6 +42,10 @@ class ReadOnlyFileLaws(ABC):
         assert backend.uri, "uri is empty"
         assert isinstance(backend.capabilities, Capabilities), f"capabilities are {backend.capabilities!r}"
         assert not backend.capabilities.writable, "a read-only backend declares itself writable"
+
+    def test_a_uri_is_split_into_root_and_path(self) -> None:
+        """A class that splits URIs finds one root for all files, and each file's path below it."""
+        check_splitting(self.make({"keep": b"keep"}))
 
     def test_reading_gives_the_content(self) -> None:
         """Every file comes back as bytes, whole and unchanged: empty, binary, large."""

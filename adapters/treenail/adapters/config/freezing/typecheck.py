@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from treenail.adapters.config.catalog import Catalog
 from treenail.adapters.config.freezing.freeze import Frozen, freeze_with_places
 from treenail.adapters.config.load import Source, load_run
-from treenail.adapters.documents import InvalidConfigError, Mistake, dotted, load_document, read_text
+from treenail.adapters.documents import InvalidConfigError, Location, Mistake, Uri, dotted, load_document, read_text
 from treenail.kernel import ConfigError, TreenailError, require
 
 _DATA: Final = (".yaml", ".yml", ".json", ".toml")
@@ -38,7 +38,7 @@ class Findings(NamedTuple):
         skipped: Files in the given directories that describe no run.
     """
 
-    right: tuple[Path, ...]
+    right: tuple[Location, ...]
     mistakes: tuple[Mistake, ...]
     skipped: tuple[Path, ...]
 
@@ -48,9 +48,9 @@ class TypeCheckError(TreenailError):
 
 
 def check_types(
-    paths: Iterable[Path],
+    paths: Iterable[Location],
     overrides: Sequence[str] = (),
-    overlays: Sequence[Path] = (),
+    overlays: Sequence[Location] = (),
     imports: Sequence[str] = (),
 ) -> Findings:
     """Check configs, and let one run of ``mypy --strict`` check them as Python.
@@ -69,9 +69,9 @@ def check_types(
     """
     require("mypy", extra="typing", purpose="check --mypy")
     found, skipped = _configs(paths)
-    modules: dict[str, tuple[Path, Frozen | None]] = {}
+    modules: dict[str, tuple[Location, Frozen | None]] = {}
     mistakes: list[Mistake] = []
-    wrong: set[Path] = set()
+    wrong: set[Location] = set()
     with tempfile.TemporaryDirectory(prefix="treenail-mypy-") as folder:
         for number, path in enumerate(found):
             name = f"config_{number}_{''.join(each if each.isalnum() else '_' for each in path.stem)}.py"
@@ -87,7 +87,8 @@ def check_types(
             else:
                 (Path(folder) / name).write_text(text, encoding="utf-8")
                 modules[name] = path, frozen
-        for message in _run_mypy(Path(folder), list(modules), {path.absolute().parent for path in found}):
+        beside = {path.absolute().parent for path in found if isinstance(path, Path)}
+        for message in _run_mypy(Path(folder), list(modules), beside):
             path, frozen = modules[Path(str(message["file"])).name]
             mistakes.append(_at_home(message, path, frozen))
             wrong.add(path)
@@ -103,11 +104,11 @@ def _as_python(source: Source) -> tuple[str, Frozen | None]:
     return read_text(source.path), None
 
 
-def _configs(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    found: dict[Path, None] = {}
+def _configs(paths: Iterable[Location]) -> tuple[list[Location], list[Path]]:
+    found: dict[Location, None] = {}
     skipped: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if isinstance(path, Uri) or not path.is_dir():
             found[path] = None
             continue
         inside = [each for each in sorted(path.rglob("*")) if each.suffix in (*_DATA, ".py") and each.is_file()]
@@ -191,7 +192,7 @@ def _cache() -> Path:
     return Path(home) / "treenail" / "mypy"
 
 
-def _at_home(message: dict[str, object], path: Path, frozen: Frozen | None) -> Mistake:
+def _at_home(message: dict[str, object], path: Location, frozen: Frozen | None) -> Mistake:
     """Return a message of mypy as a mistake where the config was written."""
     line, column = _position(message)
     hint = f" ({' '.join(str(message['hint']).split())})" if message.get("hint") else ""

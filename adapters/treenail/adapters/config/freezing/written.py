@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from treenail.adapters.config.freezing.imports import Imports
 from treenail.adapters.config.freezing.layout import text_literal
-from treenail.adapters.documents import Document, Mark, TreePath, read_text
+from treenail.adapters.documents import Document, Location, Mark, TreePath, read_text
 
 # As ruff writes numbers: no leading zeros, a small e, digits on both sides of the point.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*(?:_[0-9]+)*)(?:\.[0-9]+)?(?:e-?[0-9]+)?(?=[\s,\]}#]|$)")
@@ -39,7 +39,7 @@ class WrittenText:
         leading: Lines of the comment that the file begins with, without ``#``.
     """
 
-    def __init__(self, path: Path, document: Document) -> None:
+    def __init__(self, path: Location, document: Document) -> None:
         text = read_text(path)
         self._document = document
         self._lines = text.splitlines()

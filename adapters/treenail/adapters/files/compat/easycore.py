@@ -6,16 +6,17 @@ use find, a local file without a scheme. A URI that nothing serves is an error.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from treenail.adapters.files import operations
+from treenail.adapters.files import derived, operations
 from treenail.adapters.files.compat import placing
 from treenail.adapters.files.compat.errors import (
     ArgumentTypeError,
@@ -29,10 +30,14 @@ from treenail.adapters.files.compat.errors import (
 from treenail.adapters.files.compat.publishing import published
 from treenail.adapters.files.compat.storage import LOCAL_DISKS
 from treenail.adapters.files.compat.walks import walked
+from treenail.adapters.files.local import LocalFiles
 from treenail.adapters.files.locks import locked
 from treenail.adapters.files.mirror import LocalMirror
 from treenail.adapters.files.mounts import Mounts, Place, current_mounts
 from treenail.adapters.files.operations import AnyPath
+from treenail.adapters.files.paths import check_path
+from treenail.adapters.files.progress import transfer_progress
+from treenail.kernel import FileError
 
 __all__ = [
     "HTTPURLHandler",
@@ -42,6 +47,7 @@ __all__ = [
     "PathManager",
     "PathManagerType",
     "RedirectPathHandler",
+    "download_file",
     "file_lock",
 ]
 
@@ -381,6 +387,43 @@ def file_lock(path: AnyPath) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target.with_name(f"{target.name}.lock")):
         yield
+
+
+def download_file(
+    url: str,
+    dir: AnyPath,  # noqa: A002  (easycore's)
+    filename: str | None = None,
+    progress: bool = True,
+) -> str:
+    """Download a file into a local directory, unless one of that name is there; return its path.
+
+    It appears whole or not at all. One process of a machine downloads it, the others wait for it.
+
+    Args:
+        url: What the mounts in use find: a URL, or a file of any store.
+        dir: The directory; made where there is none.
+        filename: The file's name there; the URL's last part when None.
+        progress: Show on a terminal how far it is.
+
+    Raises:
+        AbsentError: There is no such file.
+        StoreFailedError: It is empty, or the store or the disk failed.
+    """
+    with as_python_errors():
+        place = current_mounts().resolve(url)
+        folder = LocalFiles(dir)
+        name = check_path(filename or PurePosixPath(place.file()).name, folder.uri)
+        target = folder.local_path(name)
+        with file_lock(target):
+            if not target.is_file():
+                chunks = derived.stream(place.backend, place.path)
+                first = next(chunks, b"")
+                if not first:
+                    raise FileError("the file is empty", where=place.uri, mend="look whether it is the right one")
+                whole = itertools.chain((first,), chunks)
+                with transfer_progress(name) if progress else nullcontext() as advance:
+                    folder.write(name, whole if advance is None else derived.counted(whole, advance))
+    return str(target)
 
 
 PathManager = PathManagerType()

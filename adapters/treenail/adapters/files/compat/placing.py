@@ -18,7 +18,7 @@ from treenail.adapters.files.compat.errors import (
     TakenError,
     like,
 )
-from treenail.adapters.files.durable import UNFINISHED
+from treenail.adapters.files.local.durable import UNFINISHED
 from treenail.adapters.files.mounts import Place
 from treenail.contracts.files import HasDirectories, HasLocalPaths
 from treenail.kernel import FileError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from treenail.adapters.files.compat.placing import local_path
-from treenail.adapters.files.durable import UNFINISHED
+from treenail.adapters.files.local.durable import UNFINISHED
 from treenail.adapters.files.mounts import Place
 from treenail.adapters.files.sync import RECORD
 

@@ -104,21 +104,8 @@ class PlainConnection(HTTPConnection):
         self.peer = check_peer(self, self.allowed)
 
 
-class EncryptedConnection(HTTPSConnection):
-    """A connection by https."""
-
-    def __init__(self, *args: Any, allowed: Collection[Reach], slowest: float, window: float, **options: Any) -> None:
-        super().__init__(*args, **options)  # Any: what urllib3 gives, unchanged
-        self.allowed = allowed
-        self.peer: str = ""
-        paced = partial(PacedResponse, window=window, slowest=slowest)
-        self.response_class = paced  # type: ignore[assignment]  # it is only called
-
-    def connect(self) -> None:
-        """Connect, if the address is one of those allowed."""
-        check_host(self.host, self.port, self.allowed)
-        super().connect()
-        self.peer = check_peer(self, self.allowed)
+class EncryptedConnection(PlainConnection, HTTPSConnection):
+    """A connection by https: what `PlainConnection` calls its base is urllib3's encrypted connection here."""
 
 
 class PlainPool(HTTPConnectionPool):

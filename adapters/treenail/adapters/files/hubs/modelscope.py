@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,23 +27,28 @@ class ModelScopeFiles:
             where there is none; a slash in it is written ``%2F``.
         endpoint: The hub's URL; what the library is configured for, or https://modelscope.cn, when None.
         token: The one to show; what the library finds (MODELSCOPE_API_TOKEN, a login) when None.
+        timeout: Seconds that the hub may be silent for; where the library's own limit (MODELSCOPE_API_TIMEOUT and the like)
+            is lower, that counts.
     """
 
-    def __init__(self, root: str, *, endpoint: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, root: str, *, endpoint: str | None = None, token: str | None = None, timeout: float = 30.0
+    ) -> None:
         self._repository = parse(root, "ms", "master")
         if self._repository.kind == "space":
             raise FileError(
                 "ModelScope lists no files of spaces", where=self._repository.uri, mend="name a model or a dataset"
             )
         self.uri = self._repository.uri
-        self._endpoint, self._token = endpoint, token
+        self._endpoint, self._token, self._timeout = endpoint, token, timeout
         self._listed: _Listing | None = None
 
     def __repr__(self) -> str:
         return f"ModelScopeFiles({self.uri!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return partial(ModelScopeFiles, endpoint=self._endpoint, token=self._token), (self.uri,)
+        factory = partial(ModelScopeFiles, endpoint=self._endpoint, token=self._token, timeout=self._timeout)
+        return factory, (self.uri,)
 
     @staticmethod
     def split_uri(uri: str) -> tuple[str, str]:
@@ -132,7 +137,15 @@ class ModelScopeFiles:
 
     def _api(self) -> Any:  # made for each use: what it holds must survive neither a fork nor a thread
         hub = require("modelscope_hub", extra="hubs", purpose="'ms://'")
-        return hub.HubApi(endpoint=self._endpoint, token=self._token)
+        session = require("requests", extra="hubs", purpose="'ms://'").Session
+        api = hub.HubApi(endpoint=self._endpoint, token=self._token)
+        # The library's limits are the whole process's; its sessions are this object's.
+        sessions = [each for each in vars(api.legacy).values() if isinstance(each, session)]
+        if not sessions:
+            raise FileError("this version of modelscope-hub takes no timeout", where=self.uri, mend="install 0.5.1")
+        for each in sessions:
+            each.send = partial(_send_within, each.send, self._timeout)
+        return api
 
     @contextmanager
     def _explained(self, operation: str, path: str) -> Iterator[None]:
@@ -150,6 +163,13 @@ class ModelScopeFiles:
             raise FileError(f"cannot {operation}: {said}", where=where, mend="open it anew") from error
         except Exception as error:  # of the library, of requests, of the system
             raise FileError(f"cannot {operation}: {told(error, [self._token])}", where=where) from error
+
+
+def _send_within(send: Callable[..., Any], limit: float, request: Any, **options: Any) -> Any:
+    """Send a request of `requests` with timeouts, of the connection and between bytes, no longer than a limit."""
+    given = options.pop("timeout", None)  # Any: requests has no types here
+    both = given if isinstance(given, tuple) else (given, given)
+    return send(request, timeout=tuple(limit if each is None else min(each, limit) for each in both), **options)
 
 
 class _File(NamedTuple):

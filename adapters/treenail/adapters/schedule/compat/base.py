@@ -7,7 +7,6 @@ from typing import Annotated, Self, cast
 
 import structlog
 from msgspec import Meta
-from torch.optim import Optimizer
 
 from treenail.adapters.schedule.curves import Curve
 from treenail.adapters.schedule.schedule import Interval, Schedule
@@ -26,41 +25,52 @@ _log = structlog.get_logger(__name__)
 class MmengineSchedule(Schedule):
     """A schedule with mmengine's names; `step` counts from the schedule's construction.
 
+    Subclasses are dataclasses of their arguments, all of which each of them lists: their order is mmengine's.
+
     Args:
         optimizer: The optimizer, or mmengine's wrapper of one.
         param_name: Key of its groups.
-        curve: Factor by step since the schedule began.
-        interval: When it acts.
+        begin: First step or epoch.
+        end: Step or epoch from which on its last factor stays.
         last_step: The step to go on after; -1 begins.
+        by_epoch: Whether its steps are epochs, else training steps.
         verbose: Log every value.
-        floor: What a factor of 0 leads to.
-        floor_ratio: Likewise, as a part of each group's base value.
-        anchor: What the curve scales in the place of the base value.
+        convert_to_iter_based: Lengths are in epochs, and it steps after each training step.
+        epoch_length: Training steps of an epoch, for that; a run knows it.
     """
 
-    def __init__(
+    param_name: str
+    begin: float
+    end: float
+    last_step: int
+    verbose: bool
+    convert_to_iter_based: bool
+    epoch_length: int | None
+
+    def _interval(self) -> Interval:
+        return Interval(self.begin, self.end, self.by_epoch, self.convert_to_iter_based, self.epoch_length)
+
+    def _follow_curve(
         self,
-        optimizer: Optimizer,
-        param_name: str,
         curve: Curve,
         interval: Interval,
-        last_step: int,
-        verbose: bool,
         *,
-        floor: float = 0.0,
-        floor_ratio: float = 0.0,
+        eta_min: float | None = None,
+        eta_min_ratio: float | None = None,
         anchor: float | Sequence[float] | None = None,
     ) -> None:
-        self.verbose = verbose
+        if eta_min is not None and eta_min_ratio is not None:
+            raise ValueError("eta_min and eta_min_ratio say the same thing: leave out one of them")
+        self.begin, self.end = interval.start, interval.stop
         super().__init__(
-            unwrapped(optimizer),
-            param_name,
+            self.optimizer,
+            self.param_name,
             curve,
             interval,
-            floor=floor,
-            floor_ratio=floor_ratio,
+            floor=eta_min or 0.0,
+            floor_ratio=eta_min_ratio or 0.0,
             anchor=anchor,
-            last_epoch=last_step,
+            last_epoch=self.last_step,
         )
 
     @classmethod
@@ -82,6 +92,11 @@ class MmengineSchedule(Schedule):
         build = cast("Callable[..., Self]", cls)
         return build(*args, by_epoch=by_epoch, epoch_length=epoch_length, convert_to_iter_based=True, **kwargs)
 
+    @property
+    def steps_plainly(self) -> bool:
+        """Whether `step` does nothing besides."""
+        return type(self).step is MmengineSchedule.step and not self.verbose
+
     def step(self, epoch: int | None = None) -> None:
         """Go to the next step, or to any.
 
@@ -92,23 +107,3 @@ class MmengineSchedule(Schedule):
         if self.verbose:
             for group, value in enumerate(self.get_last_value()):
                 _log.info("schedule", param=self.param, group=group, value=value, step=self.last_epoch)
-
-
-def unwrapped(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer that a wrapper holds, or the optimizer itself."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, Optimizer) and not isinstance(optimizer, Optimizer) else optimizer
-
-
-def in_unit(**factors: float) -> None:
-    """Refuse what is not from 0 to 1, as mmengine does."""
-    for name, factor in factors.items():
-        if not 0 <= factor <= 1:
-            raise ValueError(f"{name} must be from 0 to 1: it is {factor}")
-
-
-def floors(eta_min: float | None, eta_min_ratio: float | None) -> tuple[float, float]:
-    """Return the floor and its ratio to the base value, of which only one may be given."""
-    if eta_min is not None and eta_min_ratio is not None:
-        raise ValueError("eta_min and eta_min_ratio say the same thing: leave out one of them")
-    return eta_min or 0.0, eta_min_ratio or 0.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, SupportsFloat, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal, SupportsFloat, TypeAlias
 
 import structlog
 from msgspec import Meta
 from torch.optim import Optimizer
 
-from treenail.adapters.schedule.compat.base import INF, Factor, unwrapped
+from treenail.adapters.schedule.compat.base import INF, Factor
 from treenail.adapters.schedule.plateau import ReduceOnPlateau
 from treenail.adapters.schedule.schedule import int_of
 from treenail.kernel import TrainingError, did_you_mean
@@ -21,13 +22,14 @@ Reduction = Annotated[float, Meta(ge=0, lt=1)]
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
     """Reduces any parameter when a metric stops improving.
 
     Args:
         optimizer: The optimizer, or mmengine's wrapper of one.
         param_name: Key of the optimizer's groups.
-        monitor: Which metric, where `step` is given several.
+        monitor: Which metric, where `step` is given several; that of the validation of a run may do without ``val/``.
         rule: Whether the metric should become smaller or larger.
         factor: By what a group's value is multiplied.
         patience: How many validations without improvement are borne.
@@ -46,50 +48,46 @@ class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
         ValueError: An argument is out of its range, or the optimizer's groups have no such parameter.
     """
 
-    need_val_args = True  # mmengine's hook hands metrics to those that say so
+    need_val_args: ClassVar[bool] = True
+    """mmengine's hook, and ours, call `step` after each epoch and hand the metrics of each validation to it."""
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        param_name: str,
-        monitor: str = "loss",
-        rule: Literal["less", "greater"] = "less",
-        factor: Reduction = 0.1,
-        patience: Count = 10,
-        threshold: Factor = 1e-4,
-        threshold_rule: Literal["rel", "abs"] = "rel",
-        cooldown: Count = 0,
-        min_value: float | tuple[float, ...] = 0.0,
-        eps: Factor = 1e-8,
-        begin: float = 0,
-        end: float = INF,
-        last_step: int = -1,
-        by_epoch: bool = True,
-        verbose: bool = False,
-    ) -> None:
-        if rule not in {"less", "greater"}:
-            raise ValueError(f"rule is less or greater, not {rule!r}")
-        if not by_epoch:
+    optimizer: Optimizer
+    param_name: str
+    monitor: str = "loss"
+    rule: Literal["less", "greater"] = "less"
+    factor: Reduction = 0.1
+    patience: Count = 10
+    threshold: Factor = 1e-4
+    threshold_rule: Literal["rel", "abs"] = "rel"
+    cooldown: Count = 0
+    min_value: float | tuple[float, ...] = 0.0
+    eps: Factor = 1e-8
+    begin: float = 0
+    end: float = INF
+    last_step: int = -1
+    by_epoch: bool = True
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rule not in {"less", "greater"}:
+            raise ValueError(f"rule is less or greater, not {self.rule!r}")
+        if not self.by_epoch:
             raise ValueError("a plateau is seen by validations: leave out by_epoch: false")
-        if end <= begin:
-            raise ValueError(f"end must be after begin: they are {end} and {begin}")
+        if self.end <= self.begin:
+            raise ValueError(f"end must be after begin: they are {self.end} and {self.begin}")
         super().__init__(
-            unwrapped(optimizer),
-            mode="min" if rule == "less" else "max",
-            factor=factor,
-            patience=patience,
-            threshold=threshold,
-            threshold_mode=threshold_rule,
-            cooldown=cooldown,
-            minimum=min_value,
-            eps=eps,
-            param=param_name,
+            self.optimizer,
+            mode="min" if self.rule == "less" else "max",
+            factor=self.factor,
+            patience=self.patience,
+            threshold=self.threshold,
+            threshold_mode=self.threshold_rule,
+            cooldown=self.cooldown,
+            minimum=self.min_value,
+            eps=self.eps,
+            param=self.param_name,
         )
-        self.last_epoch = last_step + 1
-        self.by_epoch = True
-        self.monitor = monitor
-        self.verbose = verbose
-        self._epochs_from, self._epochs_until = begin, end
+        self.last_epoch = self.last_step + 1
         self._epochs = 0
 
     def step(self, metrics: Metrics | None = None, epoch: int | None = None) -> None:  # type: ignore[override]  # mmengine's
@@ -106,13 +104,14 @@ class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
             self._epochs += 1
             return
         if isinstance(metrics, Mapping):
-            if self.monitor not in metrics:
+            name = self.monitor if self.monitor in metrics else f"val/{self.monitor}"
+            if name not in metrics:
                 mend = did_you_mean(self.monitor, metrics) or f"there are {', '.join(metrics)}"
                 raise TrainingError(
                     f"a plateau of '{self.monitor}' needs it, and validation does not give it", mend=mend
                 )
-            metrics = metrics[self.monitor]
-        if self._epochs_from <= self._epochs < self._epochs_until:
+            metrics = metrics[name]
+        if self.begin <= self._epochs < self.end:
             before = self.get_last_value()
             super().step(metrics, epoch)
             after = self.get_last_value()
@@ -134,119 +133,15 @@ class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
         self._epochs = epochs
 
 
+@dataclass(eq=False, repr=False)
 class ReduceOnPlateauLR(ReduceOnPlateauParamScheduler):
-    """Reduces the learning rate when a metric stops improving.
+    """Reduces the learning rate when a metric stops improving."""
 
-    Args:
-        optimizer: The optimizer, or mmengine's wrapper of one.
-        monitor: Which metric, where `step` is given several.
-        rule: Whether the metric should become smaller or larger.
-        factor: By what a group's value is multiplied.
-        patience: How many validations without improvement are borne.
-        threshold: How much better than the best counts as improvement.
-        threshold_rule: Whether the threshold is a part of the best, or in the metric's unit.
-        cooldown: Validations after a reduction that do not count.
-        min_value: What no value falls below: for all groups, or for each.
-        eps: A smaller reduction is left out.
-        begin: First epoch whose validation counts; a call of `step` without a metric counts an epoch.
-        end: The epoch from which on none counts.
-        last_step: The validation to go on after; -1 begins.
-        by_epoch: Must stay true.
-        verbose: Log every reduction.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        monitor: str = "loss",
-        rule: Literal["less", "greater"] = "less",
-        factor: Reduction = 0.1,
-        patience: Count = 10,
-        threshold: Factor = 1e-4,
-        threshold_rule: Literal["rel", "abs"] = "rel",
-        cooldown: Count = 0,
-        min_value: float | tuple[float, ...] = 0.0,
-        eps: Factor = 1e-8,
-        begin: float = 0,
-        end: float = INF,
-        last_step: int = -1,
-        by_epoch: bool = True,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            optimizer,
-            "lr",
-            monitor,
-            rule,
-            factor,
-            patience,
-            threshold,
-            threshold_rule,
-            cooldown,
-            min_value,
-            eps,
-            begin,
-            end,
-            last_step,
-            by_epoch,
-            verbose,
-        )
+    param_name: str = field(default="lr", init=False)
 
 
+@dataclass(eq=False, repr=False)
 class ReduceOnPlateauMomentum(ReduceOnPlateauParamScheduler):
-    """Reduces the momentum, which for optimizers with betas is the first of them, when a metric stops improving.
+    """Reduces the momentum, which for optimizers with betas is the first of them, when a metric stops improving."""
 
-    Args:
-        optimizer: The optimizer, or mmengine's wrapper of one.
-        monitor: Which metric, where `step` is given several.
-        rule: Whether the metric should become smaller or larger.
-        factor: By what a group's value is multiplied.
-        patience: How many validations without improvement are borne.
-        threshold: How much better than the best counts as improvement.
-        threshold_rule: Whether the threshold is a part of the best, or in the metric's unit.
-        cooldown: Validations after a reduction that do not count.
-        min_value: What no value falls below: for all groups, or for each.
-        eps: A smaller reduction is left out.
-        begin: First epoch whose validation counts; a call of `step` without a metric counts an epoch.
-        end: The epoch from which on none counts.
-        last_step: The validation to go on after; -1 begins.
-        by_epoch: Must stay true.
-        verbose: Log every reduction.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        monitor: str = "loss",
-        rule: Literal["less", "greater"] = "less",
-        factor: Reduction = 0.1,
-        patience: Count = 10,
-        threshold: Factor = 1e-4,
-        threshold_rule: Literal["rel", "abs"] = "rel",
-        cooldown: Count = 0,
-        min_value: float | tuple[float, ...] = 0.0,
-        eps: Factor = 1e-8,
-        begin: float = 0,
-        end: float = INF,
-        last_step: int = -1,
-        by_epoch: bool = True,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            optimizer,
-            "momentum",
-            monitor,
-            rule,
-            factor,
-            patience,
-            threshold,
-            threshold_rule,
-            cooldown,
-            min_value,
-            eps,
-            begin,
-            end,
-            last_step,
-            by_epoch,
-            verbose,
-        )
+    param_name: str = field(default="momentum", init=False)

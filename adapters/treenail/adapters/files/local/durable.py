@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from treenail.adapters.files.opening import LinklessOpener
+from treenail.adapters.files.local.opening import LinklessOpener
 from treenail.kernel import FileError, FileMissingError
 
 if sys.platform != "win32":

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from treenail.adapters.files.durable import UNFINISHED, failure
+from treenail.adapters.files.local.durable import UNFINISHED, failure
 
 _HIDDEN: Final = os.fsencode(UNFINISHED)
 

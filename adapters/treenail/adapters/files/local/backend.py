@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from treenail.adapters.files.contents import check_content
-from treenail.adapters.files.durable import FOLDER_LINKLESS, UNFINISHED, Folder, Unfinished, failure, sweep
-from treenail.adapters.files.opening import LinklessOpener
+from treenail.adapters.files.local.durable import FOLDER_LINKLESS, UNFINISHED, Folder, Unfinished, failure, sweep
+from treenail.adapters.files.local.opening import LinklessOpener
+from treenail.adapters.files.local.reading import read_chunks, read_range
+from treenail.adapters.files.local.walking import files_below, names_in
 from treenail.adapters.files.paths import absolute, check_path, check_range, local_path_of
-from treenail.adapters.files.reading import read_chunks, read_range
-from treenail.adapters.files.walking import files_below, names_in
 from treenail.kernel import Capabilities, FileError, FileMissingError, FileStat
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)

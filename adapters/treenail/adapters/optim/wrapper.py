@@ -1,0 +1,436 @@
+"""An optimizer, and how gradients come to it: precision, accumulation, scaling of the loss, clipping."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Annotated, Literal, cast
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from treenail.adapters.optim.accumulation import Window
+from treenail.adapters.optim.precision import Precision, ScalerSettings, autocast_dtype, grad_scaler
+from treenail.adapters.parallel import clip_grad_norm, without_gradient_sync
+from treenail.contracts.updates import LossSum, Outcome, Skipped, Stepped
+from treenail.kernel import Communicator, StateError, TrainingError
+
+_NOTHING = nullcontext()
+_STEPPED = Stepped()
+
+
+class OptimWrapper:
+    """An optimizer with one way to update parameters, whatever the precision, accumulation and clipping.
+
+    In a loop of one's own::
+
+        for inputs, targets in batches:
+            with optim.optim_context(model):
+                loss = loss_of(model(inputs), targets)
+            optim.update_params(loss)
+
+    Args:
+        optimizer: Any of torch's.
+        accumulative_counts: How many micro-batches make an update. In a run each batch is split into as many, so that
+            what is trained does not depend on it; in a loop of one's own an update comes with every so many losses.
+        precision: What `optim_context` computes in: float32 leaves everything as it is, the others are torch's automatic
+            mixed precision. The weights stay what they are.
+        loss_scale: For float16, whose gradients would underflow otherwise: dynamic is torch's GradScaler, a number the
+            scale that it begins with, a mapping its arguments.
+        clip_norm: The largest norm over all gradients that is left.
+        norm_type: p of that norm; may be infinite.
+        clip_value: The largest absolute value of a gradient that is left.
+        measure_norm: Report the norm of the gradients also where it is not clipped.
+        skip_nonfinite: Make no step with gradients that are not finite. With float16 that is always so.
+        communicator: Ranks whose gradients the model averages, for losses that come with a weight: each then counts by
+            its weight among those of all ranks. None: of this process only.
+
+    Raises:
+        TypeError: There is no optimizer.
+        ValueError: An argument is out of its range, or has no meaning with the others, or this precision does not exist on
+            the parameters' device.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulative_counts: Annotated[int, Meta(ge=1)] = 1,
+        *,
+        precision: Precision = "float32",
+        loss_scale: Literal["dynamic"] | Annotated[float, Meta(gt=0)] | ScalerSettings = "dynamic",
+        clip_norm: Annotated[float, Meta(gt=0)] | None = None,
+        norm_type: Annotated[float, Meta(gt=0)] = 2.0,
+        clip_value: Annotated[float, Meta(gt=0)] | None = None,
+        measure_norm: bool = False,
+        skip_nonfinite: bool = False,
+        communicator: Communicator | None = None,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is a {type(optimizer).__name__}, not one of torch.optim")
+        if not isinstance(accumulative_counts, int) or accumulative_counts < 1:
+            raise ValueError(f"accumulative_counts is {accumulative_counts!r}, must be a whole number of at least 1")
+        for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value), ("norm_type", norm_type)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, must be positive")
+        changes = accumulative_counts > 1 or precision == "float16" or clip_norm or clip_value or skip_nonfinite
+        if changes and needs_closure(optimizer):
+            raise ValueError(
+                f"{type(optimizer).__name__} evaluates the loss several times a step, which has no place for accumulation, "
+                "a loss scale or clipping: leave them out"
+            )
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.norm_type = norm_type
+        self.clip_value = clip_value
+        self.measure_norm = measure_norm
+        self.skip_nonfinite = skip_nonfinite
+        self.steps = 0
+        """Steps that were made since this was."""
+        self.skipped = 0
+        """Steps that were not made."""
+        self._accumulative_counts = accumulative_counts
+        self.error_if_nonfinite = False
+        """Whether a norm that is not finite is a RuntimeError, where gradients are clipped by their norm."""
+        self._set_precision(precision, loss_scale)
+        self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
+        self._inner_count = 0
+        self._waiting = False
+        """Whether there are gradients that no update has used."""
+        self.max_counts = -1
+        self._remainder = 0
+        self._window = Window()
+
+    def _set_precision(self, precision: Precision, loss_scale: str | float | ScalerSettings) -> None:
+        if loss_scale != "dynamic" and precision != "float16":
+            raise ValueError(f"loss_scale is for the precision float16, which is {precision}; leave it out")
+        self.precision = precision
+        self._device = self._parameters()[0].device.type
+        self._dtype = autocast_dtype(precision, self._device)
+        self.loss_scaler = grad_scaler(loss_scale, self._device) if precision == "float16" else None
+
+    @property
+    def _needs_norm(self) -> bool:
+        return self.clip_norm is not None or self.measure_norm or self.skip_nonfinite
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    # The whole of a step
+
+    def update_params(self, loss: Tensor | LossSum, weight: Tensor | float | None = None) -> Outcome | None:
+        """Add the gradients of a loss, and update the parameters where that completes an accumulation.
+
+        Args:
+            loss: A mean loss, or a sum with what it was summed over. Means count alike, unless they have weights.
+            weight: What a mean loss was averaged over: samples, tokens …
+
+        Returns:
+            What the optimizer did, or None while gradients are added up.
+
+        Raises:
+            TrainingError: The loss is not one number, or depends on no parameter.
+        """
+        if self._accumulative_counts == 1 and weight is None and not isinstance(loss, LossSum):
+            self.backward(loss)  # the usual: a mean loss, and an update with each
+            outcome = self.step()
+            self.zero_grad()
+            return outcome
+        self.backward(self._window.add(loss, weight, self._window_length(), shared=self._ranks is not None))
+        return self.flush() if self.should_update() else None
+
+    def flush(self) -> Outcome | None:
+        """Update with the gradients that are there, in the middle of an accumulation, too; each loss counts as much as else.
+
+        Returns:
+            What the optimizer did; None if there was nothing to update with.
+        """
+        if not self._window.count:
+            return None
+        outcome = self.step(scale=self._window.scale(self._ranks))
+        self.zero_grad()
+        self._window = Window()
+        if self.max_counts < 0:  # the next accumulation begins here
+            self._inner_count += -self._inner_count % self._accumulative_counts
+        return outcome
+
+    # Its parts
+
+    def optim_context(self, model: nn.Module, *, last: bool | None = None) -> AbstractContextManager[object]:
+        """Return the context of a forward pass: precision, and no communication but for the last one of an update.
+
+        The backward pass belongs inside where gradients are accumulated over ranks; it does not run in the lower precision of
+        the context by itself, as torch advises.
+
+        Args:
+            model: As it is called in training.
+            last: Whether an update follows; None leaves that to `should_sync`.
+        """
+        if self._accumulative_counts == 1 and last is None:
+            last = True
+        if self.should_sync() if last is None else last:
+            return _NOTHING if self._dtype is None else torch.autocast(self._device, self._dtype)
+        return self._unsynchronised(model)
+
+    @contextmanager
+    def _unsynchronised(self, model: nn.Module) -> Iterator[None]:
+        with (
+            without_gradient_sync(model),
+            _NOTHING if self._dtype is None else torch.autocast(self._device, self._dtype),
+        ):
+            yield
+
+    def backward(self, loss: Tensor, **kwargs: object) -> None:
+        """Add the gradients of a loss, scaled as the precision needs it, to those that are there.
+
+        Args:
+            loss: float[].
+            **kwargs: Go to `torch.Tensor.backward`.
+
+        Raises:
+            TrainingError: The loss is not one number, or depends on no parameter.
+        """
+        if not loss.requires_grad or loss.ndim != 0:
+            raise TrainingError(
+                f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
+                mend="a loss must be one number that depends on the model's parameters",
+            )
+        if self._dtype is None:
+            loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        else:
+            if self.loss_scaler is not None:
+                loss = self.loss_scaler.scale(loss)
+            with torch.autocast(self._device, enabled=False):
+                loss.backward(**kwargs)  # type: ignore[no-untyped-call]
+        self._inner_count += 1
+        self._waiting = True
+
+    def step(self, closure: Callable[[], float] | None = None, *, scale: Tensor | float = 1.0) -> Outcome:
+        """Clip the gradients, and update the parameters.
+
+        Args:
+            closure: Evaluates the loss again, for optimizers that do so.
+            scale: What gradients are multiplied with first.
+
+        Raises:
+            TrainingError: No parameter has a gradient, and the loss is scaled.
+        """
+        self._waiting = False
+        scaler = self.loss_scaler
+        if not (isinstance(scale, float) and scale == 1.0):
+            gradients = self._gradients()
+            if gradients:
+                torch._foreach_mul_(gradients, scale)
+        norm = None
+        if self._needs_norm or self.clip_value is not None:
+            if scaler is not None:
+                self._check_gradients()
+                scaler.unscale_(self.optimizer)
+            norm = self._clip()
+        if scaler is None:
+            if self.skip_nonfinite and norm is not None and not bool(norm.isfinite()):
+                return self._skip(f"the norm of the gradients is {float(norm)}")
+            self.optimizer.step() if closure is None else self.optimizer.step(closure)
+            self.steps += 1
+            return _STEPPED if norm is None else Stepped(norm)
+        self._check_gradients()
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        after = scaler.get_scale()
+        if after < before:
+            return self._skip(f"gradients overflowed with a loss scale of {before:g}, which is now {after:g}")
+        self.steps += 1
+        return _STEPPED if norm is None else Stepped(norm)
+
+    def _clip(self) -> Tensor | None:
+        parameters = self._parameters()
+        norm = None
+        if self._needs_norm:
+            norm = clip_grad_norm(
+                parameters,
+                self.clip_norm,
+                self.norm_type,
+                error_if_nonfinite=self.error_if_nonfinite,
+                only_finite=self.skip_nonfinite,
+            )
+            if self.skip_nonfinite and not norm.isfinite():
+                return norm  # the gradients stay as they are, so that it can be told which of them are not finite
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
+        return norm
+
+    def _skip(self, reason: str) -> Skipped:
+        self.skipped += 1
+        return Skipped(reason)
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
+    def _check_gradients(self) -> None:
+        if not any(
+            parameter.grad is not None for group in self.optimizer.param_groups for parameter in group["params"]
+        ):
+            raise TrainingError(
+                "no parameter of the optimizer has a gradient", mend="does the loss depend on them? call backward first"
+            )
+
+    def zero_grad(self, **kwargs: bool) -> None:
+        """Forget the gradients.
+
+        Args:
+            **kwargs: Go to the optimizer's `zero_grad`.
+        """
+        self.optimizer.zero_grad(**kwargs)
+
+    # Counting
+
+    @property
+    def accumulative_counts(self) -> int:
+        """How many micro-batches make an update."""
+        return self._accumulative_counts
+
+    @property
+    def inner_count(self) -> int:
+        """How many backward passes there were."""
+        return self._inner_count
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Say where in the training it is, so that the last update comes although it has fewer micro-batches.
+
+        Args:
+            model: As it is trained; accumulation with batch normalisation is warned of.
+            init_counts: Backward passes before.
+            max_counts: Backward passes in the end.
+
+        Raises:
+            ValueError: There are more now than in the end.
+        """
+        if not 0 <= init_counts <= max_counts:
+            raise ValueError(f"{init_counts=} and {max_counts=} must be 0 <= init_counts <= max_counts")
+        self._inner_count = init_counts
+        self.max_counts = max_counts
+        self._remainder = max_counts % self._accumulative_counts
+        if self._accumulative_counts == 1:
+            return
+        if init_counts % self._accumulative_counts:
+            warnings.warn(
+                f"{init_counts} backward passes are no multiple of the {self._accumulative_counts} of an update; the "
+                "first update has fewer",
+                stacklevel=2,
+            )
+        if any(isinstance(module, _NormBase) and module.track_running_stats for module in model.modules()):
+            warnings.warn(
+                "batch normalisation sees the micro-batches that gradients are accumulated over, not the whole batch",
+                stacklevel=2,
+            )
+
+    def should_sync(self) -> bool:
+        """Return whether the next backward pass is the last one of an update, so that ranks communicate."""
+        return self._completes(self._inner_count + 1)
+
+    def should_update(self) -> bool:
+        """Return whether the last backward pass completes an update."""
+        return self._completes(self._inner_count)
+
+    def _completes(self, count: int) -> bool:
+        return count % self._accumulative_counts == 0 or count == self.max_counts
+
+    def _window_length(self) -> int:
+        """Return how many micro-batches the update has that the next one belongs to."""
+        if self.max_counts >= 0 and self._inner_count >= self.max_counts - self._remainder:
+            return max(self._remainder, 1)
+        return self._accumulative_counts
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Return a mean loss divided by the number of micro-batches of its update."""
+        length = self._window_length()
+        return loss if length == 1 else loss / length
+
+    # What others look at
+
+    @property
+    def param_groups(self) -> list[dict[str, object]]:
+        """The optimizer's groups."""
+        return self.optimizer.param_groups
+
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The optimizer's default settings."""
+        return self.optimizer.defaults
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """Return ``{"lr": [of each group]}``."""
+        return {"lr": [float(cast("float", group["lr"])) for group in self.param_groups]}
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """Return ``{"momentum": [of each group]}``: the first of an Adam's betas, 0 where there is none."""
+        return {"momentum": [_momentum(group) for group in self.param_groups]}
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what is not the optimizer's: the loss scaler, steps skipped, and gradients of an unfinished accumulation."""
+        state: dict[str, object] = {"skipped": self.skipped}
+        if self.loss_scaler is not None:
+            state["loss_scaler"] = self.loss_scaler.state_dict()
+        if self._waiting:
+            state["accumulation"] = {
+                "inner_count": self._inner_count,
+                "gradients": {
+                    str(index): parameter.grad.detach().clone()
+                    for index, parameter in enumerate(self._parameters())
+                    if parameter.grad is not None
+                },
+                **self._window.state_dict(),
+            }
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take a state. One of a training in another precision has no loss scaler; the scaler then begins anew.
+
+        Raises:
+            StateError: It has another form, or gradients of other parameters.
+        """
+        skipped = state_dict.get("skipped", 0)
+        scaler, window = state_dict.get("loss_scaler"), state_dict.get("accumulation")
+        if not isinstance(skipped, int):
+            raise StateError(f"'skipped' is {skipped!r}, not a number of steps", where="updates")
+        self.skipped = skipped
+        if self.loss_scaler is not None and isinstance(scaler, dict):
+            self.loss_scaler.load_state_dict(scaler)
+        self._window, self._waiting = Window(), isinstance(window, dict)
+        if isinstance(window, dict):
+            self._load_window(window)
+
+    def _load_window(self, state: dict[str, object]) -> None:
+        gradients, count = state.get("gradients"), state.get("inner_count")
+        if not isinstance(gradients, dict) or not isinstance(count, int):
+            raise StateError("expected the gradients of an accumulation and their count", where="updates.accumulation")
+        for index, parameter in enumerate(self._parameters()):
+            gradient = gradients.get(str(index))
+            if gradient is not None and (not isinstance(gradient, Tensor) or gradient.shape != parameter.shape):
+                raise StateError(f"the gradient of parameter {index} has another shape", where="updates.accumulation")
+            parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)
+        self._inner_count = count
+        self._window.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return (
+            f"Type: {type(self).__name__}\naccumulative_counts: {self._accumulative_counts}\n"
+            f"optimizer: \n{self.optimizer!r}\n"
+        )
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer evaluates the loss several times in a step, as LBFGS does."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
+
+
+def _momentum(group: Mapping[str, object]) -> float:
+    betas = group.get("betas")
+    value = group.get("momentum", betas[0] if isinstance(betas, tuple | list) and betas else 0.0)
+    return float(cast("float", value))

@@ -1,0 +1,64 @@
+"""Operators that give the same bits every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from treenail.kernel import ConfigError
+
+_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+_ALLOWED = (":4096:8", ":16:8")
+
+
+@contextmanager
+def deterministic_algorithms(mode: bool | Literal["warn"] = True) -> Iterator[None]:
+    """While inside, torch uses only operators that give the same bits on the same machine, as its notes on reproducibility ask.
+
+    cuDNN does not try which algorithm is fastest, cuBLAS keeps to a fixed workspace, and memory that an operator leaves
+    uninitialised is filled (torch's ``fill_uninitialized_memory``, which is on by default). All is as before afterwards.
+    Seeds are another matter; see `seed_process`. Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
+
+    Args:
+        mode: true refuses operators that have no deterministic form, with a RuntimeError that names them; "warn" warns of them;
+            false changes nothing.
+
+    Raises:
+        ConfigError: CUDA runs already, and cuBLAS was not told in time, or was told something else.
+    """
+    if not mode:
+        yield
+        return
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_VARIABLE)
+    if torch.version.cuda is not None:
+        _fix_workspace(workspace)
+    torch.use_deterministic_algorithms(True, warn_only=mode == "warn")
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            os.environ.pop(_VARIABLE, None)
+
+
+def _fix_workspace(given: str | None) -> None:
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    if given is None and not begun:
+        os.environ[_VARIABLE] = _ALLOWED[0]
+    elif given not in _ALLOWED:
+        why = "CUDA was used before, and cuBLAS" if given is None else f"{_VARIABLE} is '{given}', with which cuBLAS"
+        raise ConfigError(
+            f"{why} may give other bits each time",
+            where="deterministic",
+            mend=f"set {_VARIABLE}={_ALLOWED[0]} before the process starts",
+        )
