@@ -183,7 +183,7 @@ def test_any_partial_can_be_described(tmp_path: Path, catalog: Catalog) -> None:
             "run_of(val=Evaluation(dataset=spec(Digits)(split='val'), batch_size=0))",
             "val.batch_size: expected 'int' >= 1",
         ),
-        ("run_of(loss=late(SGD)(lr=1))", "loss: expected a Spec, got Late(torch.optim.sgd:SGD(…, lr=1))"),
+        ("run_of(loss=late(SGD)(lr=1))", "loss: expected a Spec or null, got Late(torch.optim.sgd:SGD(…, lr=1))"),
         ("run_of(seed=spec(int)(3))", "seed: expected an int, got Spec("),
         ("run_of(nn.Linear(2, 2))", "model: expected a module as a mapping {type: …}, got Linear"),
         (

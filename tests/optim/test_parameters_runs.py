@@ -157,9 +157,25 @@ def test_the_table_is_shown_without_groups_too(capsys: pytest.CaptureFixture[str
     ]
 
 
+PAIR = f"""
+import sys
+
+sys.path.insert(0, {str(CONFIG.parent)!r})
+import msgspec
+from gan import run as gan
+
+from treenail.adapters.optim import parameter_groups
+from treenail.kernel import late
+
+groups = late(parameter_groups)(flat_decay_mult=0.0, freeze=("generator.0",))
+run = msgspec.structs.replace(gan, parameters=groups)
+"""
+
+
 def test_the_groups_of_several_optimizers_have_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = config(tmp_path, "parameters: {type: parameter_groups, flat_decay_mult: 0.0, freeze: ['0', '1', '4']}")
-    several = "optimizer={'3': {type: SGD, lr: 0.1}, '9': {type: Rprop, lr: 0.2}}"
+    path = tmp_path / "pair.py"
+    path.write_text(PAIR)
+    several = "optimizer={generator: {type: SGD, lr: 0.1}, discriminator: {type: Rprop, lr: 0.2}}"
     code, lines, errors = check(capsys, path, "--set", several)
     assert code == 2
     message = "parameters: Rprop has no weight_decay for the decay_mult of 0 of the group 'flat'"
@@ -167,16 +183,17 @@ def test_the_groups_of_several_optimizers_have_their_names(tmp_path: Path, capsy
     code, lines, _ = check(capsys, path, "--set", several, "--set", "parameters.flat_decay_mult=null")
     assert code == 0
     assert [line.split()[:4] for line in lines[2:]] == [
-        ["3:", "default", "0.1", "0"],
-        ["9:", "default", "0.2", "2"],
-        ["frozen", "6", "512", "0.weight,"],
+        ["generator:", "default", "0.1", "0"],
+        ["discriminator:", "default", "0.2", "6"],
+        ["frozen", "2", "8,448", "generator.0.weight,"],
     ]
 
 
 def test_an_optimizer_of_no_part_of_the_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    found = check(capsys, CONFIG, "--set", "optimizer={'31': {type: SGD, lr: 0.1}}")
+    gan = CONFIG.with_name("gan.py")
+    found = check(capsys, gan, "--set", "optimizer={generater: {type: SGD, lr: 0.1}}")
     assert found.code == 2
-    assert found.errors[0] == f"{CONFIG}: optimizer.31: Sequential has no part '31'; did you mean '3'?"
+    assert found.errors[0] == f"{gan}: optimizer.generater: Gan has no part 'generater'; did you mean 'generator'?"
 
 
 @pytest.mark.parametrize(

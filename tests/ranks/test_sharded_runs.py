@@ -32,6 +32,7 @@ WAYS = {
     "sum": Distributed(),
     "accumulated": Distributed(),
     "tokens": Distributed(),
+    "token shards": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
     "clipped": Distributed(),
     "clipped shards": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
     "accumulated shards": Distributed(parallel=late(fully_sharded)(classes=("Linear",))),
@@ -68,7 +69,9 @@ def described(task: Task, directory: Path) -> Run:
         )
     if task.way.startswith("accumulated"):
         described = msgspec.structs.replace(described, updates=late(OptimWrapper)(accumulative_counts=3))
-    if task.way == "tokens":  # those of class 0 do not count, so that ranks and micro-batches have different weights
+    if task.way.startswith(
+        "token"
+    ):  # those of class 0 do not count, so that ranks and micro-batches have different weights
         described = msgspec.structs.replace(
             described,
             loss=spec(TokenCrossEntropy)(ignore_index=0),
@@ -111,6 +114,7 @@ def on_two(root: Path) -> None:
         Task("accumulated", "accumulated-two", epochs=1),
         Task("accumulated shards", "accumulated-shards", epochs=1),
         Task("tokens", "tokens-two", epochs=1),
+        Task("token shards", "token-shards", epochs=1),
         Task("clipped", "clipped-two", epochs=1),
         Task("clipped shards", "clipped-shards", epochs=1),
     )
@@ -223,7 +227,12 @@ def validations(directory: Path) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        *(("seed-sampler", "seed-sampler-two"), ("sum", "sum-two"), ("tokens", "tokens-two")),
+        *(
+            ("seed-sampler", "seed-sampler-two"),
+            ("sum", "sum-two"),
+            ("tokens", "tokens-two"),
+            ("tokens", "token-shards"),
+        ),
         *(("alone-first", "accumulated-two"), ("alone-first", "accumulated-shards")),
         *(("clipped", "clipped-two"), ("clipped", "clipped-shards")),
     ],

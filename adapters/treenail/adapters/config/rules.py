@@ -77,7 +77,7 @@ def _updates(data: Mapping[str | int, object], model: ComponentSchema | None) ->
         )
     if data.get("loss") is None and model is not None and model.trains_itself is False:
         name = model.target.rpartition(":")[2]
-        yield ("model",), f"there is no loss, and {name} has no train_step; add loss: {{type: …}}"
+        yield (), f"'loss' is missing, and {name} has no train_step that would do without; write loss: {{type: …}}"
     if isinstance(optimizer, dict) and isinstance(updates, dict) and "type" not in updates:
         if not several:
             yield ("updates",), "there is one optimizer; write its updates without a name, {type: …}"

@@ -25,12 +25,17 @@ def fastest(
     GPUs one of as many for all of them (foreach). They round otherwise: after a step a weight may differ in its last bit.
 
     Args:
-        make: Any optimizer; others than those come back as they are.
+        make: Any optimizer; others than those come back as they are. One that takes another as its ``optimizer`` has
+            that one looked at.
         parameters: What it is made for; nothing changes them.
     """
+    parameters = list(parameters)
+    inner = make.kwargs.get("optimizer")
+    if isinstance(inner, Late):  # of one around another, such as ZeRO's
+        chosen = {**make.kwargs, "optimizer": fastest(inner, parameters)}
+        return Late(make.target, make.args, chosen, awaited=make.awaited, where=make.where)
     if make.target not in _FUSED or any(name in make.kwargs for name in _CHOICES):
         return make
-    parameters = list(parameters)
     if len({getattr(each, "device_mesh", None) for each in parameters}) > 1:
         return make  # one kernel takes no mixture of DTensors and others
     fused = make.filled(fused=True)

@@ -158,8 +158,11 @@ class SupervisedStep:
 
     def _correction(self, weight: Tensor | float, whole: int) -> Tensor | float:
         if self._ranks is not None:
-            own = torch.as_tensor(weight, dtype=torch.float64, device=self._device).reshape(1)
-            weight = self._ranks.all_reduce(own.clone())[0]
+            precise = self._device is None or self._device.type != "mps"  # which has no float64
+            own = torch.as_tensor(weight, dtype=torch.float64 if precise else torch.float32, device=self._device)
+            weight = self._ranks.all_reduce(own.reshape(1))[0]
+            if self._device is None:
+                weight = float(weight)
         return whole / _positive(weight)
 
     def _number(self, loss: Tensor) -> Tensor | float:

@@ -223,6 +223,8 @@ class OptimWrapper:
         scaler = self.loss_scaler
         if not (isinstance(scale, float) and scale == 1.0):
             gradients = self._gradients()
+            if isinstance(scale, Tensor) and any(map(_is_dtensor, gradients)):
+                scale = float(scale)  # torch multiplies no DTensor by a plain one
             if gradients:
                 torch._foreach_mul_(gradients, scale)
         norm = None
@@ -428,6 +430,10 @@ def needs_closure(optimizer: Optimizer) -> bool:
     """Tell whether an optimizer evaluates the loss several times in a step, as LBFGS does."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
+
+
+def _is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "to_local")  # the class is not imported for those that have none
 
 
 def _momentum(group: Mapping[str, object]) -> float:
