@@ -16,7 +16,7 @@ from treenail.adapters.optim.batches import as_pair, batch_size, describe, micro
 from treenail.adapters.optim.several import OptimWrapperDict
 from treenail.adapters.optim.wrapper import OptimWrapper, needs_closure
 from treenail.adapters.parallel import bare
-from treenail.contracts import Loss, LossSum, Skipped, StepOutput, TrainsItself, Updater
+from treenail.contracts import Loss, LossSum, Outcome, Skipped, StepOutput, TrainsItself, Updater
 from treenail.kernel import Communicator, TrainingError
 
 
@@ -66,6 +66,9 @@ class SupervisedStep:
         self._device = device if device is not None and device.type != "cpu" else None
         self._share = share if self._ranks else None
         self._sums = is_sum(loss)
+        plain = isinstance(self._updater, OptimWrapper) and self._updater.precision == "float32"
+        alone = self._ranks is None and self._updater.accumulative_counts == 1
+        self._is_plain = plain and alone and not self._takes_closure and not detect_anomalous_params
 
     def __call__(self, batch: object) -> StepOutput:
         """Update once.
@@ -74,6 +77,8 @@ class SupervisedStep:
             TrainingError: The batch is not a pair of tensors, or the loss cannot be differentiated.
         """
         inputs, targets = as_pair(batch, self._device)
+        if self._is_plain:
+            return self._step_at_once(inputs, targets)
         share = self._share() if self._share is not None else None
         if share is None:
             mine = targets.shape[0] if targets.ndim else 1
@@ -83,12 +88,19 @@ class SupervisedStep:
         updater = self._updater
         updater.zero_grad()
         loss, weight, scale = self._gradients(inputs, targets, share)
-        outcome = updater.step(scale=scale)
-        if isinstance(outcome, Skipped):
-            return StepOutput(loss, weight, stepped=False)
-        if outcome.grad_norm is None:
-            return StepOutput(loss, weight)
-        return StepOutput(loss, weight, logs={"grad_norm": outcome.grad_norm})
+        return _output(loss, weight, updater.step(scale=scale))
+
+    def _step_at_once(self, inputs: Tensor, targets: Tensor) -> StepOutput:
+        """Do what the rest comes to with one micro-batch of one process in one precision, at a fraction of its cost."""
+        updater = self._updater
+        updater.zero_grad()
+        loss = self._loss(self._model(inputs), targets)
+        weight: Tensor | float = targets.shape[0] if targets.ndim else 1
+        if isinstance(loss, LossSum):
+            weight = loss.weight
+            loss = loss.total / _positive(weight)
+        updater.backward(loss)
+        return _output(self._number(loss.detach()), weight, updater.step())
 
     def _step_by_closure(self, inputs: Tensor, targets: Tensor, share: tuple[int, int]) -> StepOutput:
         outputs: list[StepOutput] = []
@@ -229,6 +241,14 @@ def is_sum(loss: Loss) -> bool:
     loss = getattr(loss, "module", loss)  # of a wrapper
     keywords = loss.keywords if isinstance(loss, partial) else {}
     return keywords.get("reduction", getattr(loss, "reduction", None)) == "sum"
+
+
+def _output(loss: Tensor | float, weight: Tensor | float, outcome: Outcome) -> StepOutput:
+    if isinstance(outcome, Skipped):
+        return StepOutput(loss, weight, stepped=False)
+    if outcome.grad_norm is None:
+        return StepOutput(loss, weight)
+    return StepOutput(loss, weight, logs={"grad_norm": outcome.grad_norm})
 
 
 def _positive(weight: Tensor | float) -> Tensor | float:
