@@ -53,7 +53,8 @@ class Gan(nn.Module):
     def train_step(self, data: tuple[Tensor, Tensor], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
         """Train the discriminator on real and drawn images, then the generator on what the discriminator says."""
         real, _ = data
-        drawn = self.generator(torch.randn(len(real), self.noise, device=real.device))
+        with optim_wrapper["generator"].optim_context(self.generator):
+            drawn = self.generator(torch.randn(len(real), self.noise, device=real.device))
         return self._train_discriminator(real, drawn.detach(), optim_wrapper) | self._train_generator(
             drawn, optim_wrapper
         )

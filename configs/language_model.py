@@ -57,6 +57,7 @@ class Transformer(nn.Module):
         width: Numbers that stand for a letter.
         layers: How many.
         heads: Of attention, in each layer.
+        dropout: Share of the numbers that are left out while training.
     """
 
     def __init__(self, width: int = 64, layers: int = 2, heads: int = 4, dropout: float = 0.1) -> None:

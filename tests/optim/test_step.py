@@ -20,7 +20,7 @@ from treenail.adapters.optim import (
     TokenCrossEntropy,
     moved,
 )
-from treenail.contracts import TrainsItself
+from treenail.contracts import Loss, TrainsItself
 from treenail.kernel import Meters, TrainingError
 
 
@@ -136,6 +136,42 @@ def test_meters_take_weights_that_are_tensors() -> None:
     assert meters.drain()["loss"] == (3 + 2 + 16) / 8
 
 
+def test_a_sum_with_its_weight_is_a_mean_for_an_optimizer_that_evaluates_it_often() -> None:
+    inputs, targets = torch.randn(4, 5, 4), torch.randint(0, 5, (4, 5))
+    targets[0, :3] = -100
+    ours, theirs = Tokens(), Tokens()
+
+    def mean(outputs: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs.flatten(end_dim=1), labels.flatten(), ignore_index=-100)
+
+    losses: list[Loss] = [TokenCrossEntropy(), mean]
+    for model, loss in zip((ours, theirs), losses, strict=True):
+        optim = OptimWrapper(torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3))
+        SupervisedStep(model, loss, optim)((inputs, targets))
+        assert (optim.steps, optim.state_dict()) == (1, {"skipped": 0})
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [1, 2])
+@pytest.mark.parametrize("returned", [None, (torch.ones(()), 1), {"loss": 1}], ids=["none", "tuple", "dict"])
+def test_what_is_no_loss_is_named(counts: int, returned: object) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return returned  # type: ignore[return-value]  # wrong on purpose
+
+    model = network()
+    step = SupervisedStep(model, loss, OptimWrapper(sgd(model), counts))
+    with pytest.raises(TrainingError, match=r"the loss is a (NoneType|tuple|dict)"):
+        step(samples(4))
+
+
+def test_a_batch_without_samples_is_named() -> None:
+    model = network()
+    step = SupervisedStep(model, nn.CrossEntropyLoss(), OptimWrapper(sgd(model), 2))
+    with pytest.raises(TrainingError, match="a batch without samples"):
+        step(samples(0))
+
+
 # A step of the model's own
 
 
@@ -173,6 +209,30 @@ def test_a_model_may_say_what_each_optimizer_does() -> None:
     assert updaters.steps == 60
 
 
+def test_the_norms_of_its_gradients_are_logged_by_name() -> None:
+    model = Two()
+    updaters = OptimWrapperDict(
+        left=OptimWrapper(torch.optim.SGD(model.left.parameters(), lr=0.1), measure_norm=True),
+        right=OptimWrapper(torch.optim.SGD(model.right.parameters(), lr=0.1)),
+    )
+    output = OwnStep(model, updaters)(torch.ones(4, 1))
+    assert set(output.logs) == {"loss_left", "loss_right", "distance", "grad_norm_left"}
+
+
+def test_a_step_of_its_own_accumulates_nothing_and_has_equal_shares() -> None:
+    model = Two()
+    with pytest.raises(ValueError, match="a train_step gets whole batches"):
+        OwnStep(model, OptimWrapper(sgd(model), 2))
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
+        OwnStep(model, OptimWrapper(torch.optim.LBFGS(model.parameters())))
+    says = Says({"loss": 1.0})
+    step = OwnStep(says, OptimWrapper(sgd(says)), share=lambda: (2, 3), world_size=2)
+    with pytest.raises(TrainingError, match="3 samples of a batch are no equal shares of 2 ranks"):
+        step(torch.ones(2))
+    even = OwnStep(says, OptimWrapper(sgd(says)), share=lambda: (2, 4), world_size=2)
+    assert even(torch.ones(2)).loss == 1.0
+
+
 class Says(nn.Module):
     def __init__(self, answer: object) -> None:
         super().__init__()
@@ -191,6 +251,7 @@ class Says(nn.Module):
         ({"accuracy": 1.0}, "returned accuracy, no loss"),
         ({"loss": torch.ones(2)}, "returned a Tensor as 'loss'"),
         ({"loss": "low"}, "returned a str as 'loss'"),
+        ({0: torch.ones(())}, "returned 0, no loss"),
     ],
 )
 def test_what_is_no_result_of_a_step_is_named(answer: object, message: str) -> None:

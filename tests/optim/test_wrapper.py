@@ -68,7 +68,7 @@ def test_it_is_an_updater() -> None:
 
 @settings(deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=7),
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any),
     spare=st.integers(0, 3),
     as_sum=st.booleans(),
     tensors=st.booleans(),
@@ -86,10 +86,10 @@ def test_any_split_with_weights_has_the_gradient_of_the_whole_batch(
     for size in sizes:
         rows = slice(begin, begin := begin + size)
         weight = torch.tensor(float(size)) if tensors else float(size)
+        x, y = (inputs[rows], targets[rows]) if size else (inputs[:1], torch.full((1,), -100))
         with optim.optim_context(model):
-            loss = nn.functional.cross_entropy(
-                model(inputs[rows]), targets[rows], reduction="sum" if as_sum else "mean"
-            )
+            total = nn.functional.cross_entropy(model(x), y, reduction="sum")
+            loss = total if as_sum else total / max(size, 1)
         optim.update_params(LossSum(loss, weight) if as_sum else loss, None if as_sum else weight)
     if spare:
         assert not optim.seen
@@ -185,6 +185,41 @@ def test_a_loss_that_cannot_be_differentiated_is_named() -> None:
         optim.update_params(torch.ones(2))
 
 
+@pytest.mark.parametrize("counts", [1, 2])
+def test_nothing_that_counts_changes_nothing(counts: int) -> None:
+    model = network()
+    before = copy.deepcopy(model)
+    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), counts)
+    for _ in range(counts):
+        optim.update_params(LossSum(model(torch.ones(1, 6)).sum() * 0.0, torch.tensor(0)))
+    assert_equal(model, before)
+    assert optim.steps == 1
+
+
+def test_zero_grad_in_an_accumulation_begins_it_anew() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optim = Seen(model, 4)
+    optim.update_params(model(torch.ones(1, 1)).sum())
+    optim.zero_grad()
+    optim.seen.clear()
+    done = [optim.update_params(model(torch.ones(1, 1)).sum()) is not None for _ in range(4)]
+    assert done == [False, False, False, True]
+    assert_near(optim.seen[0], [torch.ones(1, 1)])
+
+
+def test_a_state_between_accumulations_leaves_what_was_accumulated_behind() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optim = Seen(model, 4)
+    state = optim.state_dict()
+    for _ in range(2):
+        optim.update_params(model(torch.ones(1, 1)).sum() * torch.nan)
+    optim.load_state_dict(state)
+    optim.seen.clear()
+    done = [optim.update_params(model(torch.ones(1, 1)).sum()) is not None for _ in range(4)]
+    assert done == [False, False, False, True]
+    assert_near(optim.seen[0], [torch.ones(1, 1)])
+
+
 # Precision: bit for bit what torch's own recipe gives
 
 
@@ -251,6 +286,24 @@ def test_an_overflow_skips_the_step_lowers_the_scale_and_is_counted() -> None:
     assert optim.loss_scaler is not None
     assert optim.loss_scaler.get_scale() == 2.0**39
     assert_equal(model, before)
+
+
+def test_gradients_that_are_never_finite_end_a_training_in_float16() -> None:
+    model = network()
+    optim = OptimWrapper(sgd(model), precision="float16")
+    outcomes = [optim.update_params(model(torch.ones(1, 6)).sum() * torch.nan) for _ in range(40)]
+    assert all(isinstance(outcome, Skipped) for outcome in outcomes)
+    with pytest.raises(TrainingError, match="not finite in float16 at whatever loss scale"):
+        optim.update_params(model(torch.ones(1, 6)).sum() * torch.nan)
+
+
+def test_the_last_outcome_is_kept() -> None:
+    model = nn.Linear(1, 1)
+    optim = OptimWrapper(sgd(model), skip_nonfinite=True)
+    for value, kind in ((1.0, Stepped), (math.inf, Skipped)):
+        outcome = optim.update_params(model(torch.tensor([[value]])).sum())
+        assert outcome is optim.outcome
+        assert isinstance(outcome, kind)
 
 
 def test_the_scale_may_be_a_number_or_arguments_of_the_scaler() -> None:
@@ -400,6 +453,11 @@ def test_states_of_another_form_are_refused() -> None:
     for state in wrong:
         with pytest.raises(StateError):
             optim.load_state_dict(state)
+    scaled = OptimWrapper(sgd(model), precision="float16")
+    scalers: list[dict[str, object]] = [{}, {"x": 1}]
+    for scaler in scalers:
+        with pytest.raises(StateError, match="no state of torch's GradScaler"):
+            scaled.load_state_dict({"loss_scaler": scaler})
 
 
 def test_its_representation_says_what_it_is() -> None:
@@ -418,6 +476,7 @@ def test_its_representation_says_what_it_is() -> None:
         ({"accumulative_counts": 1.5}, "accumulative_counts is 1.5"),
         ({"clip_norm": -1.0}, "clip_norm is -1.0"),
         ({"clip_value": 0.0}, "clip_value is 0.0"),
+        ({"clip_norm": "1"}, "clip_norm is '1', must be a positive number"),
         ({"clip_norm": math.nan}, "clip_norm is nan"),
         ({"norm_type": 0.0}, "norm_type is 0.0"),
         ({"precision": "half"}, "precision is 'half', must be one of float32, bfloat16, float16"),
@@ -434,7 +493,25 @@ def test_what_is_no_optimizer_is_named() -> None:
         OptimWrapper(network())  # type: ignore[arg-type]  # wrong on purpose
 
 
-@pytest.mark.parametrize("arguments", [{"accumulative_counts": 2}, {"clip_norm": 1.0}, {"precision": "float16"}])
+def test_what_cannot_be_updated_is_named() -> None:
+    groups: list[dict[str, object]] = [{"params": []}]
+    with pytest.raises(ValueError, match="the optimizer has no parameters"):
+        OptimWrapper(torch.optim.SGD(groups, lr=0.1))
+    with pytest.raises(ValueError, match="precision float16 is for weights of float32"):
+        OptimWrapper(sgd(network().half()), precision="float16")
+    optim = OptimWrapper(torch.optim.LBFGS(network().parameters()))
+    with pytest.raises(TrainingError, match="LBFGS evaluates the loss several times a step; call step"):
+        optim.step()
+    with pytest.raises(TrainingError, match="a step in float16 takes no closure"):
+        OptimWrapper(sgd(network()), precision="float16").step(lambda: 0.0)
+    for loss in (None, 1.0, (torch.ones(()), 1)):
+        with pytest.raises(TrainingError, match=r"the loss is a (NoneType|float|tuple)"):
+            OptimWrapper(sgd(network())).update_params(loss)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"accumulative_counts": 2}, {"clip_norm": 1.0}, {"precision": "float16"}, {"measure_norm": True}]
+)
 def test_an_optimizer_that_evaluates_several_times_takes_no_clipping(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
         OptimWrapper(torch.optim.LBFGS(network().parameters()), **arguments)  # type: ignore[arg-type]  # by name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -78,15 +79,23 @@ class Updater(Stateful, Protocol):
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those that are there."""
+        """Add the gradients of a loss to those that are there.
+
+        Raises:
+            TrainingError: It is not one number that can be differentiated.
+        """
         ...
 
     @abstractmethod
-    def step(self, *, scale: Tensor | float = 1.0) -> Outcome:
+    def step(self, closure: Callable[[], float] | None = None, *, scale: Tensor | float = 1.0) -> Outcome:
         """Update the parameters.
 
         Args:
+            closure: Evaluates the loss again, for optimizers that do so.
             scale: What gradients are multiplied with first.
+
+        Raises:
+            TrainingError: There is nothing to update with.
         """
         ...
 

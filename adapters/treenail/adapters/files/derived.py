@@ -13,7 +13,6 @@ from treenail.adapters.files.local.durable import Unfinished, failure, replace_f
 from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below, redacted
 from treenail.contracts.files import (
     CopiesFiles,
-    HasIdentity,
     HasLocalPaths,
     ListsEntries,
     ScansFiles,
@@ -46,7 +45,9 @@ def is_directory(backend: FileBackend, path: str) -> bool:
 
 def identity(backend: FileBackend) -> str:
     """Return what tells a store from every other one."""
-    return backend.identity if isinstance(backend, HasIdentity) else backend.uri
+    # To ask whether it is a HasIdentity would take longer than all else of a hit in the cache.
+    own = getattr(backend, "identity", None)
+    return own if isinstance(own, str) else backend.uri
 
 
 def stream(backend: FileBackend, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:

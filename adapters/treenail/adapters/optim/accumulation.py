@@ -1,4 +1,4 @@
-"""The weights of the losses whose gradients make one update."""
+"""Which losses make an update together, and what each of them weighs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,51 @@ from treenail.contracts.updates import LossSum
 from treenail.kernel import Communicator, StateError, TrainingError
 
 
+class Counts:
+    """Backward passes, and which of them complete an update.
+
+    Args:
+        every: How many make an update.
+    """
+
+    __slots__ = ("done", "end", "every")
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.done = 0
+        self.end: int | None = None
+        """How many there are in the end; None: nobody knows."""
+
+    def begin(self, done: int, end: int) -> None:
+        """Say where in the training it is.
+
+        Raises:
+            ValueError: There are more now than in the end.
+        """
+        if not 0 <= done <= end:
+            raise ValueError(f"init_counts={done} and max_counts={end} must be 0 <= init_counts <= max_counts")
+        self.done, self.end = done, end
+
+    def completes(self, count: int) -> bool:
+        """Tell whether the pass of this number, from 1, completes an update."""
+        return count % self.every == 0 or count == self.end
+
+    def length(self) -> int:
+        """Return how many passes the update has that the next one belongs to."""
+        if self.end is not None and self.done >= self.end - self.end % self.every:
+            return max(self.end % self.every, 1)
+        return self.every
+
+    def pending(self) -> int:
+        """Return how many passes of an update there were."""
+        return self.done % self.every or self.every
+
+    def round_up(self) -> None:
+        """Let an update begin with the next pass, unless it is known how many there are."""
+        if self.end is None:
+            self.done += -self.done % self.every
+
+
 class Window:
     """The losses of one update: gradients are added up as if their sum of weights were `expected`.
 
@@ -23,7 +68,7 @@ class Window:
     def __init__(self) -> None:
         self.count = 0
         self.weight: Tensor | float = 0.0
-        self.expected: Tensor | float = 1.0
+        self.expected = 1.0
         self.weighted = False
 
     def add(self, loss: Tensor | LossSum, weight: Tensor | float | None, length: int, *, shared: bool) -> Tensor:
@@ -43,7 +88,9 @@ class Window:
         if isinstance(own, float | int) and not own >= 0:
             raise TrainingError(f"a loss has the weight {own}", mend="weights are counts of samples, tokens …")
         if not self.count:
-            self.expected = float(length) if shared or (isinstance(own, float | int) and own == 0) else length * own
+            # A tensor may be 0, and is not waited for to know that; ranks must expect the same.
+            known = isinstance(own, float | int) and own > 0 and not shared
+            self.expected = float(length * own) if known else float(length)
             self.weighted = weighted
         self.count += 1
         self.weight = self.weight + own
@@ -54,18 +101,18 @@ class Window:
             if own == 0:
                 return mean * 0.0
             divisor = self.expected / own
-            return mean if isinstance(divisor, float | int) and divisor == 1 else mean / divisor
+            return mean if divisor == 1 else mean / divisor
         return mean * (own / self.expected)
 
     def scale(self, ranks: Communicator | None) -> Tensor | float:
         """Return what corrects the gradients for the weights that there were."""
-        if ranks is None or not self.weighted:
-            if isinstance(self.weight, float | int) and self.weight == 0:
-                return 1.0
-            return self.expected / self.weight
-        own = torch.as_tensor(self.weight, dtype=torch.float64)
-        whole = ranks.all_reduce(own.reshape(1).clone())
-        return float(self.expected) * ranks.world_size / max(float(whole), 1e-300)
+        weight = self.weight
+        if ranks is not None and self.weighted:
+            whole = ranks.all_reduce(torch.as_tensor(weight, dtype=torch.float64).reshape(1))
+            weight = float(whole) / ranks.world_size
+        if isinstance(weight, Tensor):  # of nothing at all gradients are 0, and stay so
+            return torch.where(weight > 0, self.expected / weight, 1.0)
+        return self.expected / weight if weight else 1.0
 
     def state_dict(self) -> dict[str, object]:
         """Return what an unfinished update needs to go on."""
@@ -81,7 +128,7 @@ class Window:
         if (
             not isinstance(count, int)
             or not isinstance(weight, Tensor | float | int)
-            or not isinstance(expected, Tensor | float | int)
+            or not isinstance(expected, float | int)
         ):
             raise StateError("expected the weights of an accumulation", where="updates.accumulation")
         self.count, self.weight, self.expected = count, weight, expected

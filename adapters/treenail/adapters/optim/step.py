@@ -16,7 +16,7 @@ from treenail.adapters.optim.batches import as_pair, batch_size, describe, micro
 from treenail.adapters.optim.several import OptimWrapperDict
 from treenail.adapters.optim.wrapper import OptimWrapper, needs_closure
 from treenail.adapters.parallel import bare
-from treenail.contracts import Loss, LossSum, Outcome, Skipped, StepOutput, TrainsItself, Updater
+from treenail.contracts import Loss, LossSum, Outcome, Skipped, StepOutput, Stepped, TrainsItself, Updater
 from treenail.kernel import Communicator, TrainingError
 
 
@@ -79,12 +79,16 @@ class SupervisedStep:
         inputs, targets = as_pair(batch, self._device)
         if self._is_plain:
             return self._step_at_once(inputs, targets)
+        if self._takes_closure:
+            return self._step_by_closure(inputs, targets)
         share = self._share() if self._share is not None else None
         if share is None:
             mine = targets.shape[0] if targets.ndim else 1
             share = mine, mine * self._world_size
-        if self._takes_closure:
-            return self._step_by_closure(inputs, targets, share)
+        if not share[1]:
+            raise TrainingError(
+                "there is a batch without samples", mend="let the dataset, or its collation, leave it out"
+            )
         updater = self._updater
         updater.zero_grad()
         loss, weight, scale = self._gradients(inputs, targets, share)
@@ -92,26 +96,31 @@ class SupervisedStep:
 
     def _step_at_once(self, inputs: Tensor, targets: Tensor) -> StepOutput:
         """Do what the rest comes to with one micro-batch of one process in one precision, at a fraction of its cost."""
-        updater = self._updater
-        updater.zero_grad()
-        loss = self._loss(self._model(inputs), targets)
+        self._updater.zero_grad()
+        loss, weight = self._gradient_at_once(inputs, targets)
+        return _output(self._number(loss), weight, self._updater.step())
+
+    def _gradient_at_once(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return (mean loss, what it was averaged over), and add its gradient."""
+        with self._updater.optim_context(self._module, last=True):
+            loss = self._loss(self._model(inputs), targets)
         weight: Tensor | float = targets.shape[0] if targets.ndim else 1
         if isinstance(loss, LossSum):
             weight = loss.weight
             loss = loss.total / _positive(weight)
-        updater.backward(loss)
-        return _output(self._number(loss.detach()), weight, updater.step())
+        self._updater.backward(loss)
+        return loss.detach(), weight
 
-    def _step_by_closure(self, inputs: Tensor, targets: Tensor, share: tuple[int, int]) -> StepOutput:
+    def _step_by_closure(self, inputs: Tensor, targets: Tensor) -> StepOutput:
         outputs: list[StepOutput] = []
 
         def closure() -> float:
             self._updater.zero_grad()
-            loss, weight, _ = self._gradients(inputs, targets, share)
-            outputs.append(StepOutput(loss, weight))
+            loss, weight = self._gradient_at_once(inputs, targets)
+            outputs.append(StepOutput(self._number(loss), weight))
             return float(loss)
 
-        self._updater.optimizer.step(closure)
+        self._updater.step(closure)
         return outputs[0]
 
     def _gradients(
@@ -152,6 +161,8 @@ class SupervisedStep:
             if self._looks:
                 self._looks = False
                 self._warn_of_parameters_outside(loss.total if isinstance(loss, LossSum) else loss)
+            if not isinstance(loss, Tensor | LossSum):
+                raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
             if isinstance(loss, LossSum):
                 # As of a mean over samples: what it was really summed over is known when all parts are.
                 self._updater.backward(loss.total * (self._world_size / whole if samples else 0.0))
@@ -185,27 +196,60 @@ class SupervisedStep:
 class OwnStep:
     """The step of a model that says itself what it trains, with one optimizer or several.
 
+    It gets whole batches, and accumulates nothing over them.
+
     Args:
         model: Has ``train_step(data, optim_wrapper) -> {name: 0-dim tensor}``.
         updaters: What it gets as ``optim_wrapper``.
         device: Where the model is; tensors of batches are moved there.
+        share: On many ranks, whose gradients the model averages: (how many samples of the whole batch are this rank's, how
+            many it has); None where the ranks' batches are alike.
+        world_size: Number of ranks.
+
+    Raises:
+        ValueError: An updater accumulates, or its optimizer evaluates the loss several times a step.
     """
 
     def __init__(
-        self, model: TrainsItself, updaters: OptimWrapper | OptimWrapperDict, device: torch.device | None = None
+        self,
+        model: TrainsItself,
+        updaters: OptimWrapper | OptimWrapperDict,
+        device: torch.device | None = None,
+        share: Callable[[], tuple[int, int] | None] | None = None,
+        world_size: int = 1,
     ) -> None:
+        named = dict(updaters) if isinstance(updaters, OptimWrapperDict) else {"": updaters}
+        for updater in named.values():
+            if updater.accumulative_counts > 1:
+                raise ValueError("a train_step gets whole batches: split them in it, and leave accumulative_counts out")
+            if needs_closure(updater.optimizer):
+                name = type(updater.optimizer).__name__
+                raise ValueError(f"{name} evaluates the loss several times a step, which a train_step does once")
         self._model = model
         self._updaters = updaters
+        self._named = named
         self._device = device if device is not None and device.type != "cpu" else None
+        self._share = share if world_size > 1 else None
+        self._world_size = world_size
 
     def __call__(self, batch: object) -> StepOutput:
         """Let the model do its step.
 
         Raises:
-            TrainingError: It returned something else than numbers by name, with a loss among them.
+            TrainingError: It returned something else than numbers by name, with a loss among them; or ranks have different
+                numbers of samples, which it would average as equals.
         """
+        share = self._share() if self._share is not None else None
+        if share is not None and share[0] * self._world_size != share[1]:
+            raise TrainingError(
+                f"{share[1]} samples of a batch are no equal shares of {self._world_size} ranks, whose gradients a "
+                "train_step averages as equals",
+                mend=f"let batch_size be a multiple of {self._world_size}, with drop_last: true",
+            )
         updaters = self._updaters
         made, skipped = updaters.steps, updaters.skipped
+        for updater in self._named.values():
+            updater.outcome = None
         data = batch if self._device is None else moved(batch, self._device)
         returned = self._model.train_step(data, updaters)
         if not isinstance(returned, Mapping):
@@ -213,14 +257,18 @@ class OwnStep:
                 f"train_step of {type(self._model).__name__} returned a {describe(returned)}",
                 mend='return a mapping of names to numbers: {"loss": loss}',
             )
-        logs = {name: self._scalar(name, value) for name, value in returned.items()}
+        logs = {str(name): self._scalar(name, value) for name, value in returned.items()}
         losses = [value for name, value in logs.items() if "loss" in name]
         if not losses:
             raise TrainingError(
-                f"train_step of {type(self._model).__name__} returned {', '.join(map(str, logs)) or 'nothing'}, no loss",
+                f"train_step of {type(self._model).__name__} returned {', '.join(logs) or 'nothing'}, no loss",
                 mend='return {"loss": loss} or {"loss_…": …}',
             )
         loss = logs.pop("loss") if "loss" in logs else sum(losses[1:], start=losses[0])
+        for name, updater in self._named.items():
+            if isinstance(updater.outcome, Stepped) and updater.outcome.grad_norm is not None:
+                logs[f"grad_norm_{name}" if name else "grad_norm"] = updater.outcome.grad_norm
+        # One that updates by itself, past its optim_wrapper, makes steps that nobody counts.
         stepped = updaters.steps > made or updaters.skipped == skipped
         return StepOutput(loss, batch_size(batch), stepped, logs)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from treenail.adapters.optim.accumulation import Window
+from treenail.adapters.optim.accumulation import Counts, Window
+from treenail.adapters.optim.batches import describe
 from treenail.adapters.optim.precision import Precision, ScalerSettings, autocast_dtype, grad_scaler
 from treenail.adapters.parallel import clip_grad_norm, without_gradient_sync
 from treenail.contracts.updates import LossSum, Outcome, Skipped, Stepped
@@ -22,6 +23,9 @@ from treenail.kernel import Communicator, StateError, TrainingError
 
 _NOTHING = nullcontext()
 _STEPPED = Stepped()
+
+_LEAST_SCALE = 2.0**-24
+"""The smallest number of float16: no gradient overflows for being scaled with less."""
 
 
 class OptimWrapper:
@@ -36,8 +40,8 @@ class OptimWrapper:
 
     Args:
         optimizer: Any of torch's.
-        accumulative_counts: How many micro-batches make an update. In a run each batch is split into as many, so that
-            what is trained does not depend on it; in a loop of one's own an update comes with every so many losses.
+        accumulative_counts: How many micro-batches make an update. In a run with a loss each batch is split into as many,
+            so that what is trained does not depend on it; in a loop of one's own an update comes with every so many losses.
         precision: What `optim_context` computes in: float32 leaves everything as it is, the others are torch's automatic
             mixed precision. The weights stay what they are.
         loss_scale: For float16, whose gradients would underflow otherwise: dynamic is torch's GradScaler, a number the
@@ -75,10 +79,11 @@ class OptimWrapper:
         if not isinstance(accumulative_counts, int) or accumulative_counts < 1:
             raise ValueError(f"accumulative_counts is {accumulative_counts!r}, must be a whole number of at least 1")
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value), ("norm_type", norm_type)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}, must be positive")
+            if value is not None and not (isinstance(value, float | int) and value > 0):
+                raise ValueError(f"{name} is {value!r}, must be a positive number")
+        self._needs_closure = needs_closure(optimizer)
         changes = accumulative_counts > 1 or precision == "float16" or clip_norm or clip_value or skip_nonfinite
-        if changes and needs_closure(optimizer):
+        if self._needs_closure and (changes or measure_norm):
             raise ValueError(
                 f"{type(optimizer).__name__} evaluates the loss several times a step, which has no place for accumulation, "
                 "a loss scale or clipping: leave them out"
@@ -89,27 +94,33 @@ class OptimWrapper:
         self.clip_value = clip_value
         self.measure_norm = measure_norm
         self.skip_nonfinite = skip_nonfinite
+        self.outcome: Outcome | None = None
+        """What the last step came to."""
         self.steps = 0
         """Steps that were made since this was."""
         self.skipped = 0
         """Steps that were not made."""
-        self._accumulative_counts = accumulative_counts
+        self._counts = Counts(accumulative_counts)
         self.error_if_nonfinite = False
         """Whether a norm that is not finite is a RuntimeError, where gradients are clipped by their norm."""
         self._set_precision(precision, loss_scale)
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
-        self._inner_count = 0
         self._waiting = False
         """Whether there are gradients that no update has used."""
-        self.max_counts = -1
-        self._remainder = 0
+        self._unsynchronised = False
+        """Whether gradients that wait are of this rank alone."""
         self._window = Window()
 
     def _set_precision(self, precision: Precision, loss_scale: str | float | ScalerSettings) -> None:
         if loss_scale != "dynamic" and precision != "float16":
             raise ValueError(f"loss_scale is for the precision float16, which is {precision}; leave it out")
+        parameters = self._parameters()
+        if not parameters:
+            raise ValueError("the optimizer has no parameters")
+        if precision == "float16" and any(parameter.dtype == torch.float16 for parameter in parameters):
+            raise ValueError("precision float16 is for weights of float32, which it computes with in float16")
         self.precision = precision
-        self._device = self._parameters()[0].device.type
+        self._device = parameters[0].device.type
         self._dtype = autocast_dtype(precision, self._device)
         self.loss_scaler = grad_scaler(loss_scale, self._device) if precision == "float16" else None
 
@@ -135,12 +146,12 @@ class OptimWrapper:
         Raises:
             TrainingError: The loss is not one number, or depends on no parameter.
         """
-        if self._accumulative_counts == 1 and weight is None and not isinstance(loss, LossSum):
+        if self._counts.every == 1 and weight is None and not isinstance(loss, LossSum):
             self.backward(loss)  # the usual: a mean loss, and an update with each
             outcome = self.step()
             self.zero_grad()
             return outcome
-        self.backward(self._window.add(loss, weight, self._window_length(), shared=self._ranks is not None))
+        self.backward(self._window.add(loss, weight, self._counts.length(), shared=self._ranks is not None))
         return self.flush() if self.should_update() else None
 
     def flush(self) -> Outcome | None:
@@ -148,15 +159,30 @@ class OptimWrapper:
 
         Returns:
             What the optimizer did; None if there was nothing to update with.
+
+        Raises:
+            TrainingError: There are ranks, and the last backward pass did not communicate.
         """
-        if not self._window.count:
+        if not self._waiting:
             return None
-        outcome = self.step(scale=self._window.scale(self._ranks))
-        self.zero_grad()
+        if self._unsynchronised:
+            raise TrainingError(
+                "the gradients that wait were not brought together over the ranks",
+                mend="say which backward pass is the last one: optim_context(model, last=True), or initialize_count_status",
+            )
+        # Without weights a subclass has divided by the length of the whole accumulation.
+        known = self._window.count > 0
+        scale = self._window.scale(self._ranks) if known else self._counts.length() / self._counts.pending()
+        outcome = self.step(scale=scale)
         self._window = Window()
-        if self.max_counts < 0:  # the next accumulation begins here
-            self._inner_count += -self._inner_count % self._accumulative_counts
+        self.zero_grad()
+        self._begin_anew()
         return outcome
+
+    def _begin_anew(self) -> None:
+        """Let the next accumulation begin here."""
+        self._window, self._waiting, self._unsynchronised = Window(), False, False
+        self._counts.round_up()
 
     # Its parts
 
@@ -170,16 +196,17 @@ class OptimWrapper:
             model: As it is called in training.
             last: Whether an update follows; None leaves that to `should_sync`.
         """
-        if self._accumulative_counts == 1 and last is None:
+        if self._counts.every == 1 and last is None:
             last = True
         if self.should_sync() if last is None else last:
+            self._unsynchronised = False
             return _NOTHING if self._dtype is None else torch.autocast(self._device, self._dtype)
-        return self._unsynchronised(model)
+        return self._without_sync(model)
 
     @contextmanager
-    def _unsynchronised(self, model: nn.Module) -> Iterator[None]:
+    def _without_sync(self, model: nn.Module) -> Iterator[None]:
         with (
-            without_gradient_sync(model),
+            without_gradient_sync(model) as self._unsynchronised,
             _NOTHING if self._dtype is None else torch.autocast(self._device, self._dtype),
         ):
             yield
@@ -194,6 +221,8 @@ class OptimWrapper:
         Raises:
             TrainingError: The loss is not one number, or depends on no parameter.
         """
+        if not isinstance(loss, Tensor):
+            raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
         if not loss.requires_grad or loss.ndim != 0:
             raise TrainingError(
                 f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
@@ -206,7 +235,7 @@ class OptimWrapper:
                 loss = self.loss_scaler.scale(loss)
             with torch.autocast(self._device, enabled=False):
                 loss.backward(**kwargs)  # type: ignore[no-untyped-call]
-        self._inner_count += 1
+        self._counts.done += 1
         self._waiting = True
 
     def step(self, closure: Callable[[], float] | None = None, *, scale: Tensor | float = 1.0) -> Outcome:
@@ -219,6 +248,11 @@ class OptimWrapper:
         Raises:
             TrainingError: No parameter has a gradient, and the loss is scaled.
         """
+        if closure is None and self._needs_closure:
+            name = type(self.optimizer).__name__
+            raise TrainingError(f"{name} evaluates the loss several times a step", mend="call step(closure)")
+        if closure is not None and self.loss_scaler is not None:
+            raise TrainingError("a step in float16 takes no closure", mend="call step(), or use precision bfloat16")
         self._waiting = False
         scaler = self.loss_scaler
         if not (isinstance(scale, float) and scale == 1.0):
@@ -237,17 +271,26 @@ class OptimWrapper:
             if self.skip_nonfinite and norm is not None and not bool(norm.isfinite()):
                 return self._skip(f"the norm of the gradients is {float(norm)}")
             self.optimizer.step() if closure is None else self.optimizer.step(closure)
-            self.steps += 1
-            return _STEPPED if norm is None else Stepped(norm)
+            self._waiting = False  # what a closure left is used, too
+            return self._stepped(norm)
         self._check_gradients()
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
         after = scaler.get_scale()
         if after < before:
+            if after < _LEAST_SCALE:
+                raise TrainingError(
+                    f"gradients are not finite in float16 at whatever loss scale, which is now {after:g}",
+                    mend="is the loss finite? look at the data and the learning rate, or use precision bfloat16",
+                )
             return self._skip(f"gradients overflowed with a loss scale of {before:g}, which is now {after:g}")
+        return self._stepped(norm)
+
+    def _stepped(self, norm: Tensor | None) -> Stepped:
         self.steps += 1
-        return _STEPPED if norm is None else Stepped(norm)
+        self.outcome = _STEPPED if norm is None else Stepped(norm)
+        return self.outcome
 
     def _clip(self) -> Tensor | None:
         parameters = self._parameters()
@@ -268,7 +311,8 @@ class OptimWrapper:
 
     def _skip(self, reason: str) -> Skipped:
         self.skipped += 1
-        return Skipped(reason)
+        self.outcome = Skipped(reason)
+        return self.outcome
 
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
@@ -282,24 +326,26 @@ class OptimWrapper:
             )
 
     def zero_grad(self, **kwargs: bool) -> None:
-        """Forget the gradients.
+        """Forget the gradients, those of an unfinished accumulation, too.
 
         Args:
             **kwargs: Go to the optimizer's `zero_grad`.
         """
         self.optimizer.zero_grad(**kwargs)
+        if self._waiting:
+            self._begin_anew()
 
     # Counting
 
     @property
     def accumulative_counts(self) -> int:
         """How many micro-batches make an update."""
-        return self._accumulative_counts
+        return self._counts.every
 
     @property
     def inner_count(self) -> int:
         """How many backward passes there were."""
-        return self._inner_count
+        return self._counts.done
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Say where in the training it is, so that the last update comes although it has fewer micro-batches.
@@ -312,16 +358,12 @@ class OptimWrapper:
         Raises:
             ValueError: There are more now than in the end.
         """
-        if not 0 <= init_counts <= max_counts:
-            raise ValueError(f"{init_counts=} and {max_counts=} must be 0 <= init_counts <= max_counts")
-        self._inner_count = init_counts
-        self.max_counts = max_counts
-        self._remainder = max_counts % self._accumulative_counts
-        if self._accumulative_counts == 1:
+        self._counts.begin(init_counts, max_counts)
+        if self.accumulative_counts == 1:
             return
-        if init_counts % self._accumulative_counts:
+        if init_counts % self.accumulative_counts:
             warnings.warn(
-                f"{init_counts} backward passes are no multiple of the {self._accumulative_counts} of an update; the "
+                f"{init_counts} backward passes are no multiple of the {self.accumulative_counts} of an update; the "
                 "first update has fewer",
                 stacklevel=2,
             )
@@ -333,24 +375,15 @@ class OptimWrapper:
 
     def should_sync(self) -> bool:
         """Return whether the next backward pass is the last one of an update, so that ranks communicate."""
-        return self._completes(self._inner_count + 1)
+        return self._counts.completes(self._counts.done + 1)
 
     def should_update(self) -> bool:
         """Return whether the last backward pass completes an update."""
-        return self._completes(self._inner_count)
-
-    def _completes(self, count: int) -> bool:
-        return count % self._accumulative_counts == 0 or count == self.max_counts
-
-    def _window_length(self) -> int:
-        """Return how many micro-batches the update has that the next one belongs to."""
-        if self.max_counts >= 0 and self._inner_count >= self.max_counts - self._remainder:
-            return max(self._remainder, 1)
-        return self._accumulative_counts
+        return self._counts.completes(self._counts.done)
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return a mean loss divided by the number of micro-batches of its update."""
-        length = self._window_length()
+        length = self._counts.length()
         return loss if length == 1 else loss / length
 
     # What others look at
@@ -374,13 +407,23 @@ class OptimWrapper:
         return {"momentum": [_momentum(group) for group in self.param_groups]}
 
     def state_dict(self) -> dict[str, object]:
-        """Return what is not the optimizer's: the loss scaler, steps skipped, and gradients of an unfinished accumulation."""
+        """Return what is not the optimizer's: the loss scaler, steps skipped, and gradients of an unfinished accumulation.
+
+        Gradients that were not brought together over ranks are those of this rank: save them on each.
+
+        Raises:
+            StateError: Gradients of an unfinished accumulation are sharded, which torch keeps where nobody reaches them.
+        """
         state: dict[str, object] = {"skipped": self.skipped}
         if self.loss_scaler is not None:
             state["loss_scaler"] = self.loss_scaler.state_dict()
         if self._waiting:
+            if self._unsynchronised and any(hasattr(parameter, "device_mesh") for parameter in self._parameters()):
+                raise StateError(
+                    "an accumulation of sharded gradients cannot be saved", where="updates", mend="save after an update"
+                )
             state["accumulation"] = {
-                "inner_count": self._inner_count,
+                "inner_count": self._counts.done,
                 "gradients": {
                     str(index): parameter.grad.detach().clone()
                     for index, parameter in enumerate(self._parameters())
@@ -400,11 +443,18 @@ class OptimWrapper:
         scaler, window = state_dict.get("loss_scaler"), state_dict.get("accumulation")
         if not isinstance(skipped, int):
             raise StateError(f"'skipped' is {skipped!r}, not a number of steps", where="updates")
-        self.skipped = skipped
         if self.loss_scaler is not None and isinstance(scaler, dict):
-            self.loss_scaler.load_state_dict(scaler)
-        self._window, self._waiting = Window(), isinstance(window, dict)
+            try:
+                self.loss_scaler.load_state_dict(scaler)
+            except (KeyError, RuntimeError, TypeError) as error:
+                raise StateError(
+                    f"it is no state of torch's GradScaler: {error}", where="updates.loss_scaler"
+                ) from error
+        self.skipped = skipped
+        self.zero_grad()  # what was accumulated before belongs to what is left behind
+        self._begin_anew()
         if isinstance(window, dict):
+            self._waiting = True
             self._load_window(window)
 
     def _load_window(self, state: dict[str, object]) -> None:
@@ -416,12 +466,12 @@ class OptimWrapper:
             if gradient is not None and (not isinstance(gradient, Tensor) or gradient.shape != parameter.shape):
                 raise StateError(f"the gradient of parameter {index} has another shape", where="updates.accumulation")
             parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)
-        self._inner_count = count
+        self._counts.done = count
         self._window.load_state_dict(state)
 
     def __repr__(self) -> str:
         return (
-            f"Type: {type(self).__name__}\naccumulative_counts: {self._accumulative_counts}\n"
+            f"Type: {type(self).__name__}\naccumulative_counts: {self.accumulative_counts}\n"
             f"optimizer: \n{self.optimizer!r}\n"
         )
 

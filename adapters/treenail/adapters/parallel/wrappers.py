@@ -50,7 +50,7 @@ def _below(module: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def without_gradient_sync(module: nn.Module) -> Iterator[None]:
+def without_gradient_sync(module: nn.Module) -> Iterator[bool]:
     """Let backward passes add up gradients on each rank, without communication.
 
     For all micro-batches of an update but the last, whose backward pass then averages the sum. Forward passes belong
@@ -58,12 +58,17 @@ def without_gradient_sync(module: nn.Module) -> Iterator[None]:
 
     Args:
         module: As it is called in training.
+
+    Yields:
+        Whether anything would have been communicated.
     """
     sharded: list[FSDPModule] = []
+    wrapped = False
     with ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, DistributedDataParallel):
                 stack.enter_context(part.no_sync())
+                wrapped = True
             # Named by what it can do: to import its class would take a second of every run that has none.
             elif hasattr(part, "set_requires_gradient_sync") and id(part) not in _accumulating.get():
                 sharded.append(cast("FSDPModule", part))
@@ -71,7 +76,7 @@ def without_gradient_sync(module: nn.Module) -> Iterator[None]:
         try:
             for unit in sharded:
                 unit.set_requires_gradient_sync(False, recurse=False)
-            yield
+            yield bool(wrapped or sharded)
         finally:
             _accumulating.reset(token)
             for unit in sharded:

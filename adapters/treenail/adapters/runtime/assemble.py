@@ -18,7 +18,7 @@ from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
 from treenail.adapters.parallel import bare, compiled, data_parallel, data_share, recompute, separate_data_parallel
 from treenail.adapters.runtime.ranks import RankRng
-from treenail.adapters.runtime.updates import build_groups, build_optimizer, build_updater, scale_rates
+from treenail.adapters.runtime.updates import build_groups, build_optimizer, build_updater
 from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
 from treenail.adapters.seeding import seed_process, shielded_rng
 from treenail.contracts import (
@@ -85,8 +85,6 @@ def assemble(
     model = bare(called)
     ranks = _data_ranks(called, communicator)
     optimizer = build_optimizer(run, model, loss, groups)
-    if run.scale_lr is not None:
-        scale_rates(run, run.scale_lr, optimizer)
     updater = build_updater(run, optimizer, ranks)
     averages = run.averaging.build(model) if run.averaging else None
     averaged = _second(run, model, device, communicator) if averages else None
@@ -123,7 +121,10 @@ def _model(run: Run, device: torch.device) -> nn.Module:
     model = run.model.build().to(device)
     if run.recompute is None:
         return model
-    return recompute(model, classes=run.recompute.classes, modules=run.recompute.modules)
+    try:
+        return recompute(model, classes=run.recompute.classes, modules=run.recompute.modules)
+    except ValueError as error:
+        raise ConfigError(str(error), where="recompute") from None
 
 
 def _step(
@@ -165,7 +166,17 @@ def _step(
         )
     if not isinstance(updater, OptimWrapper | OptimWrapperDict):
         raise ConfigError(f"a train_step takes an OptimWrapper, no {type(updater).__name__}", where="updates")
-    return OwnStep(called, updater, device)
+    if ranks.world_size > 1 and run.train.batch_size % ranks.world_size:
+        raise ConfigError(
+            f"{run.train.batch_size} samples are no equal shares of {ranks.world_size} ranks, whose gradients a train_step "
+            "averages as equals",
+            where="train.batch_size",
+            mend=f"let it be a multiple of {ranks.world_size}, with drop_last: true",
+        )
+    try:
+        return OwnStep(called, updater, device, share, ranks.world_size)
+    except ValueError as error:
+        raise ConfigError(str(error), where="updates") from None
 
 
 def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Module:

@@ -10,10 +10,20 @@ from functools import partial
 from itertools import chain
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypedDict, cast
+from urllib.parse import quote, unquote, urlsplit
 
+from treenail.adapters.files.objects.azure import AccountKey, in_order_of_bytes
 from treenail.adapters.files.objects.errors import explained, is_denied
 from treenail.adapters.files.objects.library import library
-from treenail.adapters.files.objects.store import Options, Root, check_endpoint, open_store, split_root
+from treenail.adapters.files.objects.store import (
+    AZURE_SCHEMES,
+    GCS_SCHEMES,
+    Options,
+    Root,
+    check_endpoint,
+    open_store,
+    split_root,
+)
 from treenail.adapters.files.objects.transfer import Source, ahead
 from treenail.adapters.files.paths import check_path, check_range, join_uri, path_below
 from treenail.adapters.files.processes import PerProcess
@@ -38,6 +48,7 @@ class _Client(NamedTuple):
     library: ModuleType
     store: object
     secrets: tuple[str, ...]
+    signer: AccountKey | None
 
 
 class ObjectFiles:
@@ -56,9 +67,11 @@ class ObjectFiles:
     Args:
         root: ``s3://bucket/prefix`` (also s3a, oss, minio, ceph), ``gs://bucket/prefix`` (gcs), ``az://container/prefix``
             (azure, abfs, abfss, adl; also ``abfss://container@account.dfs.core.windows.net/prefix``).
-        endpoint: URL of a store that is not the provider's own; for S3 also AWS_ENDPOINT_URL or the profile's endpoint_url.
+        endpoint: URL of a store that is not the provider's own; for S3 also AWS_ENDPOINT_URL or the profile's endpoint_url,
+            for Azure AZURE_STORAGE_ENDPOINT or the connection string's.
         region: For S3; else AWS_REGION, AWS_DEFAULT_REGION or the profile's; us-east-1 without any.
-        account: Azure's storage account; else the URI's, or AZURE_STORAGE_ACCOUNT_NAME.
+        account: Azure's storage account; else the URI's, AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT, or that of
+            AZURE_STORAGE_CONNECTION_STRING.
         profile: A section of ~/.aws/credentials or ~/.aws/config.
         access_key_variable: The environment variable that holds S3's access key.
         secret_key_variable: The one that holds S3's secret key, Azure's account key or Google's service account key (JSON).
@@ -230,28 +243,17 @@ class ObjectFiles:
 
     def scan(self, prefix: str = "") -> Iterator[tuple[str, FileStat]]:
         """Yield (path, stat) of the files that `list` yields; a page has 1,000."""
-        key = self._key(prefix) if prefix else self._root.prefix
-        lead = f"{key}/" if key else ""
         cut = len(self._root.prefix) + 1 if self._root.prefix else 0
         last = b""
-        with self._explained("list", prefix):
-            pages = self._call("list", key or None, chunk_size=_PAGE)
-        while True:
-            with self._explained("list", prefix):
-                page: Sequence[_Meta] | None = interruptible(next, pages, None)
-                if page is None:
-                    return
-                below = [meta for meta in page if meta["path"].startswith(lead)]
-                markers = self._markers([meta["path"] for meta in below if meta["size"] == 0])
-            self._seen |= {"bucket"}
-            for meta in below:
-                name = meta["path"].encode()
-                if meta["size"] == 0 and (meta["path"] in markers or name <= last):
-                    continue
-                if name <= last:
-                    raise FileError("cannot list: the store's names are in no order", where=join_uri(self.uri, prefix))
-                last = name
-                yield meta["path"][cut:], _stat(meta)
+        found = self._found(prefix)
+        for meta in in_order_of_bytes(found) if self._root.scheme in AZURE_SCHEMES else found:
+            name = meta["path"].encode()
+            if name <= last:
+                if meta["size"] == 0:
+                    continue  # the marker of a directory, beside a file of its name
+                raise FileError("cannot list: the store's names are in no order", where=join_uri(self.uri, prefix))
+            last = name
+            yield meta["path"][cut:], _stat(meta)
 
     def delete(self, path: str) -> None:
         """Remove a file."""
@@ -272,7 +274,10 @@ class ObjectFiles:
             self._call("copy", key, target_key)
 
     def sign(self, path: str, *, method: Literal["GET", "PUT"] = "GET", expires: float = 3600.0) -> str:
-        """Return a URL that reads (GET) or writes (PUT) `path` for `expires` seconds: 1 to 604,800 (a week)."""
+        """Return a URL that reads (GET) or writes (PUT) `path` for `expires` seconds: 1 to 604,800 (a week).
+
+        Azure's PUT needs a header besides: ``x-ms-blob-type: BlockBlob``.
+        """
         key = self._key(path)
         where = join_uri(self.uri, path)
         if method not in {"GET", "PUT"}:
@@ -282,7 +287,17 @@ class ObjectFiles:
         if self._options.anonymous:
             raise FileError("cannot sign without credentials", where=where, mend="leave out anonymous=True")
         with self._explained("sign", path):
-            return str(self._call("sign", method, key, timedelta(seconds=math.floor(expires))))
+            lasting = timedelta(seconds=math.floor(expires))
+            if (signer := self._client.get().signer) is not None:
+                return signer.sign(method, key, lasting)
+            name = quote(key) if self._root.scheme in GCS_SCHEMES else key  # there the library escapes too little
+            url = str(self._call("sign", method, name, lasting))
+        written = urlsplit(url).path
+        # In a bearer's or a role's name the library signs what Azure reads otherwise.
+        if not unquote(written).endswith(f"/{key}") or (self._root.scheme in AZURE_SCHEMES and "%" in written):
+            mend = "choose a name that a URL writes as it is; for Azure, sign with the account's key"
+            raise FileError("cannot sign: the library signs this name wrongly", where=where, mend=mend)
+        return url
 
     def _stream(self, path: str, key: str, start: int, length: int | None) -> Iterator[bytes]:
         part = self._part_size
@@ -346,7 +361,7 @@ class ObjectFiles:
         try:
             return self._get(key, range={"offset": start} if end is None else (start, end))
         except Exception as error:
-            if " 416 " in str(error):
+            if " 416 " in str(error) or "Wanted range starting at" in str(error):  # or an empty answer where it ends
                 return None
             raise
 
@@ -367,6 +382,22 @@ class ObjectFiles:
         except client.library.exceptions.AlreadyExistsError:
             return False
         return True
+
+    def _found(self, prefix: str) -> Iterator[_Meta]:
+        """Yield what lies below a directory in the store's order, without the markers of directories where no file is."""
+        key = self._key(prefix) if prefix else self._root.prefix
+        lead = f"{key}/" if key else ""
+        with self._explained("list", prefix):
+            pages = self._call("list", key or None, chunk_size=_PAGE)
+        while True:
+            with self._explained("list", prefix):
+                page: Sequence[_Meta] | None = interruptible(next, pages, None)
+                if page is None:
+                    return
+                below = [meta for meta in page if meta["path"].startswith(lead)]
+                markers = self._markers([meta["path"] for meta in below if meta["size"] == 0])
+            self._seen |= {"bucket"}
+            yield from (meta for meta in below if meta["size"] or meta["path"] not in markers)
 
     def _markers(self, keys: Sequence[str]) -> set[str]:
         """Return which of the names of empty objects are those of directories: the library leaves out a last slash."""
@@ -411,8 +442,11 @@ def _connect(root: Root, options: Options, uri: str) -> _Client:
     module = library()
     with explained("open the store", uri, tuple):
         opened = open_store(module, root, options, uri)
-    return _Client(module, opened.store, opened.secrets)
+    return _Client(module, opened.store, opened.secrets, opened.signer)
 
 
 def _stat(meta: _Meta) -> FileStat:
-    return FileStat(meta["size"], meta["last_modified"].timestamp(), meta["e_tag"])
+    tag = meta["e_tag"]
+    if tag and not tag.endswith('"'):
+        tag = f'"{tag}"'  # Azure's lists leave out what its headers have
+    return FileStat(meta["size"], meta["last_modified"].timestamp(), tag)

@@ -18,11 +18,16 @@ _ELEMENTS = re.compile(
 )
 
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "FilesystemNotFound"}
+_HIDDEN = "ResourceNotFound"  # Azure's word for a container of others, and for an account that is none
 _CREDENTIALS = "check the credentials: their variables, profile, or the machine's role"
 # Code of the store's answer → (what is wrong, what to do). Codes: "Error responses" of the Amazon S3 API reference,
 # "Status and error codes" of Azure Storage.
 _CODES = {
     **dict.fromkeys(_NO_BUCKET, ("there is no such bucket", "create it, or correct its name in the URI")),
+    _HIDDEN: (
+        "there is no such bucket that these credentials may see",
+        "check the credentials, and its name in the URI",
+    ),
     "ExpiredToken": ("the credentials have expired", "renew them; a session token ends with its session"),
     "TokenRefreshRequired": ("the credentials have expired", "renew them; a session token ends with its session"),
     "InvalidToken": ("the session token is not valid", _CREDENTIALS),
@@ -93,7 +98,7 @@ def explained(operation: str, where: str, secrets: Callable[[], Iterable[str]]) 
     except Exception as error:
         text = _cleaned(error, secrets())
         error.args = (text,)  # it will be shown as the cause
-        if isinstance(error, FileNotFoundError) and code_of(text) not in _NO_BUCKET:
+        if isinstance(error, FileNotFoundError) and code_of(text) not in {*_NO_BUCKET, _HIDDEN}:
             raise FileMissingError(f"cannot {operation}: there is no such file", where=where) from error
         what, mend = _explain(error, text)
         raise FileError(f"cannot {operation}: {what}", where=where, mend=mend) from error
@@ -121,7 +126,7 @@ def _explain(error: Exception, text: str) -> tuple[str, str | None]:
     if "Received redirect" in text:
         known = _CODES["PermanentRedirect"]
     if known is not None:
-        said = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
+        said = re.search(r"<Message>\s*([^\n<]*)", text)  # Azure adds lines with the request's number and the time
         detail = f"{code}: {said[1].strip()}" if said and code != "SignatureDoesNotMatch" else code
         return f"{known[0]} ({detail})" if detail else known[0], known[1]
     inner = text.partition("inner:")[2] or text  # what goes before tells of limits: "retry_timeout"

@@ -12,12 +12,17 @@ from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from treenail.adapters.files.objects.azure import AccountKey, checked_key, connection
 from treenail.adapters.files.paths import redacted, scheme_of
 from treenail.kernel import FileError
 
 S3_SCHEMES = ("s3", "s3a", "oss", "minio", "ceph")
 GCS_SCHEMES = ("gs", "gcs")
 AZURE_SCHEMES = ("az", "azure", "abfs", "abfss", "adl")
+_OTHERS_OF_AZURE = {  # variables that are no credentials
+    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_CONFIG_DIR"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
 _METADATA_PATIENCE = 1.0  # seconds to wait for the service that gives a cloud machine its role
 _SIGN_IN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or read with anonymous=True"
 
@@ -57,10 +62,11 @@ class Root(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A store that can be used, and the texts that must never be shown."""
+    """A store that can be used, the texts that must never be shown, and what signs URLs where the library does not."""
 
     store: object
     secrets: tuple[str, ...]
+    signer: AccountKey | None = None
 
 
 def split_root(uri: str) -> Root:
@@ -213,34 +219,60 @@ def _gcs(library: ModuleType, root: Root, options: Options, where: str) -> Opene
 
 
 def _azure(library: ModuleType, root: Root, options: Options, where: str) -> Opened:
-    config: dict[str, object] = {}
-    secrets: tuple[str, ...] = ()
-    account = options.account or root.account or _environment("AZURE_STORAGE_ACCOUNT_NAME")
+    account = options.account or root.account or _environment("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
+    string = connection(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""), account)
+    account = account or string.get("AccountName")
     if not account:
         mend = "set the option 'account' or AZURE_STORAGE_ACCOUNT_NAME"
         raise FileError("no storage account is named", where=where, mend=mend)
-    config["account_name"] = account
-    if options.endpoint:
-        config["endpoint"] = check_endpoint(options.endpoint, where, allow_http=options.allow_http)
-    given = {"account_key": options.secret_key_variable, "sas_key": options.token_variable}
-    if options.anonymous:
-        config["skip_signature"] = True
-    elif any(given.values()):
-        config |= {key: _named(name, key, where) for key, name in given.items() if name}
-        secrets = tuple(str(config[key]) for key, name in given.items() if name)
-    elif not (
-        any(name.startswith("AZURE_") and name != "AZURE_STORAGE_ACCOUNT_NAME" for name in os.environ)
-        or _answers(_environment("IDENTITY_ENDPOINT", "MSI_ENDPOINT") or "http://169.254.169.254")
-    ):
-        mend = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_KEY, or read with anonymous=True"
-        raise FileError("no credentials are found", where=where, mend=mend)
-    hidden = (
-        *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY"),
-        *("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"),
-        *("AZURE_CLIENT_SECRET", "AZURE_STORAGE_CLIENT_SECRET"),
+    config: dict[str, object] = {"account_name": account}
+    endpoint = (
+        options.endpoint or _environment("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") or string.get("BlobEndpoint")
     )
-    secrets += tuple(os.environ[name] for name in hidden if os.environ.get(name))
-    return Opened(library._store.AzureStore(root.bucket, config=config, **_client(options, options.endpoint)), secrets)
+    if endpoint:
+        endpoint = config["endpoint"] = check_endpoint(endpoint, where, allow_http=options.allow_http)
+    client = _client(options, endpoint)
+    if options.anonymous:
+        store = library._store.AzureStore(root.bucket, config=config | {"skip_signature": True}, **client)
+        return Opened(store, ())
+    hidden = (
+        *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY", "AZURE_STORAGE_KEY"),
+        *("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"),
+        *("AZURE_CLIENT_SECRET", "AZURE_STORAGE_CLIENT_SECRET", "AZURE_STORAGE_CONNECTION_STRING"),
+    )
+    secrets = tuple(os.environ[name] for name in hidden if os.environ.get(name))
+    key, token = _azure_secrets(options, string, where)
+    if key is None and token is None:
+        if not (
+            any(name.startswith("AZURE_") and name not in _OTHERS_OF_AZURE for name in os.environ)
+            or _answers(_environment("IDENTITY_ENDPOINT", "MSI_ENDPOINT") or "http://169.254.169.254")
+        ):
+            mend = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or read with anonymous=True"
+            raise FileError("no credentials are found", where=where, mend=mend)
+        return Opened(library._store.AzureStore(root.bucket, config=config, **client), secrets)
+    # Given so, and not as its configuration, none of the environment's takes part.
+    secret = {"sas_token": token} if key is None else {"access_key": checked_key(key, where)}
+    credential = {**secret, "expires_at": None}
+    store = library._store.AzureStore(root.bucket, config=config, credential_provider=lambda: credential, **client)
+    secrets = tuple(filter(None, (key, token, *secrets)))
+    if key is None:
+        return Opened(store, secrets)
+    place = endpoint or f"https://{account}.blob.core.windows.net"
+    return Opened(store, secrets, AccountKey(account, key, place, root.bucket))
+
+
+def _azure_secrets(options: Options, string: Mapping[str, str], where: str) -> tuple[str | None, str | None]:
+    """Return the account's key and the SAS, of which at most one counts: the first; none where the library finds others."""
+    if options.secret_key_variable:
+        return _named(options.secret_key_variable, "secret_key_variable", where), None
+    if options.token_variable:
+        return None, _named(options.token_variable, "token_variable", where)
+    if _environment("AZURE_STORAGE_TOKEN", "AZURE_CREDENTIAL_TYPE"):
+        return None, None
+    names = "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_MASTER_KEY", "AZURE_STORAGE_KEY"
+    if key := _environment(*names) or string.get("AccountKey"):
+        return key, None
+    return None, _environment("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN") or string.get("SharedAccessSignature")
 
 
 def _client(options: Options, endpoint: str | None) -> dict[str, object]:
