@@ -19,7 +19,7 @@ METHOD = (
 Update = Callable[[], None]
 
 
-def race_updates(rounds: int, iterations: int = 2000) -> dict[str, Figures]:
+def race_updates(rounds: int, iterations: int = 250) -> dict[str, Figures]:
     """Let everybody update the same model in turns; times are microseconds of an iteration.
 
     Args:
@@ -34,7 +34,7 @@ def race_updates(rounds: int, iterations: int = 2000) -> dict[str, Figures]:
     turns = {name: _turn(update, iterations) for name, (update, _) in contestants.items()}
     series = interleave(_turn(reference, iterations), turns, rounds)
     for name, (update, reached) in contestants.items():
-        for _ in range(20_000):  # all are at the minimum then
+        for _ in range(10_000):  # all are at the minimum then
             update()
         if not torch.allclose(reached(), weights(), atol=1e-4):
             raise AssertionError(f"'{name}' trained otherwise")

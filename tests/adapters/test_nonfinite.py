@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import StringIO
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from treenail.adapters.data import Batches
 from treenail.adapters.hooks import (
     BoundSchedule,
+    CheckpointHook,
     LoggerHook,
     NonFiniteHook,
     ScheduleHook,
@@ -18,7 +20,7 @@ from treenail.adapters.hooks import (
 )
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop
-from treenail.adapters.optim import OptimWrapper, SupervisedStep
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
 from treenail.contracts import StepOutput, TrainWork
 from treenail.kernel import Engine, Hook, Record, TrainingError
 
@@ -194,17 +196,26 @@ def test_an_optimizer_that_makes_several_updates_in_a_step_is_looked_at_by_its_l
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [{"action": "ignore"}, {"look_at": "nothing"}, {"max_consecutive": 0}, {"action": "skip", "look_at": "loss"}],
+    ("arguments", "message"),
+    [
+        ({"action": "ignore"}, "there is no action='ignore'"),
+        ({"look_at": "nothing"}, "with look_at='nothing'"),
+        ({"max_consecutive": 0}, "max_consecutive=0 "),
+        ({"max_rollbacks": 0}, "max_rollbacks=0 "),
+        ({"action": "skip", "look_at": "loss"}, "look_at cannot be loss"),
+    ],
 )
-def test_wrong_arguments_are_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"action|max_consecutive"):
+def test_wrong_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         NonFiniteHook(**arguments)  # type: ignore[arg-type]  # that is the point
 
 
-def test_the_logger_names_the_first_step_whose_loss_was_not_finite() -> None:
-    with pytest.raises(TrainingError, match=r"the loss became nan|inf in the 4 steps up to step 4, first in step 2"):
-        Training([1, INFINITE, 1, 1], logger(4)).run()
+@pytest.mark.parametrize(
+    ("interval", "when"), [(4, "in the 4 steps up to step 4"), (100, "in the 4 steps up to step 4"), (1, "by step 2")]
+)
+def test_the_logger_names_the_first_step_whose_loss_was_not_finite(interval: int, when: str) -> None:
+    with pytest.raises(TrainingError, match=rf"the loss became (nan|inf) {when}, first in step 2;"):
+        Training([1, INFINITE, 1, 1], logger(interval)).run()
 
 
 def test_the_logger_averages_what_a_step_tells() -> None:
@@ -222,3 +233,137 @@ def test_the_logger_averages_what_a_step_tells() -> None:
     engine.run(EpochLoop(TrainWork(Step(), Batches(batches(1, 1, 1, 1))), max_epochs=1))
     assert records[0].values["train/grad_norm"] == 2.5
     assert records[0].values["train/loss_box"] == 0.5
+
+
+class Two(nn.Module):
+    """Trains two layers with an optimizer each; the second one's loss sees batches as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def train_step(self, data: tuple[Tensor, Tensor], optim_wrapper: Mapping[str, OptimWrapper]) -> dict[str, Tensor]:
+        inputs, targets = data
+        finite = inputs.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+        losses = {"a": nn.functional.mse_loss(self.a(finite), targets)}
+        optim_wrapper["a"].update_params(losses["a"])
+        losses["b"] = nn.functional.mse_loss(self.b(inputs), targets)
+        optim_wrapper["b"].update_params(losses["b"])
+        return {"loss_a": losses["a"], "loss_b": losses["b"]}
+
+
+class One(nn.Module):
+    """Trains a layer with a step of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def train_step(self, data: tuple[Tensor, Tensor], optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        loss = nn.functional.mse_loss(self.layer(data[0]), data[1])
+        optim_wrapper.update_params(loss)
+        return {"loss": loss}
+
+
+def own_training(
+    model: One | Two, updaters: OptimWrapper | OptimWrapperDict, scales: list[float], *hooks: Hook
+) -> list[Record]:
+    records: list[Record] = []
+    engine = Engine({"model": model, "updates": updaters})
+    engine.subscribe(records.append)
+    for each in hooks:
+        engine.attach(each)
+    engine.run(EpochLoop(TrainWork(OwnStep(model, updaters), Batches(batches(*scales))), max_epochs=1))
+    return records
+
+
+def two_updaters(model: Two, **of_first: str) -> OptimWrapperDict:
+    rates = {"a": model.a, "b": model.b}
+    optimizers = {name: torch.optim.SGD(part.parameters(), lr=0.1) for name, part in rates.items()}
+    return OptimWrapperDict(
+        a=OptimWrapper(optimizers["a"], **of_first),  # type: ignore[arg-type]  # each test gives what it takes
+        b=OptimWrapper(optimizers["b"]),
+    )
+
+
+def test_a_step_of_which_one_optimizer_was_skipped_is_left_out_of_the_log() -> None:
+    model = Two()
+    updaters = two_updaters(model)
+    records = own_training(model, updaters, [1, INFINITE, 1, 1], hook("skip"), logger(1))
+    assert (updaters["a"].steps, updaters["b"].steps, updaters["b"].skipped) == (4, 3, 1)
+    assert ["train/loss" in record.values for record in records] == [True, False, True, True]
+    assert [record.values.get("skipped_steps") for record in records] == [None, 1.0, 1.0, 1.0]
+
+
+def test_each_of_several_updaters_fails_by_itself() -> None:
+    """Although another one, in float16, may skip steps as a matter of course."""
+    model = Two()
+    model.b.weight.register_hook(  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        lambda gradient: gradient * INFINITE
+    )
+    with pytest.raises(TrainingError, match=r"step 1: .*; 'b' made no update, the norm of the gradients is (inf|nan)"):
+        own_training(model, two_updaters(model, precision="float16"), [1, 1], hook("stop", "gradients"))
+
+
+def test_a_failed_step_of_a_models_own_says_what_its_updater_saw() -> None:
+    model = One()
+    updater = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(
+        TrainingError, match=r"step 2: .*the norm of the gradients is (inf|nan); its update was not made"
+    ):
+        own_training(model, updater, [1, INFINITE], hook("stop"))
+
+
+def test_a_step_that_tells_no_loss_cannot_be_looked_at() -> None:
+    engine = Engine()
+    engine.attach(hook("stop", "loss"))
+    with pytest.raises(TrainingError, match="returned a dict"):
+        engine.run(EpochLoop(TrainWork(lambda _: {"loss": INFINITE}, Batches([0])), max_epochs=1))  # type: ignore[arg-type, return-value]  # that is the point
+
+
+@pytest.mark.parametrize("scales", [[1.0, 1.0], [1.0, INFINITE]])
+def test_updaters_are_left_as_they_were(scales: list[float]) -> None:
+    for before in (False, True):
+        training = Training(scales, hook("stop"), skip_nonfinite=before)
+        if INFINITE in scales:
+            with pytest.raises(TrainingError, match="step 2"):
+                training.run()
+        else:
+            training.run()
+        assert training.updater.skip_nonfinite is before
+
+
+def test_a_skipped_step_leaves_running_statistics_as_they_were() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.layer = nn.BatchNorm1d(3), nn.Linear(3, 2)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs: Tensor = self.layer(self.norm(inputs))
+            return outputs
+
+    def trained(data: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = Normalised()
+        updater = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        engine = Engine({"model": model, "updates": updater})
+        engine.attach(hook("skip"))
+        engine.run(EpochLoop(TrainWork(SupervisedStep(model, nn.MSELoss(), updater), Batches(data)), max_epochs=1))
+        CheckpointHook().before_save_checkpoint(engine, engine.state_dict())
+        return model.state_dict()
+
+    whole = batches(1, INFINITE, 1, INFINITE)
+    ours, theirs = trained(whole), trained([whole[0], whole[2]])
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_model_whose_buffers_are_lost_is_not_saved() -> None:
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("mask", torch.tensor([0.0, -INFINITE]))
+    model.register_buffer("scratch", torch.tensor([float("nan")]), persistent=False)
+    engine, save = Engine({"model": model}), CheckpointHook().before_save_checkpoint
+    save(engine, engine.state_dict())
+    model(torch.full((2, 2), INFINITE))
+    with pytest.raises(TrainingError, match="the buffer 'running_var' is not finite after step 0"):
+        save(engine, engine.state_dict())

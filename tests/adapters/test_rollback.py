@@ -27,7 +27,7 @@ from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.runtime import train
 from treenail.adapters.sampling import SequentialSampler
 from treenail.contracts import Data, Run, Schedule, StepOutput, TrainWork
-from treenail.kernel import Engine, Hook, Spec, TrainingError, late, spec
+from treenail.kernel import ConfigError, Engine, Hook, Spec, TrainingError, late, spec
 
 INFINITE = float("inf")
 
@@ -222,6 +222,22 @@ def test_going_back_twice_to_one_checkpoint_makes_two_attempts(tmp_path: Path) -
 def test_the_last_batch_of_an_epoch_may_be_left_out(tmp_path: Path) -> None:
     done = train(run(23), tmp_path)
     assert (done.step, done.epoch, done.attempt) == (12, 2, 3)
+
+
+def test_the_log_has_all_steps_though_the_last_one_of_an_epoch_is_left_out(tmp_path: Path) -> None:
+    hooks: dict[str, Spec[Hook] | None] = {
+        "logger": spec(LoggerHook)(interval=3, least_seconds=0.0),
+        "checkpoint": spec(CheckpointHook)(interval=1, by="step"),
+    }
+    train(run(23, hooks=hooks), tmp_path)
+    assert [line["step"] for line in scalars(tmp_path) if "train/loss" in line] == [3, 6, 9, 12]
+
+
+def test_a_rollback_without_checkpoints_is_refused_before_training(tmp_path: Path) -> None:
+    made = Made()
+    with pytest.raises(ConfigError, match="no hook 'checkpoint' that saves one"):
+        train(run(hooks={"checkpoint": None, "visits": spec(Visits)(made)}), tmp_path)
+    assert not made.steps
 
 
 def test_there_must_be_something_to_go_back_to(tmp_path: Path) -> None:

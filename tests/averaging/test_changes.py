@@ -10,7 +10,8 @@ from torch import nn
 
 from tests.averaging.models import PARAMETERS, Net, WeightsOverTime, assert_same, copies, net
 from treenail.adapters.averaging import Buffers, exponential_average, uniform_average
-from treenail.kernel import TrainingError
+from treenail.adapters.averaging.compat import ExponentialMovingAverage
+from treenail.kernel import StateError, TrainingError
 
 
 def test_a_parameter_that_is_unfrozen_joins_and_one_that_is_frozen_stays() -> None:
@@ -119,13 +120,18 @@ def test_a_model_may_become_another_until_averaging_begins() -> None:
     assert averages.view().get_parameter("first.weight").shape == (6, 4)
 
 
-def test_memory_of_another_shape_is_not_averaged_silently() -> None:
-    model = nn.Linear(4, 4, bias=False)
-    averages = exponential_average(model)
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 4), (8,), (1, 4, 2)])
+def test_memory_of_another_shape_is_not_averaged_silently(shape: tuple[int, ...]) -> None:
+    model = nn.Linear(2, 4, bias=False)
+    averages, by_hand = exponential_average(model), ExponentialMovingAverage(model)
     averages.update(1)
-    model.weight.data = torch.ones(4)  # which torch would broadcast
-    with pytest.raises(TrainingError, match=r"averaged in the shape \[4, 4\], and has become \[4\]"):
+    by_hand.update_parameters(model)
+    model.weight.data = torch.ones(shape)  # torch would broadcast some of them
+    found = ", ".join(map(str, shape))
+    with pytest.raises(TrainingError, match=rf"averaged in the shape \[4, 2\], and has become \[{found}\]"):
         averages.update(2)
+    with pytest.raises(StateError, match="the averaged model and this one differ in 'weight'"):
+        by_hand.update_parameters(model)
 
 
 def test_weights_that_become_doubles_are_averaged_as_such() -> None:

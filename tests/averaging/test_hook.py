@@ -136,7 +136,7 @@ def test_averages_that_would_never_begin_are_an_error(options: dict[str, int], m
 MAKERS: dict[str, Callable[[nn.Module], WeightAverages]] = {
     "ema": ema,
     "annealed": lambda model: annealed_average(model, gamma=3, interval=2),
-    "swa": lambda model: uniform_average(model, interval=3, begin_epoch=2, buffers="ignore"),
+    "swa": lambda model: uniform_average(model, interval=3, begin_epoch=2),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -145,6 +147,84 @@ def test_a_view_of_a_model_that_keeps_references_computes_with_averages() -> Non
     expected = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     expected.load_state_dict(averages.view().state_dict())
     assert torch.equal(averages.view()(x), expected(x))
+
+
+class Calling(nn.Module):
+    """Computes by what it has for an attribute."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def method(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def calling(part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: part(x) * 1
+
+
+def calling_what_is_gone() -> Callable[[Tensor], Tensor]:
+    part: Callable[[Tensor], Tensor] = torch.relu
+
+    def function(x: Tensor) -> Tensor:
+        return part(x)  # noqa: F821  # on purpose
+
+    del part
+    return function
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: lambda x: model.layer(x) * 1,
+        lambda model: calling(model.layer),
+        lambda model: calling(calling(model.layer)),
+        lambda model: calling(model.method),
+        lambda model: calling(partial(nn.functional.linear, weight=model.layer.weight)),
+        lambda model: partial(calling(model.layer)),
+        lambda model: lambda x, layer=model.layer: layer(x),
+        lambda model: lambda x, *, layer=model.layer: layer(x),
+        lambda model: [calling(model.layer)],
+        lambda model: {"function": calling(model.layer)},
+        lambda model: torch.compile(model.method, backend="eager"),
+    ],
+)
+def test_a_function_that_would_compute_with_the_model_is_not_viewed(make: Callable[[Calling], object]) -> None:
+    model, second = nn.Sequential(Calling()), nn.Sequential(Calling())
+    averages = averaged(model)
+    model[0].function = make(model[0])  # type: ignore[assignment,arg-type]  # modules take anything for an attribute
+    untouched = Untouched(model)
+    with pytest.raises(TrainingError, match=r"'0.function' is a function that has modules or weights.*second module"):
+        averages.view()
+    untouched.check()
+    assert averages.view(second) is second
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: model.method,
+        lambda model: partial(nn.functional.linear, weight=model.layer.weight, bias=model.layer.bias),
+        lambda model: partial(lambda layer, x: layer(x), model.layer),
+    ],
+)
+def test_what_python_copies_with_a_model_computes_with_averages(make: Callable[[Calling], object]) -> None:
+    model, x = Calling(), torch.ones(1, 2)
+    averages = averaged(model)
+    model.function = make(model)  # type: ignore[assignment]  # of (x), too
+    model.unused = calling_what_is_gone()  # type: ignore[assignment]  # modules take anything for an attribute
+    model.register_forward_hook(lambda module, inputs, outputs: model.method(outputs) * 0 + outputs)
+    model.compile(backend="eager")
+    view = averages.view()
+    assert torch.equal(view(x), view.get_submodule("layer")(x))
+    assert not torch.equal(view(x), model.layer(x))
 
 
 class Listener:

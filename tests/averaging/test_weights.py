@@ -300,15 +300,26 @@ def test_a_state_may_know_other_frozen_parameters() -> None:
     assert "frozen.weight" in averages.state_dict()["weights"]  # type: ignore[operator]
 
 
+def _state(weights: dict[str, Tensor], buffers: dict[str, Tensor] | None = None) -> dict[str, object]:
+    buffers = buffers or {}
+    return {"updates": 1, "averaged": 1, "names": [*weights, *buffers], "weights": weights, "buffers": buffers}
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
         ({}, "no counts of averages"),
         ({"updates": 1, "averaged": 2}, "no counts of averages"),
         ({"updates": 1, "averaged": 1, "weights": {"weight": 1}}, "no tensors 'weights'"),
-        ({"updates": 1, "averaged": 1, "weights": {"wieght": torch.ones(1)}, "buffers": {}}, "did you mean 'weight'"),
-        ({"updates": 1, "averaged": 1, "weights": {"weight": torch.ones(1)}, "buffers": {}}, r"\[1\], in the model"),
-        ({"updates": 1, "averaged": 1, "weights": {}, "buffers": {"b": torch.ones(1)}}, "the model has no 'b'"),
+        ({"updates": 1, "averaged": 1, "weights": {}, "buffers": {}}, "no list of 'names'"),
+        (_state({"wieght": torch.ones(1)}), "did you mean 'weight'"),
+        (_state({"weight": torch.ones(1)}), r"\[1\], in the model"),
+        (_state({}, {"b": torch.ones(1)}), "the model has no 'b'"),
+        (
+            _state({"weight": torch.ones(2, 2)}) | {"names": ["bias", "weight"]},
+            "'bias' is among the names or the tensors",
+        ),
+        (_state({"weight": torch.ones(2, 2)}) | {"names": []}, "'weight' is among the names or the tensors"),
     ],
 )
 def test_a_wrong_state_is_refused_and_changes_nothing(state: dict[str, object], message: str) -> None:
@@ -321,6 +332,22 @@ def test_a_wrong_state_is_refused_and_changes_nothing(state: dict[str, object], 
     with pytest.raises(StateError, match=message):
         load_averages(model, state)
     assert_same(copies(averages.view()), before)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("weights", "second.weight"), ("buffers", "scale")])
+def test_a_state_that_lost_an_average_is_refused(kind: str, name: str) -> None:
+    averages, model = exponential_average(net(), buffers="average"), net()
+    averages.update(1)
+    state = averages.state_dict()
+    tensors = state[kind]
+    assert isinstance(tensors, dict)
+    del tensors[name]
+    with pytest.raises(StateError, match=f"'{name}' is among the names or the tensors of the averages"):
+        exponential_average(model, buffers="average").load_state_dict(state)
+    untouched = copies(model)
+    with pytest.raises(StateError, match=f"'{name}' is among the names or the tensors of the averages"):
+        load_averages(model, state)
+    assert_same(copies(model), untouched)
 
 
 def test_a_state_of_another_policy_is_refused() -> None:
@@ -350,9 +377,11 @@ def test_averages_can_be_given_to_a_model_to_test_it() -> None:
     [
         ({"momentum": 0.0}, "momentum is 0.0, must be between 0 and 1"),
         ({"momentum": 1.0}, "a decay of 0.999 is a momentum of 0.001"),
-        ({"interval": 0}, "interval=0 must be at least 1"),
+        ({"interval": 0}, "interval=0 must be a whole number from 1"),
+        ({"interval": 1.5}, "interval=1.5 must be a whole number from 1"),
+        ({"begin_step": 2.5}, "begin_step=2.5 and begin_epoch=0 from 0"),
         ({"begin_step": 1, "begin_epoch": 1}, "begin_step=1 and begin_epoch=1 exclude each other"),
-        ({"begin_epoch": -1}, "begin_epoch=-1 at least 0"),
+        ({"begin_epoch": -1}, "begin_epoch=-1 from 0"),
         ({"buffers": "swap"}, "must be 'copy', 'average' or 'ignore'"),
         ({"gamma": 0.0}, "gamma is 0.0"),
         ({"power": 0.0}, "power is 0.0"),

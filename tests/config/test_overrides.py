@@ -113,7 +113,7 @@ def test_overrides_are_typed_by_the_schema(catalog: Catalog) -> None:
         [
             "optimizer.weight_decay=1",
             "schedules.0.metric=12",
-            "schedules.0.every=epoch",
+            "schedules.0.every=null",
             "schedules.0.scheduler={type: ReduceLROnPlateau}",
         ],
         catalog,

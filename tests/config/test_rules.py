@@ -54,6 +54,30 @@ NULL = "null removes an entry of"
             "schedules[0]: ReduceLROnPlateau steps on a metric; write metric: val/loss",
         ),
         (
+            [scheduled("{scheduler: {type: ReduceLROnPlateau}, metric: val/loss, every: step}")],
+            "schedules[0].every: a schedule with a metric steps after each validation; leave 'every' out",
+        ),
+        (
+            [scheduled("{scheduler: {type: cosine, end: 3}, every: step}")],
+            "schedules[0].every: the lengths of Cosine count each epoch, as its by_epoch says; leave 'every' out",
+        ),
+        (
+            [scheduled("{scheduler: {type: cosine, end: 3, convert_to_iter_based: true}, every: epoch}")],
+            "schedules[0].every: the lengths of Cosine count each step, as its by_epoch says; leave 'every' out",
+        ),
+        (
+            ["val=null", "hooks.best=null", scheduled("{scheduler: {type: ReduceOnPlateauLR, monitor: accuracy}}")],
+            "schedules[0]: there is no 'val' to give ReduceOnPlateauLR the metric 'accuracy'",
+        ),
+        (
+            [scheduled("{scheduler: {type: ReduceLROnPlateau}, metric: loss}")],
+            "schedules[0].metric: 'loss' is no metric of a validation: write val/loss",
+        ),
+        (
+            ["hooks.best.metric=test/accuracy"],
+            "hooks.best.metric: 'test/accuracy' is no metric of a validation: write val/accuracy",
+        ),
+        (
             ["train.sampler={type: random}", "train.batch_sampler={type: bucket, lengths: labels}"],
             "train.sampler: a batch sampler takes no sampler; leave out one of them",
         ),

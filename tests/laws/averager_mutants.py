@@ -211,6 +211,14 @@ class TakesAveragesOfOthers(PlainAverages):
         super().load_state_dict(state_dict)
 
 
+class TakesAPartOfAState(PlainAverages):
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        kept = state_dict.get("kept")
+        if isinstance(kept, dict) and kept.keys() < self.kept.keys():
+            state_dict = state_dict | {"kept": self.kept | kept}
+        super().load_state_dict(state_dict)
+
+
 class LoadsBeforeItChecks(PlainAverages):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         if isinstance(kept := state_dict.get("kept"), dict):

@@ -45,6 +45,7 @@ MUTANTS: list[tuple[type[mutants.PlainAverages], Law]] = [
     (mutants.KeepsALoadedState, AveragerLaws.test_a_state_is_a_plain_tree_and_stays_its_owners),
     (mutants.TakesAnyState, AveragerLaws.test_a_wrong_state_is_refused),
     (mutants.TakesAveragesOfOthers, AveragerLaws.test_a_wrong_state_is_refused),
+    (mutants.TakesAPartOfAState, AveragerLaws.test_a_wrong_state_is_refused),
     (mutants.LoadsBeforeItChecks, AveragerLaws.test_a_wrong_state_is_refused),
     (mutants.RaisesWhatPythonRaises, AveragerLaws.test_a_wrong_state_is_refused),
     (mutants.WritesToTheModelWhenItLoads, AveragerLaws.test_the_model_is_only_read),

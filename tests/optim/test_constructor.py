@@ -348,7 +348,7 @@ def test_where_mmengine_breaks_its_promises() -> None:
     ("cfg", "paramwise", "error", "message"),
     [
         ([], None, TypeError, "optim_wrapper_cfg is a list, must be a dict"),
-        ({"optimzer": SGD_CFG}, None, ValueError, "has no 'optimizer'; did you mean 'optimzer'"),
+        ({"optimzer": SGD_CFG}, None, ValueError, "has no 'optimizer'; rename 'optimzer' to it"),
         (CFG, [], TypeError, "paramwise_cfg is a list, must be a dict"),
         (CFG, {"custom_keys": ["backbone"]}, TypeError, "custom_keys is a list"),
         (
@@ -369,6 +369,15 @@ def test_where_mmengine_breaks_its_promises() -> None:
             ValueError,
             "'bias_lr_mult' has no lr to multiply",
         ),
+        (
+            CFG,
+            {"norm_decay_mlt": 0},
+            ValueError,
+            "'norm_decay_mlt', which means nothing; did you mean 'norm_decay_mult'",
+        ),
+        (CFG, {"norm_decay_mult": -1}, ValueError, "norm_decay_mult is -1, must be a number of at least 0"),
+        (CFG, {"lr_mult": "2"}, ValueError, "paramwise_cfg: lr_mult is '2', must be a number"),
+        (CFG, {"custom_keys": {"a": {"decay_mult": -1}}}, ValueError, "a: decay_mult is -1, must be a number"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(
@@ -385,6 +394,43 @@ def test_what_is_wrong_with_an_optimizer_says_where() -> None:
         build_optim_wrapper(Vision(), {"optimizer": {"type": "SGD", "lr": -1.0}})
     with pytest.raises(TypeError, match="cfg is a str"):
         build_optim_wrapper(Vision(), "SGD")  # type: ignore[arg-type]  # which is what is tested
+
+
+def test_a_setting_of_a_key_that_the_optimizer_has_not_is_refused() -> None:
+    def built(settings: dict[str, object]) -> OptimWrapper | OptimWrapperDict:
+        return build_optim_wrapper(ToyModel(), {**CFG, "paramwise_cfg": {"custom_keys": {"head": settings}}})
+
+    with pytest.raises(
+        ValueError, match="key 'head' has 'lr_mlt', which the optimizer has not; did you mean 'lr_mult'"
+    ):
+        built({"lr_mlt": 0})
+    wrapper = built({"lr_mult": 2, "momentum": 0.5})
+    assert isinstance(wrapper, OptimWrapper)
+    assert wrapper.get_momentum() == {"momentum": [0.9, 0.5]}
+
+
+def test_entries_and_settings_of_a_subclass_are_its_own() -> None:
+    class Own(DefaultOptimWrapperConstructor):
+        pass
+
+    keys = {"head": {"lr_mult": -1.0, "mine": 3}}
+    wrapper = Own(CFG, {"mine": True, "custom_keys": keys})(ToyModel())
+    assert isinstance(wrapper, OptimWrapper)
+    assert [(each["lr"], each.get("mine")) for each in wrapper.param_groups] == [(0.01, None), (-0.01, 3)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"type": "AmpOptimWraper"}, "knows no 'AmpOptimWraper'; did you mean 'AmpOptimWrapper'"),
+        ({"type": "Nope"}, "knows no 'Nope'; .*; our own: OptimWrapper, AmpOptimWrapper"),
+        ({"constructor": "Nope"}, "knows no 'Nope'; .*; our own: DefaultOptimWrapperConstructor"),
+        ({"constructor": "DefaultOptimWraperConstructor"}, "did you mean 'DefaultOptimWrapperConstructor'"),
+    ],
+)
+def test_our_own_names_are_offered(entry: dict[str, str], message: str) -> None:
+    with pytest.raises(RegistryError, match=message):
+        build_optim_wrapper(ToyModel(), {**CFG, **entry})
 
 
 def test_a_group_of_a_subclass_may_hold_one_parameter_or_a_tensor_for_a_learning_rate() -> None:

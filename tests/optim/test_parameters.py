@@ -328,6 +328,76 @@ def test_groups_that_are_not_exactly_what_is_trained_are_refused(groups: Any, me
         grouped_optimizer(adamw, model, made)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (AdamW, {"betas": [0.9]}, r"AdamW refuses the options {betas: \[0\.9\]} of the group 'slow'; it has 2 values"),
+        (AdamW, {"betas": 3}, "{betas: 3} of the group 'slow'; it has 2 values"),
+        (AdamW, {"betas": [0.9, 1.5], "eps": 1e-6}, r"{betas: \[0\.9, 1\.5\]} of the group 'slow'; Invalid beta"),
+        (AdamW, {"amsgrad": "no"}, "{amsgrad: 'no'} of the group 'slow'; it is true or false"),
+        (SGD, {"momentum": "high"}, "SGD refuses the options {momentum: 'high'} of the group 'slow'; it is a number"),
+        (SGD, {"dampening": True}, "{dampening: True} of the group 'slow'; it is a number"),
+        (SGD, {"lr": -3, "weight_decay": 0.1}, "{lr: -3} of the group 'slow'; Invalid learning rate: -3"),
+        (SGD, {"lr": -3, "weight_decay": -1}, "{lr: -3, weight_decay: -1} of the group 'slow'; Invalid"),
+        (SGD, {"nesterov": True}, "{nesterov: True} of the group 'slow'; Nesterov momentum requires a momentum"),
+    ],
+)
+def test_options_that_the_optimizer_would_refuse_are_named(kind: Any, options: dict[str, object], message: str) -> None:
+    model = ToyModel()
+    groups = parameter_groups(model, custom_keys={"backbone": {"options": {}}, "head": {"options": options}})
+    named = ParameterGroups(tuple(each._replace(name="slow") if each.options else each for each in groups.groups))
+    with pytest.raises(ConfigError, match=f"parameters: .*{message}"):
+        grouped_optimizer(partial(kind, lr=0.1), model, named)
+
+
+def test_options_that_are_right_only_together_are_taken() -> None:
+    model = nn.Linear(1, 1)
+    groups = parameter_groups(model, custom_keys={"bias": {"options": {"nesterov": True, "momentum": 0.9}}})
+    optimizer = grouped_optimizer(partial(SGD, lr=0.1), model, groups)
+    assert [(each["nesterov"], each["momentum"]) for each in optimizer.param_groups] == [(False, 0), (True, 0.9)]
+
+
+def test_an_optimizer_that_needs_more_than_its_defaults_takes_options() -> None:
+    class Needy(SGD):
+        def __init__(self, params: Any, lr: float, needed: object) -> None:
+            super().__init__(params, lr)
+            self.needed = needed
+
+    model = nn.Linear(1, 1)
+    groups = parameter_groups(model, custom_keys={"bias": {"options": {"lr": 0.5}}})
+    optimizer = grouped_optimizer(partial(Needy, lr=0.1, needed=1), model, groups)
+    assert [each["lr"] for each in optimizer.param_groups] == [0.1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((ParameterGroup("a", ("weight",)), ParameterGroup("a", ("bias",))), "two groups are called 'a'"),
+        ((ParameterGroup("a", ("weight", "bias"), float("nan")),), "lr_mult of the group 'a' is nan; .* at least 0"),
+        ((ParameterGroup("a", ("weight", "bias"), 1.0, -1.0),), r"decay_mult of the group 'a' is -1\.0"),
+    ],
+)
+def test_groups_without_sense_are_refused(groups: tuple[ParameterGroup, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        grouped_optimizer(adamw, nn.Linear(1, 1), ParameterGroups(groups))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr_mult": "2"}, "lr_mult is '2', must be a number of at least 0"),
+        ({"bias_lr_mult": True}, "bias_lr_mult is True, must be a number"),
+        ({"custom_keys": {"weight": 3}}, "weight: the settings are 3, must be a mapping"),
+        ({"custom_keys": {"weight": {"lr_mult": "x"}}}, "weight: lr_mult is 'x', must be a number"),
+        ({"custom_keys": {"weight": {"options": 3}}}, "weight: the options are 3, must be a mapping"),
+        ({"custom_keys": {0: {"lr_mult": 2}}}, "the key 0 is no text"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(nn.Linear(1, 1), **arguments)
+
+
 def test_a_group_of_nothing_is_left_out() -> None:
     model = nn.Linear(1, 1)
     groups = ParameterGroups((ParameterGroup("none", ()), ParameterGroup("all", ("weight", "bias"))))
@@ -422,6 +492,9 @@ def test_the_groups_of_a_part_have_the_names_of_the_part() -> None:
     judge = groups_below(groups, "judge")
     assert ([each.name for each in judge.groups], judge.frozen) == (["default"], ("bias",))
     grouped_optimizer(adamw, model["judge"], judge)
+    frozen = parameter_groups(model, freeze=("judge",))
+    with pytest.raises(ConfigError, match=r"no parameter of 'judge' is left to train; .* leave out its optimizer"):
+        groups_below(frozen, "judge")
 
 
 def test_a_parameter_without_a_shape_is_refused() -> None:
@@ -454,6 +527,23 @@ def test_groups_made_before_fsdp2_hold_the_parameters_that_it_makes() -> None:
     assert summarize_frozen(model).parameters == ("0.weight", "0.bias")
     model(torch.randn(4, 2)).sum().backward()
     optimizer.step()
+
+
+@pytest.mark.usefixtures("world")
+def test_options_are_those_of_the_optimizer_that_zero_divides() -> None:
+    from treenail.adapters.comm import TorchCommunicator
+    from treenail.adapters.parallel.zero_optimizer import ZeroOptimizer
+
+    def build(groups: Any) -> ZeroOptimizer:
+        return ZeroOptimizer(groups, adamw, TorchCommunicator())
+
+    def made(options: dict[str, object]) -> ZeroOptimizer:
+        model = nn.Linear(2, 2)
+        return grouped_optimizer(build, model, parameter_groups(model, custom_keys={"bias": {"options": options}}))
+
+    assert [each["betas"] for each in made({"betas": [0.8, 0.9]}).param_groups] == [(0.9, 0.999), (0.8, 0.9)]
+    with pytest.raises(ConfigError, match=r"refuses the options {eps: -1\.0} of the group 'bias'; Invalid epsilon"):
+        made({"eps": -1.0})
 
 
 def test_names_are_found_below_what_torch_puts_around_modules() -> None:

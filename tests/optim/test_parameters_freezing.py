@@ -133,5 +133,9 @@ def test_a_compiled_model_keeps_them_too() -> None:
 def test_patterns_are_a_list() -> None:
     with pytest.raises(TypeError, match="write a list of one"):
         freeze_parameters(Net(), "stem")
+    model = Net()
+    with pytest.raises(ValueError, match="a pattern is empty"):
+        freeze_parameters(model, ("",))
+    assert all(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ValueError, match="'plain' matches only what has no parameters"):
         freeze_parameters(Net(), ("plain",))

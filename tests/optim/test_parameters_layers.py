@@ -141,9 +141,16 @@ def test_no_decay_is_one_group() -> None:
         (VisionTransformer(2), {"decay": 0.0}, r"decay is 0\.0"),
         (VisionTransformer(2), {"decay": 1.5}, r"decay is 1\.5"),
         (nn.Sequential(nn.Linear(1, 1), nn.ReLU()), {}, "has no ModuleList, and no Sequential .*; name the layers"),
-        (VisionTransformer(2), {"layers": ()}, "name the layers"),
+        (VisionTransformer(2), {"layers": ()}, "layers is empty; name the layers"),
     ],
 )
 def test_layers_that_cannot_be_found_are_an_error(model: nn.Module, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layer_decay(model, **arguments)  # type: ignore[arg-type]  # any of its arguments
+
+
+@pytest.mark.parametrize("argument", ["layers", "head"])
+def test_one_text_is_not_read_as_letters(argument: str) -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=f"{argument} are the text '01': write a list of one"):
+        layer_decay(model, **{argument: "01"})  # type: ignore[arg-type]  # wrong on purpose

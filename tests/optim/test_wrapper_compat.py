@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from treenail.adapters.optim import OptimWrapper as Own
 from treenail.adapters.optim import OptimWrapperDict
 from treenail.adapters.optim.compat import AmpOptimWrapper, OptimWrapper, amp_optim_wrapper, optim_wrapper
 from treenail.adapters.optim.compat.wrappers import ClipGrad
+from treenail.adapters.parallel.clipping import clip_grad_value
+from treenail.kernel import TrainingError
 
 
 def plain(model: nn.Module) -> torch.optim.Optimizer:
@@ -144,6 +147,81 @@ def test_settings_of_no_meaning_are_named(settings: ClipGrad, message: str) -> N
 def test_a_loss_scale_of_another_kind_is_named(scale: object) -> None:
     with pytest.raises((TypeError, ValueError), match="loss_scale is"):
         AmpOptimWrapper(scale, optimizer=sgd(network()))  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (0.0, r"loss_scale is 0\.0, must be a positive number"),
+        (-1.0, r"loss_scale is -1\.0, must be a positive number"),
+        (float("inf"), "loss_scale is inf, must be a positive number"),
+        (True, "loss_scale is True, must be a positive number"),
+        ({"init_scale": -1}, "loss_scale's init_scale is -1, must be a positive number"),
+        ({"growth_factor": 0.5}, r"loss_scale's growth_factor is 0\.5, must be a number above 1"),
+        ({"backoff_factor": 1.0}, r"loss_scale's backoff_factor is 1\.0, must be a number between 0 and 1"),
+        ({"growth_interval": 0.5}, r"loss_scale's growth_interval is 0\.5, must be a whole number"),
+        ({"growth_interval": "2"}, "loss_scale's growth_interval is '2', must be a whole number"),
+    ],
+)
+def test_a_loss_scale_out_of_its_range_is_named(scale: Any, message: str) -> None:
+    for make in (AmpOptimWrapper, amp_optim_wrapper):
+        with pytest.raises(ValueError, match=message):
+            make(optimizer=sgd(network()), loss_scale=scale)
+    exact = AmpOptimWrapper({"growth_interval": 3.0}, optimizer=sgd(network()))  # as a config's schema makes it
+    assert exact.loss_scaler is not None
+    assert exact.loss_scaler.get_growth_interval() == 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("float16", "float16"),
+        (torch.float16, "float16"),
+        (torch.bfloat16, "bfloat16"),
+        (None, "bfloat16"),  # torch's for the CPU
+    ],
+)
+def test_the_type_is_a_name_torchs_or_what_torch_chooses(dtype: Any, expected: str) -> None:
+    optim = AmpOptimWrapper(dtype=dtype, optimizer=sgd(model := network()))
+    assert optim.precision == expected
+    with optim.optim_context(model):
+        assert str(model(torch.ones(1, 6)).dtype) == f"torch.{expected}"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "float32", torch.float64])
+def test_another_type_is_refused(dtype: Any) -> None:
+    for make in (AmpOptimWrapper, amp_optim_wrapper):
+        with pytest.raises(ValueError, match=r"dtype is .*, must be float16 or bfloat16"):
+            make(optimizer=sgd(network()), dtype=dtype)
+
+
+def test_a_loss_scale_beside_bfloat16_is_refused_by_both() -> None:
+    for make in (AmpOptimWrapper, amp_optim_wrapper):
+        with pytest.raises(ValueError, match="loss_scale is for the precision float16"):
+            make(optimizer=sgd(network()), dtype="bfloat16", loss_scale=512.0)
+
+
+@pytest.mark.parametrize("norm_type", [2.0, float("inf")])
+def test_sparse_gradients_have_no_norm(norm_type: float) -> None:
+    model = nn.Embedding(5, 2, sparse=True)
+    optim = OptimWrapper(sgd(model), clip_grad={"max_norm": 1.0, "norm_type": norm_type})
+    with pytest.raises(
+        TrainingError, match=r"shape \[5, 2\] has a sparse gradient.*; make its embedding with sparse=False"
+    ):
+        optim.update_params(model(torch.tensor([1, 2])).sum())
+    with pytest.raises(TrainingError, match=r"shape \[5, 2\] has a sparse gradient"):
+        clip_grad_value(model.parameters(), 1.0)
+
+
+def test_values_are_clipped_as_by_torch() -> None:
+    ours, theirs = network(), network()
+    for module in (ours, theirs):
+        (module(torch.linspace(-3, 3, 6).expand(2, 6)).square().sum()).backward()
+    clip_grad_value([*ours.parameters(), nn.Parameter(torch.ones(1))], 0.25)
+    nn.utils.clip_grad_value_(theirs.parameters(), 0.25)
+    found, expected = gradients(ours), gradients(theirs)
+    assert max(float(each.abs().max()) for each in found) == 0.25
+    assert all(map(torch.equal, found, expected))
 
 
 def test_what_a_config_means_by_the_names_saves_no_optimizer() -> None:

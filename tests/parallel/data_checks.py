@@ -159,9 +159,13 @@ def parts_that_would_train_apart_are_refused(_: Path) -> None:
         (gan, ("generater", "discriminator"), "Gan has no module 'generater'; did you mean 'generator'"),
         (gan, ("xyz",), "its children are generator, discriminator, upsample"),
         (gan, ("generator", "generator.0"), "'generator.0' lies in 'generator'"),
-        (gan, ("generator",), "'discriminator.0.weight' and 3 more of Gan lies in none of the parts generator"),
+        (
+            gan,
+            ("generator",),
+            "'discriminator.0.weight' and 3 more of Gan lies in none of the parts generator.*name its module, too",
+        ),
         (tied, (), "share the parameter 'discriminator.2.bias'"),
-        (scaled, (), "the parameter 'scale' of Gan lies in none"),
+        (scaled, (), "the parameter 'scale' of Gan lies in none.*; let it be a parameter of a part"),
     ):
         with pytest.raises(ValueError, match=message):
             separate_data_parallel(module, modules=modules)

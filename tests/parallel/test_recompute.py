@@ -272,6 +272,27 @@ def test_a_name_that_chooses_nothing_is_an_error(chosen: dict[str, tuple[str, ..
         recompute(module, **chosen)
 
 
+@pytest.mark.parametrize("argument", ["classes", "modules"])
+def test_one_text_is_not_read_as_letters(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"{argument} is the text 'Block': write a list of one"):
+        recompute(Net(), **{argument: "Block"})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("choice", ["class", "one in another"])
+def test_modes_that_change_between_the_passes_change_no_gradient(choice: str) -> None:
+    def gradients(module: nn.Module) -> list[Tensor]:
+        torch.manual_seed(3)
+        module.get_submodule("blocks.1.drop").eval()
+        loss = module(torch.randn(8, WIDTH)).square().sum()
+        module.eval()
+        module.get_submodule("blocks.1.drop").train()
+        loss.backward()
+        assert [name for name, part in module.named_modules() if part.training] == ["blocks.1.drop"], "they stay"
+        return [*(each.grad for each in module.parameters() if each.grad is not None), *module.buffers()]
+
+    assert_same(gradients(made(choice)), gradients(made()))
+
+
 class Halting(Block):
     """What torch compiles in parts."""
 

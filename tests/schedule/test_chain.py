@@ -34,7 +34,7 @@ from treenail.adapters.schedule import (
     WarmupStableDecay,
     compat,
 )
-from treenail.kernel import StateError, late
+from treenail.kernel import late
 
 few = settings(deadline=None, max_examples=25)
 
@@ -85,9 +85,9 @@ def test_a_resumed_run_goes_on_bit_for_bit_without_replay(
 ) -> None:
     def build() -> tuple[Optimizer, Schedules]:
         optimizer = make()
-        bound = [BoundSchedule(maker(optimizer), "step") for maker in makers]
+        bound = [BoundSchedule(maker(optimizer)) for maker in makers]
         if with_plateau:
-            bound.append(BoundSchedule(ReduceOnPlateau(optimizer, patience=1), "epoch", "loss"))
+            bound.append(BoundSchedule(ReduceOnPlateau(optimizer, patience=1), metric="loss"))
         return optimizer, Schedules(bound)
 
     def go_on(optimizer: Optimizer, schedules: Schedules, first: int, count: int) -> list[dict[str, object]]:
@@ -142,6 +142,25 @@ def test_any_step_is_reached_at_once(make: Callable[[Optimizer], Schedule], goal
     optimizer = sgd()
     make(optimizer).step(goal)
     assert values(optimizer) == walked[-1]
+
+
+@few
+@given(st.lists(st.sampled_from(MAKERS), min_size=1, max_size=3), st.integers(1, 30))
+def test_all_ways_to_step_give_the_same_value(makers: list[Callable[[Optimizer], Schedule]], steps: int) -> None:
+    """A single group's, several groups', to a given step, and together: to the last bit."""
+    one, two, given_step, together = sgd(0.1), sgd(0.1, 0.1), sgd(0.1), sgd(0.1)
+    alone, several, jumping, joined = ([make(each) for make in makers] for each in (one, two, given_step, together))
+    stepped_together = Together(joined)
+    for step in range(1, steps + 1):
+        for schedule in (*alone, *several):
+            schedule.step()
+        for schedule in jumping:
+            schedule.step(step)
+        stepped_together.step()
+        for param in ("lr", "momentum", "weight_decay"):
+            (expected,) = values(one, param)
+            assert values(two, param) == [expected, expected]
+            assert values(given_step, param) == values(together, param) == [expected]
 
 
 def test_a_schedule_goes_on_after_a_step_without_a_state() -> None:
@@ -308,7 +327,18 @@ def test_wsd_warms_up_stays_and_decays(shape: DecayShape, middle: float) -> None
     assert factors[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert factors[4:17] == [1.0] * 13
     assert factors[18] == pytest.approx(middle)
-    assert factors[16] > factors[17] > factors[18] > factors[19] == factors[25] > 0
+    assert factors[16] > factors[17] > factors[18] > factors[19] > factors[20] == factors[25] == 0.0
+
+
+@pytest.mark.parametrize("begin", [0, 0.5, 3])
+@pytest.mark.parametrize("decay", [0, 1, 2.5, 4])
+def test_wsd_arrives_where_it_ends_and_stays(begin: float, decay: float) -> None:
+    found = trace(
+        sgd(1.0), lambda o: WarmupStableDecay(o, begin=begin, end=10, warmup=2, decay=decay, end_factor=0.1), 14
+    )
+    factors = [value for (value,) in found]
+    assert factors[9] > 0.1
+    assert factors[10 + bool(begin % 1)] == factors[-1] == pytest.approx(0.1 if decay else 1.0)
 
 
 def test_lengths_in_epochs_become_steps() -> None:
@@ -337,45 +367,3 @@ def test_a_plateau_keeps_to_its_minimum_and_interval() -> None:
     momentum.step(1.0)
     momentum.step(1.0)
     assert (momentum.get_last_value(), momentum.get_last_lr()) == ([0.45, 0.45], [0.1, 0.025])
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda o: Cosine(o, period=5, param="lrr"), "no 'lrr' to schedule: did you mean 'lr'"),
-        (lambda o: Cosine(o, period=5, param="nesterov"), "no number to schedule"),
-        (lambda o: Cosine(o, period=5, begin=4, end=4), "end must be after begin"),
-        (Cosine, "cosine without period needs an end"),
-        (lambda o: Cosine(o, period=0), "period must be above 0"),
-        (Linear, "linear needs an end"),
-        (lambda o: Linear(o, end=1), "a warm-up of one step"),
-        (Polynomial, "polynomial needs an end"),
-        (
-            lambda o: WarmupStableDecay(o, warmup=5, decay=6, end=10),
-            "warm-up and decay take 5 \\+ 6 steps, and there are 10",
-        ),
-        (lambda o: OneCycle(o, eta_max=(1.0,), end=10), "there are 1 maxima for 2 groups"),
-        (lambda o: CosineRestarts(o, periods=(1, 2), weights=(1.0,)), "2 periods and 1 weights"),
-        (lambda o: Step(o, step_size=2, convert_to_iter_based=True), "needs epoch_length"),
-        (lambda o: Step(o, step_size=2, last_step=-2), "the step to go on after is"),
-        (lambda _: Step(cast("Optimizer", nn.Linear(1, 1)), step_size=2), "and this is a Linear"),
-        (lambda o: ReduceOnPlateau(o, factor=1.0), "below 1"),
-    ],
-)
-def test_what_is_wrong_is_said(make: Callable[[Optimizer], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(sgd())
-
-
-def test_the_state_of_something_else_is_refused() -> None:
-    state = Cosine(sgd(), period=5).state_dict()
-    for wrong in ({}, state | {"param": "momentum"}, state | {"last_epoch": "3"}, state | {"outside": None}):
-        with pytest.raises(StateError, match="the state is not of a schedule"):
-            Exponential(sgd(), gamma=0.9).load_state_dict(wrong)
-    with pytest.raises(StateError):
-        ReduceOnPlateau(sgd()).load_state_dict(state)
-    optimizer = sgd(0.1)
-    schedule = OneCycle(optimizer, eta_max=(0.3,), end=10)
-    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
-    with pytest.raises(ValueError, match="the optimizer has more groups"):
-        schedule.step()

@@ -3,22 +3,25 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim import scheduler as theirs
 from ruamel.yaml import YAML
+from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
 from tests.schedule.mmengine_runs import TABLE, Arguments, Clocked, N, build
 from tests.schedule.runs import adam, assert_close, sgd, trace, values
+from treenail.adapters import optim as ours
 from treenail.adapters.config import Catalog, InvalidConfigError, load_run
 from treenail.adapters.hooks import BoundSchedule, ScheduleHook, Schedules
 from treenail.adapters.loops import EpochLoop
-from treenail.adapters.schedule import Cosine, Exponential, Linear, ReduceOnPlateau, scheduled_params
-from treenail.contracts import Run, StepOutput, TrainWork
-from treenail.kernel import ConfigError, Engine, StateError, TrainingError
+from treenail.adapters.schedule import Cosine, Exponential, Linear, ReduceOnPlateau, compat, scheduled_params
+from treenail.contracts import Run, Schedule, StepOutput, TrainWork
+from treenail.kernel import ConfigError, Engine, Late, StateError, TrainingError, late
 
 LENGTH = 15
 """Steps of an epoch."""
@@ -170,8 +173,8 @@ def test_a_name_that_torch_has_too_means_torchs(tmp_path: Path) -> None:
     [
         ({"scheduler": {"type": "exponential", "gamma": 0.5}}, True),
         ({"scheduler": {"type": "exponential", "gamma": 0.5, "by_epoch": False}}, False),
-        ({"scheduler": {"type": "exponential", "gamma": 0.5}, "every": "step"}, False),
-        ({"scheduler": {"type": "exponential", "gamma": 0.5, "by_epoch": False}, "every": "epoch"}, True),
+        ({"scheduler": {"type": "exponential", "gamma": 0.5}, "every": "epoch"}, True),
+        ({"scheduler": {"type": "exponential", "gamma": 0.5, "by_epoch": False}, "every": "step"}, False),
         ({"scheduler": {"type": "exponential", "gamma": 0.5, "convert_to_iter_based": True}}, False),
         ({"scheduler": {"type": "mmengine.ExponentialLR", "gamma": 0.5, "by_epoch": False}}, False),
         ({"scheduler": {"type": "ExponentialLR", "gamma": 0.5}}, True),
@@ -184,6 +187,56 @@ def test_a_schedule_steps_after_what_it_counts(tmp_path: Path, schedule: Mapping
     assert [each.by_epoch for each in built.schedules] == [by_epoch]
     found = [value for (value,) in train(optimizer, built, 2, length=3)]
     assert found == [0.1 * 0.5 ** (step // 3 if by_epoch else step) for step in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "every", "message"),
+    [
+        (late(Exponential)(gamma=0.5), "step", "the lengths of Exponential count each epoch"),
+        (late(Exponential)(gamma=0.5, by_epoch=False), "epoch", "the lengths of Exponential count each step"),
+        (late(Cosine)(end=3, convert_to_iter_based=True), "epoch", "the lengths of Cosine count each step"),
+        (late(compat.ReduceOnPlateauLR)(), "step", "the lengths of ReduceOnPlateauLR count each epoch"),
+    ],
+)
+def test_after_what_a_schedule_steps_cannot_contradict_its_lengths(
+    tmp_path: Path, scheduler: Late[Optimizer, Any], every: Literal["step", "epoch"], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{message}, as its by_epoch says, and 'every' says {every}"):
+        Schedules.built([Schedule(scheduler=scheduler, every=every)], sgd(), LENGTH)
+    names: dict[object, str] = {
+        Exponential: "exponential",
+        Cosine: "cosine",
+        compat.ReduceOnPlateauLR: "ReduceOnPlateauLR",
+    }
+    written = {"type": names[scheduler.target], **scheduler.kwargs}
+    with pytest.raises(InvalidConfigError, match=rf"schedules\[0\].every: {message}, as its by_epoch says"):
+        run_with(tmp_path, {"scheduler": written, "every": every})
+
+
+def test_a_metric_is_for_schedulers_that_take_one(tmp_path: Path) -> None:
+    steps_by_itself = late(Cosine)(end=3), late(lr_scheduler.StepLR)(step_size=1)
+    for scheduler in (*steps_by_itself, late(Quiet)()):
+        with pytest.raises(ConfigError, match=r"(Cosine|StepLR|Quiet) steps without a metric; leave 'metric' out"):
+            Schedules.built([Schedule(scheduler=scheduler, metric="val/loss")], sgd())
+    message = "a schedule with a metric steps after each validation; leave 'every' out"
+    written = {"scheduler": {"type": "reduce_on_plateau"}, "metric": "val/loss", "every": "step"}
+    with pytest.raises(ConfigError, match=f"config.yaml.*: {message}"):
+        Schedules.built(run_with(tmp_path, written).schedules, sgd())
+    for kind in (ReduceOnPlateau, lr_scheduler.ReduceLROnPlateau):
+        given = Schedule(scheduler=late(kind)(), metric="val/loss")
+        assert [each.metric for each in Schedules.built([given], sgd()).schedules] == ["val/loss"]
+        with pytest.raises(ValueError, match=message):
+            Schedules([BoundSchedule(kind(sgd()), "step", "val/loss")])
+
+
+class Quiet(lr_scheduler.LRScheduler):
+    """A scheduler whose step takes nothing."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def step(self) -> None:  # type: ignore[override]  # as that of torch's SequentialLR
+        pass
 
 
 @pytest.mark.parametrize(
@@ -292,6 +345,35 @@ def test_wrappers_of_optimizers_are_taken(tmp_path: Path) -> None:
     schedules = Schedules.built(run.schedules, wrappers)
     assert [each.scheduler.optimizer for each in schedules.schedules] == [first]
     assert gauges(wrappers, schedules) == {"lr/a": 0.1, "lr/b": 0.2}
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_each_of_several_optimizers_has_its_own_skipped_steps(names: tuple[str, str]) -> None:
+    """Of three steps, a makes all, and b skips the second one; a third schedule's optimizer is no updater's."""
+    parameters = {name: nn.Parameter(torch.ones(1)) for name in (*names, "free")}
+    optimizers = {name: torch.optim.SGD([each], lr=1.0) for name, each in parameters.items()}
+    updates = ours.OptimWrapperDict(
+        **{name: ours.OptimWrapper(optimizers[name], skip_nonfinite=True) for name in names}
+    )
+
+    def step(batch: object) -> StepOutput:
+        updates["a"].update_params(parameters["a"].sum())
+        updates["b"].update_params((parameters["b"] * (float("nan") if batch == 1 else 1.0)).sum())
+        return StepOutput(0.0, 1.0)
+
+    made = [Exponential(each, gamma=0.5, by_epoch=False) for each in optimizers.values()]
+    made.append(Exponential(optimizers["b"], gamma=0.1, by_epoch=False))  # together with the other one
+    torchs = lr_scheduler.StepLR(optimizers["b"], 1, gamma=0.9)
+    schedules = Schedules([*map(BoundSchedule, made), BoundSchedule(torchs, "step")])
+    engine = Engine({"optimizer": Pair(optimizers), "schedules": schedules, "updates": updates})
+    engine.attach(ScheduleHook())
+    engine.run(EpochLoop(TrainWork(step, Batches(3)), max_epochs=1))
+    assert updates["b"].skipped == 1
+    assert {name: values(each) for name, each in optimizers.items()} == {
+        "a": [0.125],
+        "b": [pytest.approx((0.5 * 0.1 * 0.9) ** 2)],
+        "free": [0.125],
+    }
 
 
 def gauges(optimizer: Any, schedules: Schedules | None = None) -> dict[str, float]:

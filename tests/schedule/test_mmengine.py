@@ -255,6 +255,12 @@ class TestWhereMmengineBreaksItsPromises:
         with pytest.raises(ValueError, match="warm-up of one step stays at its start_factor"):
             compat.LinearLR(sgd(0.1), start_factor=0.001, end=1)
 
+    def test_a_constant_factor_of_one_step_is_refused(self) -> None:
+        assert trace(sgd(0.1), lambda o: theirs.ConstantLR(o, factor=0.5, end=1), 3)[-1] == [0.05]
+        with pytest.raises(ValueError, match=r"a constant factor of 0.5 .* and here is one"):
+            compat.ConstantLR(sgd(0.1), factor=0.5, end=1)
+        assert trace(sgd(0.1), lambda o: compat.ConstantLR(o, factor=1.0, end=1), 3)[-1] == [0.1]
+
     def test_a_milestone_between_two_steps_is_reached(self) -> None:
         assert trace(sgd(0.1), lambda o: theirs.MultiStepLR(o, [2.5]), 4)[-1] == [0.1]
         assert trace(sgd(0.1), lambda o: compat.MultiStepLR(o, (2.5,)), 4)[-1] == [pytest.approx(0.01)]

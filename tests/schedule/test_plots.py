@@ -103,7 +103,7 @@ def test_what_cannot_be_drawn_is_said(config: Callable[..., Path], capsys: pytes
     assert errors == [
         "error: --steps is 0, must be at least 1",
         "error: lr.txt: 'lr.txt' has no suffix of an image; one of .png, .pdf, .svg",
-        "error: missing/lr.png: cannot write: No such file or directory",
+        "error: missing: there is no such directory; make it first",
     ]
 
 

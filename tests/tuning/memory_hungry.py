@@ -79,6 +79,18 @@ class Hungry(nn.Module):
         return outputs
 
 
+class Normalised(nn.Module):
+    """Normalises batches, which a single sample is too few for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layers(inputs)
+        return outputs
+
+
 def run(model: object = None, **data: object) -> Run:
     return Run(
         model=model or spec(Hungry)(),  # type: ignore[arg-type]  # a spec, where a test gives one
@@ -93,3 +105,8 @@ def run(model: object = None, **data: object) -> Run:
 def train_one(size: int) -> None:
     """Train with batches of one sample."""
     train_two_steps(run(), 1)
+
+
+def train_normalised(size: int) -> None:
+    """Train a model that takes no single sample."""
+    train_two_steps(run(spec(Normalised)()), size)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuning import memory_hungry
-from tests.tuning.memory_hungry import Hungry, run
+from tests.tuning.memory_hungry import Hungry, Normalised, run
 from treenail.adapters.runtime import train_two_steps, tune_batch_size
 from treenail.adapters.sampling import BucketBatchSampler
 from treenail.adapters.tuning import find_batch_size, fits_in_process, fits_on_device
@@ -91,7 +91,7 @@ def test_the_largest_batch_of_a_run_on_the_cpu() -> None:
     before = torch.get_rng_state()
     found = tune_batch_size(run(drop_last=True), memory_limit=one + 96 * MEGABYTE, most=3)
     assert torch.equal(torch.get_rng_state(), before)
-    assert found.tries == ((1, True), (2, True), (3, False)), "one sample, and one more of 64 MiB"
+    assert found.tries == ((2, True), (3, False)), "one sample, and one more of 64 MiB"
 
 
 def test_two_steps_are_trained_with_the_size_that_is_asked_for() -> None:
@@ -100,7 +100,21 @@ def test_two_steps_are_trained_with_the_size_that_is_asked_for() -> None:
         train_two_steps(run(spec(Hungry)(20)), 21)
 
 
+def test_a_model_that_takes_no_single_sample_is_tuned() -> None:
+    found = tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, most=4, attempt=memory_hungry.train_normalised)
+    assert found.tries == ((2, True), (4, True))
+    with pytest.raises(
+        TrainingError, match=r"batches of 1 samples failed: .*more than 1 value.*begin with larger ones"
+    ):
+        tune_batch_size(
+            run(spec(Normalised)()), memory_limit=2**40, first=1, most=4, attempt=memory_hungry.train_normalised
+        )
+
+
 def test_a_config_that_cannot_be_tuned_says_why() -> None:
+    for first, most in ((2, 0), (2, -2), (0, None)):
+        with pytest.raises(ConfigError, match=f"first={first} and most={most}: a batch has at least one sample"):
+            tune_batch_size(run(), memory_limit=2**33, first=first, most=most)
     with pytest.raises(ConfigError, match="give a memory limit"):
         tune_batch_size(run())
     with pytest.raises(ConfigError, match="the batch sampler decides"):

@@ -39,6 +39,20 @@ def test_find_lr_draws_and_suggests(
 def test_a_sweep_that_is_none_is_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["find-lr", CONFIG, "--lowest=1", "--highest=0.1"]) == 2
     assert "make no sweep" in capsys.readouterr().err
+    assert main(["find-lr", CONFIG, "--highest=inf"]) == 2
+    assert "--highest < inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("lr.txt", "no suffix of an image"), ("none/lr.png", "no such directory")]
+)
+@pytest.mark.parametrize("command", ["find-lr", "plot-schedule"])
+def test_what_cannot_be_drawn_is_said_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, out: str, message: str
+) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert main([command, str(missing), "--out", str(tmp_path / out)]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_find_batch_size_tries_in_processes(
@@ -47,12 +61,13 @@ def test_find_batch_size_tries_in_processes(
     monkeypatch.chdir(tmp_path)
     assert main(["find-batch-size", CONFIG, "--memory-limit=64GiB", "--most=2", "device=cpu"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "       1  fits",
         "       2  fits",
         "largest batch  2 (power of two: 2), of one process",
     ]
     assert main(["find-batch-size", CONFIG, "--memory-limit=1MB", "device=cpu"]) == 2
     assert "not even a batch of one sample fits" in capsys.readouterr().err
+    assert main(["find-batch-size", CONFIG, "--memory-limit=1MB", "--most=0", "device=cpu"]) == 2
+    assert "a batch has at least one sample" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from treenail.adapters.loops import EpochLoop
+from treenail.adapters.runtime import train
 from treenail.adapters.seeding.deterministic import deterministic_algorithms
+from treenail.contracts import Data, Run
+from treenail.kernel import ConfigError, Spec, late, spec
 
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -21,6 +27,14 @@ def settings() -> tuple[object, ...]:
         torch.backends.cudnn.benchmark,
         os.environ.get(VARIABLE),
     )
+
+
+class Ones:
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.ones(1), torch.ones(1)
 
 
 def scatter() -> None:
@@ -54,6 +68,75 @@ def test_an_operator_without_a_deterministic_form_is_refused_or_warned_of() -> N
         scatter()
     with deterministic_algorithms("warn"), pytest.warns(UserWarning, match="deterministic"):
         scatter()
+
+
+def test_it_may_be_entered_again_once_cuda_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    began = False
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: began)
+    with deterministic_algorithms():
+        began = True
+    with deterministic_algorithms():
+        assert os.environ[VARIABLE] == ":4096:8"
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(ConfigError, match="CUDA was used before"), deterministic_algorithms():
+        pass
+
+
+def test_a_mode_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'wran' is no mode"), deterministic_algorithms("wran"):  # type: ignore[arg-type]  # that is the point
+        pass
+
+
+class Scatters(nn.Module):
+    """Calls an operator that has no deterministic form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scatter()
+        outputs: Tensor = self.layer(inputs)
+        return outputs
+
+
+class SquareRoot(nn.Module):
+    """Has a gradient of NaN at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (self.weight * 0).sqrt() * inputs
+
+
+@pytest.mark.filterwarnings("ignore:Error detected in")
+@pytest.mark.parametrize(
+    ("model", "field", "note"),
+    [
+        (spec(Scatters)(), "deterministic", "after 0 steps, by deterministic: true; deterministic: warn goes on"),
+        (spec(SquareRoot)(), "detect_anomaly", "after 0 steps, by detect_anomaly: true"),
+    ],
+)
+def test_what_torch_refuses_names_the_setting_and_the_steps_before(
+    tmp_path: Path, model: Spec[nn.Module], field: str, note: str
+) -> None:
+    run = Run(
+        model=model,
+        loss=spec(nn.MSELoss)(),
+        optimizer=late(torch.optim.SGD)(lr=0.1),
+        train=Data(dataset=spec(Ones)(), batch_size=2),
+        loop=late(EpochLoop)(max_epochs=1),
+        hooks={"progress": None},
+        device="cpu",
+        **{field: True},  # type: ignore[arg-type]  # both are booleans
+    )
+    with pytest.raises(RuntimeError) as caught:
+        train(run, tmp_path)
+    assert any(note in each for each in caught.value.__notes__)
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA, so that cuBLAS is not asked")

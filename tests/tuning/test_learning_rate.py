@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 
 from treenail.adapters.data import Batches, Loader
 from treenail.adapters.loops import EpochLoop
-from treenail.adapters.optim import OptimWrapper, SupervisedStep
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, SupervisedStep
 from treenail.adapters.runtime import train, tune_lr
 from treenail.adapters.sampling import RandomSampler
 from treenail.adapters.seeding import RngState
 from treenail.adapters.tuning import LrSweep, find_lr, left_unchanged
 from treenail.contracts import Data, Run, StepOutput
-from treenail.kernel import ConfigError, Stateful, TrainingError, late, spec
+from treenail.kernel import ConfigError, Stateful, TrainingError, TreenailError, late, spec
 
 Make = type[torch.optim.Adam] | type[torch.optim.SGD]
 
@@ -231,8 +232,10 @@ def test_suggestions_are_those_of_the_curve() -> None:
 
 def test_what_cannot_be_swept_is_an_error() -> None:
     step, parts = build(0)
-    for options in ({"lowest": 1.0, "highest": 0.1}, {"steps": 3}, {"smoothing": 1.0}, {"diverged": 1.0}):
-        with pytest.raises(ValueError, match="lowest"):
+    wrong = ({"lowest": 1.0, "highest": 0.1}, {"highest": inf}, {"steps": 3}, {"smoothing": 1.0}, {"diverged": 1.0})
+    for options in wrong:
+        name, value = list(options.items())[-1]
+        with pytest.raises(ValueError, match=f"{name}={value}"):
             sweep(parts, step, **options)
     optimizer = parts["optimizer"]
     assert isinstance(optimizer, torch.optim.Optimizer)
@@ -256,6 +259,42 @@ def config() -> Run:
         loop=late(EpochLoop)(max_epochs=1),
         hooks={"progress": None},
     )
+
+
+def test_whatever_a_wrapper_counts_is_as_before() -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    names = {"one": OptimWrapper(optimizer, accumulative_counts=2), "several": OptimWrapper(optimizer)}
+    parts: dict[str, Stateful] = {
+        "model": model,
+        "optimizer": optimizer,
+        "updates": names["one"],
+        "others": OptimWrapperDict(several=names["several"]),
+    }
+    with left_unchanged(parts):
+        for wrapper in names.values():
+            for _ in range(3):
+                wrapper.update_params(model(torch.ones(2, 3)).sum())
+            assert wrapper.steps > 0
+    for wrapper in names.values():
+        assert (wrapper.steps, wrapper.inner_count) == (0, 0)
+    names["one"].update_params(model(torch.ones(2, 3)).sum())
+    assert names["one"].steps == 0, "the first of two losses makes no update"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": late(torch.optim.Adam)(lr=0.0)}, "optimizer.lr: the learning rate is 0"),
+        (
+            {"train": Data(dataset=spec(Points)(), batch_size=64, drop_last=True)},
+            "with drop_last, smaller than a batch",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_swept_says_why(change: dict[str, object], message: str) -> None:
+    with pytest.raises(TreenailError, match=message):
+        tune_lr(msgspec.structs.replace(config(), **change))
 
 
 def test_the_rate_of_a_whole_run_is_found_without_a_trace(tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from treenail.adapters.cli.main import main
 from treenail.adapters.tuning import scale_lr
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
 
 
 def optimizer(*rates: float | torch.Tensor) -> torch.optim.Optimizer:
@@ -41,6 +46,12 @@ def test_every_group_is_scaled_by_the_rule(size: int, base: int, rates: list[flo
     assert all(group["momentum"] == 0.9 for group in linear.param_groups)
 
 
+def test_the_table_of_parameters_shows_the_rates_that_are_trained_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", CONFIG, "--params", "optimizer.lr=0.002", "+scale_lr={base_batch_size: 16, rule: sqrt}"]) == 0
+    name, number, rate, *_ = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, number, rate) == ("group", "0", "0.004")
+
+
 def test_a_rate_that_is_a_tensor_stays_the_same_tensor() -> None:
     rate = torch.tensor(0.1, dtype=torch.float64)
     parameters = [nn.Parameter(torch.ones(1))]
@@ -59,7 +70,14 @@ def test_a_schedule_that_would_not_know_is_refused() -> None:
     assert scheduled.param_groups[0]["lr"] == 0.1
 
 
-@pytest.mark.parametrize(("size", "base", "rule"), [(0, 1, "linear"), (1, 0, "linear"), (1, 1, "cubic")])
-def test_wrong_arguments_are_refused(size: int, base: int, rule: str) -> None:
-    with pytest.raises(ValueError, match=r"at least 1|linear or sqrt"):
+@pytest.mark.parametrize(
+    ("size", "base", "rule", "message"),
+    [
+        (0, 1, "linear", "batch_size=0 and base_batch_size=1 must be at least 1"),
+        (1, 0, "linear", "batch_size=1 and base_batch_size=0 must be at least 1"),
+        (1, 1, "cubic", "rule is 'cubic', must be linear or sqrt"),
+    ],
+)
+def test_wrong_arguments_are_refused(size: int, base: int, rule: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         scale_lr(optimizer(0.1), size, base, rule)  # type: ignore[arg-type]  # that is the point

@@ -86,7 +86,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Args:
         scheduler: Any of torch's, or one with its interface; its first argument is the optimizer.
         every: Whether it steps after each training step or after each epoch. None: as its ``by_epoch`` says; one that has
-            none, such as torch's, after each epoch.
+            none, such as torch's, after each epoch. What contradicts that, or stands beside a metric, is refused.
         metric: Name of the validation metric that its `step` takes, for ReduceLROnPlateau; it then steps after each
             validation.
         optimizer: Name of its optimizer where a run has several; None: such a scheduler for each of them.

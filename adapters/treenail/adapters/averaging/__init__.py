@@ -1,6 +1,6 @@
 """Averages of a model's weights: exponential, annealed and uniform, seen through views that leave the training alone."""
 
-from treenail.adapters.averaging.batchnorm import update_bn
+from treenail.adapters.averaging.batchnorm import layers_with_statistics, update_bn
 from treenail.adapters.averaging.kinds import (
     Curve,
     annealed_average,
@@ -22,6 +22,7 @@ __all__ = [
     "annealed_rule",
     "constant_rule",
     "exponential_average",
+    "layers_with_statistics",
     "load_averages",
     "uniform_average",
     "uniform_rule",

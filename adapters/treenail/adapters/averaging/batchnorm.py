@@ -11,6 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from treenail.kernel import TrainingError
 
 
+def layers_with_statistics(model: nn.Module) -> list[_BatchNorm]:
+    """Return a model's layers of batch normalisation that keep running statistics."""
+    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+
+
 @torch.no_grad()
 def update_bn(batches: Iterable[object], model: nn.Module, device: torch.device | str | None = None) -> None:
     """Compute the running statistics of a model's batch normalisation anew, as means over batches.
@@ -28,7 +33,7 @@ def update_bn(batches: Iterable[object], model: nn.Module, device: torch.device 
     Raises:
         TrainingError: There is no batch, or one is something else.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    layers = layers_with_statistics(model)
     if not layers:
         return
     modes = {module: module.training for module in model.modules()}

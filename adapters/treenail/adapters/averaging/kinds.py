@@ -37,7 +37,7 @@ def exponential_average(
         begin_step: The first training step, from 1, after which weights are averaged; 0: from the beginning.
         begin_epoch: The first epoch, from 1, in which weights are averaged; 0: from the beginning.
         buffers: Of the averages: ``copy`` the model's, ``average`` those of floating point, or ``ignore`` the model's
-            and keep those of the beginning until `update_bn`.
+            and keep those of the beginning until `update_bn`, which no run calls.
         device: Where averages are kept, where not with the weights: ``cpu``.
 
     Raises:
@@ -79,7 +79,7 @@ def annealed_average(
         begin_step: The first training step, from 1, after which weights are averaged; 0: from the beginning.
         begin_epoch: The first epoch, from 1, in which weights are averaged; 0: from the beginning.
         buffers: Of the averages: ``copy`` the model's, ``average`` those of floating point, or ``ignore`` the model's
-            and keep those of the beginning until `update_bn`.
+            and keep those of the beginning until `update_bn`, which no run calls.
         device: Where averages are kept, where not with the weights: ``cpu``.
 
     Raises:
@@ -113,7 +113,7 @@ def uniform_average(
         begin_step: The first training step, from 1, after which weights are averaged; 0: from the beginning.
         begin_epoch: The first epoch, from 1, in which weights are averaged; 0: from the beginning.
         buffers: Of the averages: ``copy`` the model's, ``average`` those of floating point, or ``ignore`` the model's
-            and keep those of the beginning until `update_bn`.
+            and keep those of the beginning until `update_bn`, which no run calls.
         device: Where averages are kept, where not with the weights: ``cpu``.
 
     Raises:

@@ -33,13 +33,22 @@ def read_averages(state: Mapping[str, object]) -> SavedAverages:
     """Read the state of averages.
 
     Raises:
-        StateError: It is something else.
+        StateError: It is something else, or has lost some of its averages.
     """
     counts = [state.get(name) for name in ("updates", "averaged")]
     updates, averaged = (value if type(value) is int else -1 for value in counts)
     if not 0 <= averaged <= updates:
         raise StateError(f"updates={counts[0]!r} and averaged={counts[1]!r} are no counts of averages")
-    return SavedAverages(updates, averaged, _tensors(state, "weights"), _tensors(state, "buffers"))
+    weights, buffers, names = _tensors(state, "weights"), _tensors(state, "buffers"), state.get("names")
+    if not isinstance(names, list):
+        raise StateError("the state of averages has no list of 'names'", where="names")
+    if wrong := (weights.keys() | buffers.keys()) ^ set(map(str, names)):
+        raise StateError(
+            f"'{min(wrong)}' is among the names or the tensors of the averages, and not among both",
+            where="names",
+            mend="this is a part of a state, give a whole one",
+        )
+    return SavedAverages(updates, averaged, weights, buffers)
 
 
 def _tensors(state: Mapping[str, object], name: str) -> dict[str, Tensor]:

@@ -55,9 +55,9 @@ def is_averageable(tensor: Tensor) -> bool:
 
 
 class Watch:
-    """Notices that a model has other tensors than it had: replaced by load_state_dict or by hand, added, moved or converted.
+    """Notices that a model has other tensors than it had: replaced, added, moved, converted or reshaped.
 
-    Cheaper than collecting the tensors again, by much: 0.6 µs for each tensor.
+    Cheaper than collecting the tensors again, by much: 0.8 µs for each tensor.
 
     Args:
         model: The model as it is now.
@@ -66,8 +66,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, tensors: Iterable[Tensor]) -> None:
-        # Of another shape, numel suffices: torch broadcasts what has fewer elements, and raises else.
-        self._kinds = [(tensor, tensor.dtype, tensor.device, tensor.numel()) for tensor in tensors]
+        self._kinds = [(tensor, tensor.dtype, tensor.device, tensor.shape) for tensor in tensors]
         watched = {id(tensor) for tensor, *_ in self._kinds}
         self._held: list[Mapping[str, object]] = []
         self._links: list[tuple[Mapping[str, object], str, object]] = []
@@ -86,7 +85,7 @@ class Watch:
         for held, key, value in self._links:
             if held.get(key) is not value:
                 return False
-        for tensor, dtype, device, numel in self._kinds:
-            if tensor.dtype is not dtype or tensor.device != device or tensor.numel() != numel:
+        for tensor, dtype, device, shape in self._kinds:
+            if tensor.dtype is not dtype or tensor.device != device or tensor.shape != shape:
                 return False
         return list(map(len, self._held)) == self._sizes and not any(tensor.requires_grad for tensor in self._frozen)

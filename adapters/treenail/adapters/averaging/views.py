@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from types import FunctionType, MethodType
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +30,18 @@ def copy_of(
         buffers: What the copy has for its buffers, by all their names.
 
     Raises:
-        TrainingError: torch or Python cannot copy something of the model.
+        TrainingError: torch or Python cannot copy something of the model, such as a function that has a part of it.
     """
     if sharded_units(model):
         raise TrainingError(
             "torch cannot copy a model that FSDP2 has sharded",
             mend="give view() a second module that was built and sharded as the model was",
+        )
+    if functions := list(_bound_functions(model)):
+        raise TrainingError(
+            f"'{functions[0]}' is a function that has modules or weights of the model, and no copy of it would have others: "
+            "the averages would not be evaluated",
+            mend="make it a method, or give view() a second module built as the model was",
         )
     memo: dict[int, object] = {
         id(parameter): nn.Parameter(weights[name], requires_grad=False)
@@ -64,6 +73,46 @@ def _hooked(model: nn.Module) -> Iterator[object]:
                 listener = getattr(hook, "__self__", hook)  # of a method
                 if not isinstance(listener, nn.Module) or listener not in modules:
                     yield listener
+
+
+def _bound_functions(model: nn.Module) -> Iterator[str]:
+    """Yield names of attributes that are functions with a part of the model in them: Python copies no functions."""
+    tensors = (*model.parameters(), *model.buffers())
+    parts = {id(part) for part in (*model.modules(), *tensors)}
+    inherited = vars(nn.Module()).keys()  # modules, tensors and hooks
+    for path, module in model.named_modules():
+        state = {} if hasattr(module, "__deepcopy__") else module.__getstate__()  # what is copied; some copy themselves
+        for name, value in state.items() if isinstance(state, dict) else ():
+            if name not in inherited and _is_bound(value, parts, in_function=False, seen=set()):
+                yield f"{path}.{name}" if path else name
+
+
+def _is_bound(value: object, parts: set[int], *, in_function: bool, seen: set[tuple[int, bool]]) -> bool:
+    """Tell whether a function is, or is in, a value that has a part of the model."""
+    if id(value) in parts:
+        return in_function
+    if (id(value), in_function) in seen:
+        return False
+    seen.add((id(value), in_function))
+    inner: Iterable[object] = ()
+    if isinstance(value, FunctionType):
+        inner = (*_closure(value), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        in_function = True
+    elif isinstance(value, MethodType):
+        inner = (value.__self__, value.__func__)
+    elif isinstance(value, partial):
+        inner = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    return any(_is_bound(each, parts, in_function=in_function, seen=seen) for each in inner)
+
+
+def _closure(function: FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # the variable has no value yet
+            yield cell.cell_contents
 
 
 def _computed(model: nn.Module) -> Iterator[Tensor]:

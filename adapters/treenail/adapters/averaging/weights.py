@@ -47,8 +47,8 @@ class WeightAverages:
         averaged: How often the averages took part of the weights.
 
     Raises:
-        ValueError: interval is less than 1, both a step and an epoch to begin at are given, a parameter has no shape yet, a
-            buffer to average is infinite somewhere, or weights that are spread over ranks shall be kept elsewhere.
+        ValueError: interval is no whole number from 1, both a step and an epoch to begin at are given, a parameter has no shape
+            yet, a buffer to average is infinite somewhere, or weights that are spread over ranks shall be kept elsewhere.
     """
 
     def __init__(
@@ -62,8 +62,9 @@ class WeightAverages:
         buffers: Buffers = "copy",
         device: torch.device | str | None = None,
     ) -> None:
-        if interval < 1 or begin_step < 0 or begin_epoch < 0:
-            raise ValueError(f"{interval=} must be at least 1, {begin_step=} and {begin_epoch=} at least 0")
+        counts = interval, begin_step, begin_epoch  # Python takes anything where no config was checked
+        if not all(isinstance(count, int) for count in counts) or interval < 1 or min(counts) < 0:
+            raise ValueError(f"{interval=} must be a whole number from 1, {begin_step=} and {begin_epoch=} from 0")
         if begin_step and begin_epoch:
             raise ValueError(f"{begin_step=} and {begin_epoch=} exclude each other; leave out one of them")
         if buffers not in ("copy", "average", "ignore"):
@@ -93,6 +94,7 @@ class WeightAverages:
 
         Raises:
             TrainingError: The model no longer has a parameter or buffer that is averaged, or has it in another shape.
+            ValueError: A tensor that joined cannot be averaged; see the class.
         """
         if step < self.begin_step or epoch < self.begin_epoch:
             return
@@ -205,11 +207,12 @@ class WeightAverages:
         return spread_like(own.to(source.device, source.dtype, copy=True), source)
 
     def state_dict(self) -> dict[str, object]:
-        """Return counts and averages, sharing their memory; of weights that are spread over ranks, this rank's parts."""
+        """Return counts, names and averages, sharing their memory; of weights that are spread over ranks, this rank's parts."""
         tensors = tensors_of(self._model)
         return {
             "updates": self.updates,
             "averaged": self.averaged,
+            "names": sorted((*self._weights, *self._buffers)),  # so that a state that lost some is not taken for whole
             "weights": _spread(self._weights, tensors.parameters),
             "buffers": _spread(self._buffers, tensors.buffers),
         }
@@ -218,7 +221,7 @@ class WeightAverages:
         """Take a state: its averages, whichever parameters require a gradient now.
 
         Raises:
-            StateError: It is none of averages, or those of another model or of another policy for buffers.
+            StateError: It is none of averages, lacks some, or is of another model or of another policy for buffers.
         """
         saved, tensors = read_averages(state_dict), tensors_of(self._model)
         check_fit(saved.weights, tensors.parameters, "weights")

@@ -45,6 +45,8 @@ COMMANDS = {
     "copy": "copying",
     "adapters": "commands",
     "launch": "launching",
+    "logs": "logs",
+    "compare": "logs",
     "plot-schedule": "plotting",
 }
 """Where each command is; only `commands`, `launching`, `plotting` and `tuning` import torch."""

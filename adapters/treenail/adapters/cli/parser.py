@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     _consolidate(commands)
     _copy(commands)
     _launch(commands)
+    _logs(commands)
     commands.add(
         "adapters",
         "list ports and adapters",
@@ -215,6 +216,7 @@ def _find_batch_size(commands: _Commands) -> None:
     )
     _add_sources(find, _CONFIG)
     find.add_argument("--memory-limit", metavar="SIZE", help="on the CPU: what a run may take, as 8GiB")
+    find.add_argument("--first", type=int, default=2, metavar="N", help="the size to begin with (default: 2)")
     find.add_argument("--most", type=int, metavar="N", help="the largest size of interest (default: the whole dataset)")
 
 
@@ -339,6 +341,28 @@ def _launch(commands: _Commands) -> None:
         "(default: pytorch, which starts the ranks)",
     )
     launch.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, with its arguments")
+
+
+def _logs(commands: _Commands) -> None:
+    logs = commands.add(
+        "logs",
+        "show how a run is doing",
+        "Show how far a run is and how long it still takes, its curves, and the last lines of its log. It may be under way.",
+    )
+    logs.add_argument("work_dir", type=_local_directory, metavar="WORK_DIR", help="work_dirs/CONFIG/001, for instance")
+    logs.add_argument("--lines", type=int, default=10, metavar="N", help="lines of the log (default: 10)")
+    logs.add_argument("--rank", type=int, default=0, metavar="R", help="whose log (default: 0)")
+    logs.add_argument(
+        "--curve", dest="curves", action="append", default=[], metavar="NAME", help="draw a curve: val/loss; repeatable"
+    )
+    compare = commands.add(
+        "compare",
+        "show runs side by side",
+        "Show runs side by side: where their configs differ, how far they are, their last and best metrics.",
+    )
+    compare.add_argument(
+        "work_dir", type=_local_directory, nargs="+", metavar="WORK_DIR", help="work_dirs/CONFIG/001 and others"
+    )
 
 
 def _completion(commands: _Commands, whole: argparse.ArgumentParser) -> None:

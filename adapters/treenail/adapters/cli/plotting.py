@@ -17,7 +17,7 @@ from treenail.adapters.files import mounts_of, use_mounts
 from treenail.adapters.hooks import ScheduleHook, Schedules
 from treenail.adapters.runtime import assemble
 from treenail.adapters.schedule import scheduled_params
-from treenail.adapters.vis import Panel, plot_text, save_plot
+from treenail.adapters.vis import Panel, check_plot, plot_text, save_plot
 from treenail.contracts import Distributed, Run
 from treenail.kernel import BatchSource, ConfigError, Engine
 
@@ -43,6 +43,8 @@ def plot_schedule(options: Namespace) -> int:
     """Draw what a config's schedules do over the whole run, in the terminal and into a file."""
     if options.steps is not None and options.steps < 1:
         raise ConfigError(f"--steps is {options.steps}, must be at least 1")
+    if options.out is not None:
+        check_plot(options.out)
     run = load(Source(options.config, options.overrides, options.overlays, options.imports)).run
     course = course_of(run, options.steps)
     panels = panels_of(course)

@@ -6,12 +6,13 @@ import re
 import shutil
 from argparse import Namespace
 from functools import partial
+from math import inf
 
 from treenail.adapters.config import Loaded, Source, load
 from treenail.adapters.launch import detect
 from treenail.adapters.runtime import train_two_steps, tune_batch_size, tune_lr
 from treenail.adapters.tuning import LrSweep
-from treenail.adapters.vis import Panel, plot_text, save_plot
+from treenail.adapters.vis import Panel, check_plot, plot_text, save_plot
 from treenail.contracts import Run
 from treenail.kernel import ConfigError
 
@@ -20,11 +21,13 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 
 def find_lr(options: Namespace) -> int:
     """Sweep the learning rate, draw the losses, and print what they suggest."""
+    if options.out is not None:
+        check_plot(options.out)
     run = _load(_source(options)).run
-    if not 0 < options.lowest < options.highest or options.steps < 10:
+    if not 0 < options.lowest < options.highest < inf or options.steps < 10:
         raise ConfigError(
             f"learning rates from {options.lowest:g} to {options.highest:g} in {options.steps} steps make no sweep",
-            mend="choose 0 < --lowest < --highest, and at least 10 --steps",
+            mend="choose 0 < --lowest < --highest < inf, and at least 10 --steps",
         )
     sweep = tune_lr(run, lowest=options.lowest, highest=options.highest, steps=options.steps)
     panels = [panel_of(sweep)]
@@ -60,7 +63,9 @@ def find_batch_size(options: Namespace) -> int:
     source = _source(options)
     run = _load(source).run
     limit = None if options.memory_limit is None else size_in_bytes(options.memory_limit)
-    found = tune_batch_size(run, memory_limit=limit, most=options.most, attempt=partial(_attempt, source))
+    found = tune_batch_size(
+        run, memory_limit=limit, first=options.first, most=options.most, attempt=partial(_attempt, source)
+    )
     for size, fits in found.tries:
         print(f"{size:>8}  {'fits' if fits else 'does not fit'}")
     if found.largest == 0:

@@ -42,12 +42,14 @@ def _check(
         return
     for section, names in written.items():
         yield from _removals(section, list(dict.fromkeys([*DEFAULTS[section], *names])), data.get(section))
-    schedulers = {visit.path: visit.schema for visit in visits if isinstance(visit.schema, ComponentSchema)}
+    components = {visit.path: (visit, visit.schema) for visit in visits if isinstance(visit.schema, ComponentSchema)}
+    validated = data.get("val") is not None
     for visit in visits:
-        scheduler = schedulers.get((*visit.path, "scheduler"))
+        scheduler = components.get((*visit.path, "scheduler"))
         if visit.path[:1] == ("schedules",) and scheduler is not None:
-            yield from _schedule(visit, scheduler)
-    yield from _updates(data, schedulers.get(("model",)))
+            yield from _schedule(visit, *scheduler, validated=validated)
+    model = components.get(("model",))
+    yield from _updates(data, model[1] if model is not None else None)
     for section in ("train", "val", "test"):
         samples = data.get(section)
         if isinstance(samples, dict) and None not in (samples.get("sampler"), samples.get("batch_sampler")):
@@ -59,9 +61,11 @@ def _check(
         for place, message in mistakes_in_files(files):
             yield ("files", *place), message
     yield from _literal_secrets(data, visits)
-    if data.get("val") is None:
-        for path, metric in _metrics(data):
+    for path, metric in _metrics(data):
+        if not validated:
             yield path, f"there is no 'val' to give the metric '{metric}'"
+        elif not metric.startswith("val/") and (path[0] == "schedules" or _is_ours(components.get(path[:-1]))):
+            yield path, f"'{metric}' is no metric of a validation: write val/{metric.rpartition('/')[2]}"
 
 
 def _updates(data: Mapping[str | int, object], model: ComponentSchema | None) -> Iterator[tuple[TreePath, str]]:
@@ -113,13 +117,31 @@ def _removals(section: str, removable: list[str], entries: object) -> Iterator[t
             yield (section, name), f"null removes an entry of '{section}', but there is no '{name}'; {mend}"
 
 
-def _schedule(visit: Visit, scheduler: ComponentSchema) -> Iterator[tuple[TreePath, str]]:
-    metric = visit.given.get("metric")
-    name = scheduler.target.rpartition(":")[2]
-    if scheduler.step_takes_metric is False and metric is not None:
+def _is_ours(component: tuple[Visit, ComponentSchema] | None) -> bool:
+    return component is not None and component[1].target.startswith("treenail.")
+
+
+def _schedule(
+    visit: Visit, scheduler: Visit, schema: ComponentSchema, *, validated: bool
+) -> Iterator[tuple[TreePath, str]]:
+    metric, every = visit.given.get("metric"), visit.given.get("every")
+    name = schema.target.rpartition(":")[2]
+    if schema.step_takes_metric is False and metric is not None:
         yield (*visit.path, "metric"), f"{name} steps without a metric; leave 'metric' out, or take ReduceLROnPlateau"
-    if scheduler.step_takes_metric is True and metric is None:
+    if schema.step_takes_metric is True and metric is None:
         yield visit.path, f"{name} steps on a metric; write metric: val/loss"
+    given = {field.name: field.default for field in schema.fields} | dict(scheduler.given)
+    if not validated and metric is None and "monitor" in given:
+        yield visit.path, f"there is no 'val' to give {name} the metric '{given['monitor']}'"
+    if metric is not None and every is not None:
+        yield (*visit.path, "every"), "a schedule with a metric steps after each validation; leave 'every' out"
+    elif every in ("step", "epoch") and isinstance(given.get("by_epoch"), bool):
+        own = "epoch" if given["by_epoch"] and given.get("convert_to_iter_based") is not True else "step"
+        if own != every:
+            yield (
+                (*visit.path, "every"),
+                f"the lengths of {name} count each {own}, as its by_epoch says; leave 'every' out",
+            )
 
 
 def _metrics(data: Mapping[str | int, object]) -> Iterator[tuple[TreePath, str]]:

@@ -10,7 +10,15 @@ import torch
 from msgspec import Meta
 from torch import nn
 
-from treenail.adapters.averaging import Curve, Rule, WeightAverages, annealed_rule, constant_rule, uniform_rule
+from treenail.adapters.averaging import (
+    Curve,
+    Rule,
+    WeightAverages,
+    annealed_rule,
+    constant_rule,
+    layers_with_statistics,
+    uniform_rule,
+)
 from treenail.contracts import StepOutput
 from treenail.contracts.averaging import Averager
 from treenail.kernel import Engine, Hook, HookError, TrainingError
@@ -37,10 +45,18 @@ class AveragingHook(Hook):
         """Look the averages up.
 
         Raises:
-            TrainingError: They would begin after the end of the training.
+            TrainingError: They would begin after the end of the training, or be evaluated with batch normalisation's
+                statistics of its beginning.
         """
         averages = self._averages = engine.part(PART, Averager)
         if isinstance(averages, WeightAverages):
+            model = engine.parts.get("model")
+            if averages.buffers == "ignore" and isinstance(model, nn.Module) and layers_with_statistics(model):
+                raise TrainingError(
+                    "averages with buffers 'ignore' keep the statistics that batch normalisation had at the first of them, "
+                    "and nothing in a run measures them anew",
+                    mend="let buffers be average or copy; for update_bn, update the averages in a loop of your own",
+                )
             epochs = getattr(engine.parts.get("loop"), "max_epochs", None)
             for name, begin, last in (
                 ("begin_step", averages.begin_step, engine.total_steps),

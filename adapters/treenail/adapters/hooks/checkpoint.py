@@ -43,17 +43,26 @@ class CheckpointHook(Hook):
         """Refuse to save a model that is lost, so that retention does not remove the last good one for it.
 
         Raises:
-            TrainingError: A parameter of the part ``model`` is not finite.
+            TrainingError: A parameter of the part ``model`` is not finite, or a buffer that is saved has a NaN.
         """
         model = engine.parts.get("model")
         if isinstance(model, nn.Module):
             for name, parameter in model.named_parameters():
                 if parameter.is_floating_point() and not torch.isfinite(parameter).all():
-                    raise TrainingError(
-                        f"the parameter '{name}' is not finite after step {engine.step}; this state was not saved",
-                        mend="lower the learning rate, or check the data and the loss, and --resume",
-                    )
+                    raise _lost(f"the parameter '{name}'", engine.step)
+            saved = checkpoint.get("model")
+            for name, buffer in model.named_buffers():
+                # One may be infinite on purpose, as a mask for attention is.
+                if isinstance(saved, dict) and name in saved and buffer.is_floating_point() and buffer.isnan().any():
+                    raise _lost(f"the buffer '{name}'", engine.step)
 
     def after_train(self, engine: Engine) -> None:
         """Request the last one."""
         engine.request_checkpoint(engine.stop_reason or "end of training")
+
+
+def _lost(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"{what} is not finite after step {step}; this state was not saved",
+        mend="lower the learning rate, or check the data and the loss, and --resume",
+    )

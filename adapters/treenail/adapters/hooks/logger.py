@@ -15,6 +15,7 @@ from torch import Tensor
 from treenail.adapters.comm import all_reduce_dict
 from treenail.adapters.hooks.nonfinite import updaters_of
 from treenail.adapters.logging import JsonLog, terminal_logger
+from treenail.adapters.optim import OptimWrapper
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
 
@@ -23,8 +24,8 @@ class LoggerHook(Hook):
     """Publishes the means since the last record, every `interval` steps and at the end of an epoch, and logs what is committed.
 
     Published are the loss and what else a step tells (``train/loss``, ``train/grad_norm`` …, weighted by batch sizes), the
-    meters and the gauges (``lr`` …); what validation and test publish is logged, too. Steps that the optimizer skipped do not
-    count; once there was one, ``skipped_steps`` says how many.
+    meters and the gauges (``lr`` …); what validation and test publish is logged, too. Steps in which an optimizer skipped its
+    update do not count; once there was one, ``skipped_steps`` says how many updates.
 
     Args:
         interval: Steps between records, counted over the whole run.
@@ -34,6 +35,7 @@ class LoggerHook(Hook):
         communicator: The ranks of the run: means are over all of them, and only rank 0 writes to the terminal.
 
     Raises:
+        ValueError: The interval is below 1.
         TrainingError: (while training) the loss of a step that was not skipped is not finite; the message says which.
     """
 
@@ -57,7 +59,9 @@ class LoggerHook(Hook):
         self._json: JsonLog | None = None
         self._subscribed = False
         self._due = 0.0
-        self._skipped = 0
+        self._updaters: list[OptimWrapper] = []
+        self._counted = self._skipped = 0
+        self._waits = False
         self._losses: list[tuple[int, Tensor | float]] = []  # of the window, to find where one went wrong
 
     def before_run(self, engine: Engine) -> None:
@@ -71,8 +75,13 @@ class LoggerHook(Hook):
     def before_train(self, engine: Engine) -> None:
         """Begin with what a checkpoint has counted."""
         self._losses.clear()
-        self._skipped = sum(updater.skipped for updater in updaters_of(engine))
+        self._waits = bool(engine.meters.state_dict())
+        self._updaters = list(updaters_of(engine))
+        self._counted = self._skipped = self._count()
         self._offer_skipped(engine)
+
+    def _count(self) -> int:
+        return sum(updater.skipped for updater in self._updaters)
 
     def _offer_skipped(self, engine: Engine) -> None:
         if self._skipped:
@@ -80,12 +89,15 @@ class LoggerHook(Hook):
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Take what the step tells, and publish if it is time."""
+        self._waits = True
         if isinstance(outputs, StepOutput):
-            if outputs.stepped:
-                self._take(engine, outputs)
-            else:
-                self._skipped += 1
+            # A step of several optimizers was made though one of them skipped its update: its loss is none to be averaged.
+            before, self._counted = self._counted, self._count()
+            if skipped := self._counted - before or not outputs.stepped:
+                self._skipped += skipped
                 self._offer_skipped(engine)
+            else:
+                self._take(engine, outputs)
         if (engine.step + 1) % self.interval == 0:
             self._publish(engine, engine.step + 1)
 
@@ -97,7 +109,7 @@ class LoggerHook(Hook):
 
     def after_train_epoch(self, engine: Engine) -> None:
         """Publish what is left."""
-        if engine.step % self.interval:
+        if self._waits or engine.step % self.interval:
             self._publish(engine, engine.step)
 
     def _publish(self, engine: Engine, step: int) -> None:
@@ -106,14 +118,15 @@ class LoggerHook(Hook):
         values = engine.meters.drain()
         loss = values.get("train/loss", 0.0)
         if not isfinite(loss):
-            first = self._first_lost()
+            first, steps = self._first_lost(), len(self._losses)
             raise TrainingError(
-                f"the loss became {loss} in the {self.interval} steps up to step {step}"
+                f"the loss became {loss} {f'in the {steps} steps up to' if steps > 1 else 'by'} step {step}"
                 + (f", first in step {first}" if first else ""),
                 mend="lower the learning rate, or check the data and the loss; the hook 'nonfinite' can stop at the step "
                 "itself, skip it or go back",
             )
         self._losses.clear()
+        self._waits = False
         engine.publish(values)
 
     def _first_lost(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Annotated, Literal
 
@@ -10,11 +10,13 @@ import torch
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from treenail.adapters.logging import terminal_logger
-from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, needs_closure
-from treenail.contracts import StepOutput
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict
+from treenail.adapters.parallel import needs_closure
+from treenail.contracts import Skipped, StepOutput
 from treenail.kernel import Communicator, Engine, Hook, TrainingError
 
 
@@ -37,9 +39,10 @@ class RollbackError(TrainingError):
 class NonFiniteHook(Hook):
     """Acts at the step whose loss or gradients are not finite, before anything of it is logged or averaged.
 
-    Looking at gradients is the updater's doing: the hook turns its `skip_nonfinite` on, so that such a step changes no
-    parameter. In float16 gradients overflow now and then while the loss scale is found: that is no failure, but for
-    `max_consecutive` of them.
+    Looking at gradients is the updater's doing: the hook turns its `skip_nonfinite` on while it trains, so that such a step
+    changes no parameter. In float16 gradients overflow now and then while the loss scale is found: that is no failure of such
+    an updater, but for `max_consecutive` of them. Where the action is skip, torch's normalisations get their running
+    statistics back, too.
 
     Args:
         action: stop: end the run with an error that names what is not finite. skip: leave out the update, and go on. rollback:
@@ -54,7 +57,8 @@ class NonFiniteHook(Hook):
 
     Raises:
         ValueError: An argument is out of its range, or skip shall look at the loss alone.
-        TrainingError: (before training) there is no updater that could skip a step, or its optimizer makes several in one.
+        TrainingError: (before training) there is no updater that could skip a step, or its optimizer makes several in one;
+            (while training) a step tells no loss.
     """
 
     priority = 5  # before whatever records a step
@@ -83,53 +87,81 @@ class NonFiniteHook(Hook):
         self._looks_at_gradients = look_at != "loss"
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._terminal = terminal or terminal_logger()
-        self._updaters: list[OptimWrapper] = []
-        self._skipped = self._consecutive = self._rollbacks = 0
+        self._updaters: list[tuple[str, OptimWrapper]] = []
+        self._turned_on: list[OptimWrapper] = []
+        self._statistics: list[tuple[Tensor, Tensor]] = []
+        self._skipped: list[int] = []
+        self._consecutive = self._rollbacks = 0
 
     def before_train(self, engine: Engine) -> None:
         """Let the updaters skip what is not finite."""
-        self._updaters = list(updaters_of(engine))
+        self._updaters = list(_named_updaters(engine))
         if self._looks_at_gradients:
             if not self._updaters:
                 raise TrainingError(
                     "the engine has no part that is an OptimWrapper, which could tell whether gradients are finite",
                     mend="make it a part, or let look_at be loss",
                 )
-            for updater in self._updaters:
+            for _, updater in self._updaters:
                 _refuse_closure(updater.optimizer)
-                updater.skip_nonfinite = True
-        self._skipped = self._count()
+                if not updater.skip_nonfinite:
+                    updater.skip_nonfinite = True
+                    self._turned_on.append(updater)
+        self._skipped = [updater.skipped for _, updater in self._updaters]
         self._consecutive = 0
+        statistics = list(_running_statistics(engine)) if self.action == "skip" else []
+        self._statistics = [(each, each.clone()) for each in statistics]
 
-    def _count(self) -> int:
-        return sum(updater.skipped for updater in self._updaters)
+    def before_train_iter(self, engine: Engine, batch_index: int, batch: object) -> None:
+        """Keep what a forward pass writes, where it may have to be undone."""
+        for now, kept in self._statistics:
+            kept.copy_(now)
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Look at the step, and act.
 
         Raises:
-            TrainingError: It failed, or too many were skipped or rolled back.
+            TrainingError: It failed, or too many were skipped or rolled back; or it tells no loss.
             RollbackError: The run shall go back.
         """
         if not isinstance(outputs, StepOutput):
-            return
-        before, self._skipped = self._skipped, self._count()
-        skipped = self._skipped > before
+            raise TrainingError(
+                f"the training step returned a {type(outputs).__name__}, so that nothing can be looked at",
+                mend="return a StepOutput, or leave out the hook 'nonfinite'",
+            )
+        before, self._skipped = self._skipped, [updater.skipped for _, updater in self._updaters]
+        skipped = [each for each, then, now in zip(self._updaters, before, self._skipped, strict=True) if now > then]
         lost = self._looks_at_loss and self._is_lost(outputs.loss)
         if not skipped and not lost:
             self._consecutive = 0
             return
-        self._consecutive += skipped
-        scaling = any(updater.loss_scaler is not None for updater in self._updaters)
-        if lost or (skipped and not scaling and self.action != "skip"):
-            self._fail(engine, self._describe(engine, outputs, skipped=skipped))
+        if skipped:
+            self._consecutive += 1
+            for now, kept in self._statistics:
+                now.copy_(kept)
+        failed = any(updater.loss_scaler is None for _, updater in skipped)
+        if lost or (failed and self.action != "skip"):
+            self._fail(engine, self._describe(engine, outputs, skipped))
         if self._consecutive > self.max_consecutive:
             raise TrainingError(
-                f"{self._consecutive} steps in a row were skipped; {self._describe(engine, outputs, skipped=True)}",
+                f"{self._consecutive} steps in a row were skipped; {self._describe(engine, outputs, skipped)}",
                 mend="lower the learning rate, or check the data and the loss; the last checkpoint is as it was",
             )
-        if not scaling:
-            self._warn(engine, "update skipped", self._describe(engine, outputs, skipped=True))
+        if failed:
+            self._warn(engine, "update skipped", self._describe(engine, outputs, skipped))
+
+    def after_train(self, engine: Engine) -> None:
+        """Leave the updaters as they were."""
+        self._turn_off()
+
+    def on_exception(self, engine: Engine, error: BaseException) -> None:
+        """Leave the updaters as they were."""
+        self._turn_off()
+
+    def _turn_off(self) -> None:
+        for updater in self._turned_on:
+            updater.skip_nonfinite = False
+        self._turned_on.clear()
 
     def _is_lost(self, loss: Tensor | float) -> bool:
         """Return whether the loss of any rank is not finite."""
@@ -149,7 +181,7 @@ class NonFiniteHook(Hook):
             mend="lower the learning rate, or check the data and the loss; the last checkpoint is as it was",
         )
 
-    def _describe(self, engine: Engine, outputs: StepOutput, *, skipped: bool) -> str:
+    def _describe(self, engine: Engine, outputs: StepOutput, skipped: Sequence[tuple[str, OptimWrapper]]) -> str:
         """Say what is not finite in the step that was just made, and what it did to the parameters."""
         gradients = dict(_gradients(engine))
         names = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
@@ -159,6 +191,10 @@ class NonFiniteHook(Hook):
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             text += f", not finite those of {', '.join(names[:4])}{more}"
+        if len(self._updaters) > 1 and skipped:
+            return "; ".join([text, *(f"'{name}' made no update{_reason(updater)}" for name, updater in skipped)])
+        if skipped and not gradients:
+            text += _reason(skipped[0][1])
         return f"{text}; its update was {'not ' if skipped else ''}made"
 
     def _warn(self, engine: Engine, event: str, found: str) -> None:
@@ -167,12 +203,30 @@ class NonFiniteHook(Hook):
 
 
 def updaters_of(engine: Engine) -> Iterator[OptimWrapper]:
-    """Yield the optimizer wrappers among an engine's parts, also those that lie under names in one part."""
-    for part in engine.parts.values():
+    """Return the optimizer wrappers among an engine's parts, also those that lie under names in one part."""
+    return (updater for _, updater in _named_updaters(engine))
+
+
+def _named_updaters(engine: Engine) -> Iterator[tuple[str, OptimWrapper]]:
+    for name, part in engine.parts.items():
         if isinstance(part, OptimWrapper):
-            yield part
+            yield name, part
         elif isinstance(part, OptimWrapperDict):
-            yield from part.values()
+            yield from part.items()
+
+
+def _running_statistics(engine: Engine) -> Iterator[Tensor]:
+    """Yield what torch's normalisations write in a forward pass."""
+    for part in engine.parts.values():
+        if isinstance(part, nn.Module):
+            for module in part.modules():
+                if isinstance(module, _NormBase):
+                    yield from module.buffers()
+
+
+def _reason(updater: OptimWrapper) -> str:
+    # A model's own step may have updated once more after the update that was skipped.
+    return f", {updater.outcome.reason}" if isinstance(updater.outcome, Skipped) else ""
 
 
 def _refuse_closure(optimizer: Optimizer) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict
 from treenail.adapters.schedule import Together, read_param, scheduled_params, unwrapped
 from treenail.contracts import Schedule, StepOutput
 from treenail.kernel import ConfigError, Engine, Hook, StateError, TrainingError, did_you_mean
@@ -58,14 +60,13 @@ class Schedules:
         schedules: The schedulers.
 
     Raises:
-        ValueError: A ReduceLROnPlateau has no metric.
+        ValueError: A scheduler does not fit its metric, or what it steps after.
     """
 
     def __init__(self, schedules: Sequence[BoundSchedule] = ()) -> None:
         for schedule in schedules:
-            plateau = isinstance(schedule.scheduler, ReduceLROnPlateau) and not schedule.takes_all_metrics
-            if plateau and schedule.metric is None:
-                raise ValueError("ReduceLROnPlateau steps on a metric; write metric: val/loss in its schedule")
+            if mistake := _mistake(schedule):
+                raise ValueError(mistake)
         self.schedules = tuple(schedules)
 
     @classmethod
@@ -81,13 +82,16 @@ class Schedules:
 
         Raises:
             BuildError: A scheduler's constructor raised.
-            ConfigError: A schedule names an optimizer that there is not.
+            ConfigError: A schedule names an optimizer that there is not, or its scheduler does not fit its metric, or what it
+                steps after.
         """
         bound: list[BoundSchedule] = []
         for each in schedules:
             scheduler = each.scheduler if epoch_length is None else each.scheduler.filled(epoch_length=epoch_length)
-            chosen = _chosen(each, optimizer)
-            bound += [BoundSchedule(scheduler.build(its), each.every, each.metric) for its in chosen]
+            for its in _chosen(each, optimizer):
+                bound.append(BoundSchedule(scheduler.build(its), each.every, each.metric))
+                if mistake := _mistake(bound[-1]):
+                    raise ConfigError(mistake, where=scheduler.where)
         return cls(bound)
 
     def state_dict(self) -> dict[str, object]:
@@ -112,13 +116,13 @@ class ScheduleHook(Hook):
 
     The learning rate is ``lr``; of several groups ``lr/0`` …, or ``lr/NAME`` where each has a name of its own; of several
     optimizers ``lr/OPTIMIZER`` …; and so are momentum and whatever else a schedule sets. A step that the optimizer skipped
-    does not advance a schedule.
+    does not advance a schedule; of several optimizers, those in the part ``updates``, each has its own skipped steps.
     """
 
     priority = 70
 
     def __init__(self) -> None:
-        self._by_step: list[LRScheduler | Together] = []
+        self._by_step: list[tuple[_Counts | None, list[LRScheduler | Together]]] = []
         self._by_epoch: tuple[LRScheduler, ...] = ()
         self._by_metric: tuple[tuple[ReduceLROnPlateau, str | None], ...] = ()
 
@@ -126,7 +130,17 @@ class ScheduleHook(Hook):
         """Look the schedulers up."""
         schedules = engine.part("schedules", Schedules).schedules if "schedules" in engine.parts else ()
         plain = [each for each in schedules if each.metric is None and not each.takes_all_metrics]
-        self._by_step = Together.where_possible(each.scheduler for each in plain if not each.by_epoch)
+        # Schedulers of different optimizers change nothing for each other.
+        by_updater: dict[OptimWrapper | None, list[LRScheduler]] = {}
+        updates = engine.parts.get("updates")
+        updaters = updates.values() if isinstance(updates, OptimWrapperDict) else ()
+        for scheduler in (each.scheduler for each in plain if not each.by_epoch):
+            updater = next((each for each in updaters if each.optimizer is scheduler.optimizer), None)
+            by_updater.setdefault(updater, []).append(scheduler)
+        self._by_step = [
+            (_Counts(updater) if updater is not None else None, Together.where_possible(its))
+            for updater, its in by_updater.items()
+        ]
         self._by_epoch = tuple(
             each.scheduler for each in schedules if each.takes_all_metrics or (each in plain and each.by_epoch)
         )
@@ -140,9 +154,12 @@ class ScheduleHook(Hook):
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Step the schedulers that count steps."""
-        if self._by_step and not (isinstance(outputs, StepOutput) and not outputs.stepped):
-            for scheduler in self._by_step:
-                scheduler.step()
+        stepped = not isinstance(outputs, StepOutput) or outputs.stepped
+        for counts, schedulers in self._by_step:
+            skipped = counts is not None and counts.only_skipped()  # which counts each step
+            if stepped and not skipped:
+                for scheduler in schedulers:
+                    scheduler.step()
 
     def after_train_epoch(self, engine: Engine) -> None:
         """Step the schedulers that count epochs."""
@@ -159,6 +176,45 @@ class ScheduleHook(Hook):
             # One that chooses its metric itself takes them all.
             value = cast("float", metrics) if metric is None else metric_of(metrics, metric, "the schedule")
             scheduler.step(value)
+
+
+class _Counts:
+    """What an updater did in each step."""
+
+    def __init__(self, updater: OptimWrapper) -> None:
+        self._updater = updater
+        self._steps, self._skipped = updater.steps, updater.skipped
+
+    def only_skipped(self) -> bool:
+        """Return whether it has skipped updates, and made none, since the last call."""
+        steps, skipped = self._steps, self._skipped
+        self._steps, self._skipped = self._updater.steps, self._updater.skipped
+        return self._skipped != skipped and self._steps == steps  # a rollback counts from less again
+
+
+def _mistake(schedule: BoundSchedule) -> str | None:
+    """Say what of a schedule does not fit its scheduler, if something does not."""
+    scheduler, every = schedule.scheduler, schedule.every
+    name = type(scheduler).__name__
+    if schedule.metric is not None:
+        if not _takes_metric(scheduler):
+            return f"{name} steps without a metric; leave 'metric' out, or take ReduceLROnPlateau"
+        return "a schedule with a metric steps after each validation; leave 'every' out" if every is not None else None
+    if isinstance(scheduler, ReduceLROnPlateau) and not schedule.takes_all_metrics:
+        return f"{name} steps on a metric; write metric: val/loss in its schedule"
+    by_epoch = getattr(scheduler, "by_epoch", None)
+    if every is not None and by_epoch is not None and by_epoch != schedule.by_epoch:
+        own = "epoch" if by_epoch else "step"
+        return (
+            f"the lengths of {name} count each {own}, as its by_epoch says, and 'every' says {every}; leave 'every' out"
+        )
+    return None
+
+
+def _takes_metric(scheduler: LRScheduler) -> bool:
+    """Return whether the first argument of a scheduler's step is a metric; torch's take none, or an epoch."""
+    parameters = inspect.signature(scheduler.step).parameters
+    return next(iter(parameters), "epoch") != "epoch"
 
 
 def _chosen(schedule: Schedule, optimizer: HasGroups | HasOptimizers) -> list[Optimizer]:

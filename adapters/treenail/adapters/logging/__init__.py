@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import TextIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from treenail.kernel import FileError
+from treenail.adapters.logging.rotating import RotatingFile, rotated
+from treenail.adapters.logging.runs import Point, RunLog
 
 
 def terminal_logger(stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -31,6 +32,8 @@ class JsonLog:
 
     Args:
         path: The file; it is appended to.
+        max_bytes: How large it may become before it gives way to a new one, as `RotatingFile` does it; None: without end.
+        keep: How many earlier files stay then.
 
     Attributes:
         logger: The logger that writes it.
@@ -39,18 +42,14 @@ class JsonLog:
         FileError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file: BinaryIO = path.open("ab", buffering=0)
-        except OSError as error:
-            raise FileError(f"cannot write the log: {error.strerror}", where=str(path)) from error
+    def __init__(self, path: Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
+        self._file = RotatingFile(path, "a", max_bytes, keep)
         processors: list[structlog.typing.Processor] = [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _encode,
         ]
-        logger = structlog.BytesLogger(self._file)
-        self.logger = _bind(structlog.wrap_logger(logger, processors=processors, wrapper_class=_INFO))
+        self.logger = _bind(structlog.wrap_logger(_Lines(self._file), processors=processors, wrapper_class=_INFO))
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""
@@ -69,6 +68,16 @@ def _bind(logger: object) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, logger).bind()
 
 
+class _Lines:
+    def __init__(self, file: RotatingFile) -> None:
+        self._file = file
+
+    def msg(self, line: bytes) -> None:
+        self._file.write(line + b"\n")
+
+    debug = info = warning = error = critical = msg
+
+
 class _Terminal:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -77,3 +86,6 @@ class _Terminal:
         print(message, file=self._stream or sys.stderr, flush=True)
 
     debug = info = warning = error = critical = msg
+
+
+__all__ = ["JsonLog", "Point", "RotatingFile", "RunLog", "rotated", "terminal_logger"]

@@ -17,7 +17,7 @@ from treenail.adapters.optim.parameters import KeySettings, parameter_groups, wi
 from treenail.adapters.optim.precision import Precision
 from treenail.adapters.optim.several import OptimizerDict, OptimWrapperDict
 from treenail.adapters.optim.step import OwnStep, SupervisedStep
-from treenail.adapters.optim.wrapper import OptimWrapper, needs_closure
+from treenail.adapters.optim.wrapper import OptimWrapper
 
 __all__ = [
     "GroupSummary",
@@ -36,7 +36,6 @@ __all__ = [
     "groups_below",
     "layer_decay",
     "moved",
-    "needs_closure",
     "parameter_groups",
     "parameters_outside",
     "summarize_frozen",

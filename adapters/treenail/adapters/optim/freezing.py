@@ -27,15 +27,16 @@ def freeze_parameters(model: nn.Module, patterns: Iterable[str], *, keep_eval: b
 
     Raises:
         TypeError: The patterns are one text.
-        ValueError: A pattern matches nothing that has parameters; with `keep_eval`, nothing at all.
+        ValueError: A pattern is empty, or matches nothing that has parameters; with `keep_eval`, nothing at all.
     """
-    if isinstance(patterns, str):
-        raise TypeError(f"the patterns are the text '{patterns}': write a list of one")
+    refuse_text("the patterns", patterns)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     modules = dict(model.named_modules(remove_duplicate=False))
     matched: set[nn.Module] = set()
     frozen: set[nn.Parameter] = set()
     for pattern in patterns:
+        if not pattern:
+            raise ValueError("a pattern is empty, as only the name of the whole model is; '*' freezes all of it")
         names = matching(pattern, [*modules, *parameters])
         found = {modules[name] for name in names if name in modules}
         below = {each for module in found for each in module.parameters()}
@@ -52,6 +53,20 @@ def freeze_parameters(model: nn.Module, patterns: Iterable[str], *, keep_eval: b
             if _stay_in_eval not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_stay_in_eval)
     return tuple(name for name, parameter in model.named_parameters() if parameter in frozen)
+
+
+def refuse_text(name: str, patterns: object) -> None:
+    """Refuse one text where patterns are meant, which Python would take for its letters.
+
+    Args:
+        name: What the patterns are called.
+        patterns: They.
+
+    Raises:
+        TypeError: It is one text.
+    """
+    if isinstance(patterns, str):
+        raise TypeError(f"{name} are the text '{patterns}': write a list of one")
 
 
 def matching(pattern: str, names: Collection[str]) -> list[str]:

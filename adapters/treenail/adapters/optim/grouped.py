@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -32,7 +35,8 @@ def grouped_optimizer(build: Callable[[Any], OptimizerT], model: nn.Module, grou
 
     Raises:
         ConfigError: A parameter that requires a gradient is in no group, one is in two, a frozen one or a name that the model
-            does not have is in one, nothing is left to train, or a group has a setting that the optimizer has not.
+            does not have is in one, nothing is left to train, two groups have one name, a factor is negative or not finite,
+            or a group has a setting that the optimizer has not or refuses.
     """
     optimizer = build(_resolved(model, groups))
     for group in groups.groups:
@@ -41,10 +45,10 @@ def grouped_optimizer(build: Callable[[Any], OptimizerT], model: nn.Module, grou
                 known = [name for name in optimizer.defaults if name not in _OWN]
                 hint = did_you_mean(option, known) or f"it has {', '.join(known)}"
                 raise _error(f"{_kind(optimizer)} has no '{option}', which the group '{group.name}' sets", hint)
+        if group.options:
+            _check_options(optimizer, group)
     for each in optimizer.param_groups:
-        for key, value in optimizer.defaults.items():
-            if isinstance(value, tuple) and isinstance(each.get(key), list):  # a config has only lists
-                each[key] = tuple(each[key])
+        each.update({key: _as_default(optimizer, key, value) for key, value in each.items()})
         _multiply(optimizer, each, "lr", "lr_mult")
         _multiply(optimizer, each, "weight_decay", "decay_mult")
     return optimizer
@@ -56,6 +60,9 @@ def groups_below(groups: ParameterGroups, path: str) -> ParameterGroups:
     Args:
         groups: Those of the model.
         path: Name of the part: ``generator``.
+
+    Raises:
+        ConfigError: None is left.
     """
     start = f"{path}."
 
@@ -63,7 +70,10 @@ def groups_below(groups: ParameterGroups, path: str) -> ParameterGroups:
         return tuple(name.removeprefix(start) for name in names if name.startswith(start))
 
     parts = (group._replace(parameters=inside(group.parameters)) for group in groups.groups)
-    return ParameterGroups(tuple(part for part in parts if part.parameters), inside(groups.frozen))
+    found = tuple(part for part in parts if part.parameters)
+    if not found:
+        raise _error(f"no parameter of '{path}' is left to train", "freeze less, or leave out its optimizer")
+    return ParameterGroups(found, inside(groups.frozen))
 
 
 def _resolved(model: nn.Module, groups: ParameterGroups) -> list[dict[str, object]]:
@@ -71,7 +81,14 @@ def _resolved(model: nn.Module, groups: ParameterGroups) -> list[dict[str, objec
     named = {_without_wrappers(name): each for name, each in model.named_parameters(remove_duplicate=False)}
     owners: dict[Tensor, str] = {}
     resolved: list[dict[str, object]] = []
+    names: set[str] = set()
     for group in groups.groups:
+        if group.name in names:
+            raise _error(f"two groups are called '{group.name}'", "give each a name of its own")
+        names.add(group.name)
+        for key, factor in (("lr_mult", group.lr_mult), ("decay_mult", group.decay_mult)):
+            if not 0 <= factor < math.inf:
+                raise _error(f"{key} of the group '{group.name}' is {factor}", "let it be a number of at least 0")
         tensors = []
         for name in group.parameters:
             parameter = named.get(name)
@@ -104,6 +121,58 @@ def _entries(group: ParameterGroup) -> dict[str, object]:
 
 
 _ANEW = "make the groups after the last parameter was frozen or unfrozen"
+
+
+def _check_options(optimizer: Optimizer, group: ParameterGroup) -> None:
+    """Refuse what the optimizer's class would refuse for all parameters: torch looks at no settings of groups."""
+    options = {name: _as_default(optimizer, name, value) for name, value in group.options.items()}
+    for name, value in options.items():
+        wanted = _wanted(optimizer.defaults[name], value)
+        if wanted is not None:
+            raise _refused(optimizer, group, [name], wanted)
+    divided = getattr(optimizer, "optim", None)  # ZeRO's
+    kind = type(divided if isinstance(divided, Optimizer) else optimizer)
+    like = optimizer.param_groups[0]["params"][0]
+    taken = inspect.signature(kind).parameters
+    settings = {name: value for name, value in optimizer.defaults.items() if name in taken}
+    if _trial(kind, like, settings) is not None:
+        return  # a class that needs more than its defaults say cannot be tried
+    given = {name: value for name, value in options.items() if name in taken}
+    error = _trial(kind, like, {**settings, **given})
+    if error is not None:
+        guilty = [name for name in given if _trial(kind, like, {**settings, **given, name: settings[name]}) is None]
+        raise _refused(optimizer, group, guilty or list(given), str(error))
+
+
+def _wanted(default: object, value: object) -> str | None:
+    """Return what an option must be, unless it is of the default's form."""
+    number = isinstance(value, float | int | Tensor) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "it is true or false"
+    if isinstance(default, float | int):
+        return None if number else "it is a number"
+    if isinstance(default, tuple) and not (isinstance(value, tuple) and len(value) == len(default)):
+        return f"it has {len(default)} values, such as {list(default)}"
+    return None
+
+
+def _trial(kind: Callable[..., object], like: Tensor, settings: dict[str, object]) -> Exception | None:
+    """Return how a class of optimizers refuses settings for parameters of a type and device."""
+    try:
+        kind([nn.Parameter(torch.zeros(1, 1, dtype=like.dtype, device=like.device))], **settings)
+    except Exception as error:  # torch compares numbers with whatever it is given
+        return error
+    return None
+
+
+def _refused(optimizer: Optimizer, group: ParameterGroup, names: list[str], reason: str) -> ConfigError:
+    given = ", ".join(f"{name}: {group.options[name]!r}" for name in names)
+    return _error(f"{_kind(optimizer)} refuses the options {{{given}}} of the group '{group.name}'", reason)
+
+
+def _as_default(optimizer: Optimizer, name: str, value: object) -> object:
+    """Return a list as a tuple where the optimizer has one, since a config has only lists."""
+    return tuple(value) if isinstance(value, list) and isinstance(optimizer.defaults.get(name), tuple) else value
 
 
 def _multiply(optimizer: Optimizer, group: dict[str, object], key: str, factor_key: str) -> None:

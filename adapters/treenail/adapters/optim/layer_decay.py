@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 from torch import nn
 
-from treenail.adapters.optim.freezing import ancestry, matching
+from treenail.adapters.optim.freezing import ancestry, matching, refuse_text
 from treenail.adapters.optim.parameters import DEFAULT, Settings, merged, parameter_groups
 from treenail.contracts.parameters import ParameterGroups
 from treenail.kernel import Late
@@ -39,8 +39,13 @@ def layer_decay(
         groups: What is frozen, and which factors apply besides; none when None.
 
     Raises:
+        TypeError: Patterns are one text.
         ValueError: A pattern matches nothing, or there are no layers to be found; or see `parameter_groups`.
     """
+    refuse_text("layers", layers)
+    refuse_text("the patterns of head", head)
+    if layers is not None and not layers:
+        raise ValueError("layers is empty; name the layers, or leave it out to let them be found")
     if not 0 < decay <= 1:
         raise ValueError(f"decay is {decay}, must be above 0 and at most 1")
     below = groups.build(model) if groups is not None else parameter_groups(model)

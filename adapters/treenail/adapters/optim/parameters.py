@@ -73,22 +73,15 @@ def parameter_groups(
             batch normalisation keeps its statistics.
 
     Raises:
-        ValueError: A factor is negative, a key or pattern matches nothing, a parameter has no shape yet, or modules share
-            one although they must not.
+        ValueError: A factor is negative or no number, a key or pattern matches nothing, a parameter has no shape yet, or
+            modules share one although they must not.
     """
     rules = Rules(
         bias_lr_mult, bias_decay_mult, norm_decay_mult, dwconv_decay_mult, dcn_offset_lr_mult, flat_decay_mult
     )
-    _check_factors({"lr_mult": lr_mult, "decay_mult": decay_mult, **rules._asdict()})
+    check_factors({"lr_mult": lr_mult, "decay_mult": decay_mult, **rules._asdict()})
     for key, settings in custom_keys.items():
-        for name in settings:
-            if name not in KeySettings.__annotations__:
-                hint = (
-                    did_you_mean(name, KeySettings.__annotations__)
-                    or "other arguments of the optimizer are its options"
-                )
-                raise ValueError(f"{key}: '{name}' is no setting of a key; {hint}")
-        _check_factors({f"{key}: lr_mult": settings.get("lr_mult"), f"{key}: decay_mult": settings.get("decay_mult")})
+        _check_settings(key, settings)
     names = _first_names(model)
     _check_keys(custom_keys, names)
     if not bypass_duplicate:
@@ -272,10 +265,37 @@ def _first_names(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _check_factors(factors: Mapping[str, float | None]) -> None:
+def check_factors(factors: Mapping[str, object]) -> None:
+    """Refuse factors that are no numbers of at least 0.
+
+    Args:
+        factors: By name; None is no factor.
+
+    Raises:
+        ValueError: One is something else.
+    """
     for name, factor in factors.items():
-        if factor is not None and not 0 <= factor < float("inf"):
-            raise ValueError(f"{name} is {factor}, must be a number of at least 0")
+        right = isinstance(factor, float | int) and not isinstance(factor, bool) and 0 <= factor < float("inf")
+        if factor is not None and not right:
+            raise ValueError(f"{name} is {factor!r}, must be a number of at least 0")
+
+
+def _check_settings(key: object, settings: object) -> None:
+    if not isinstance(key, str):
+        raise ValueError(f"the key {key!r} is no text; keys are parts of names")
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{key}: the settings are {settings!r}, must be a mapping such as {{'lr_mult': 0.1}}")
+    for name in settings:
+        if name not in KeySettings.__annotations__:
+            hint = did_you_mean(str(name), KeySettings.__annotations__)
+            raise ValueError(
+                f"{key}: '{name}' is no setting of a key; {hint or 'other arguments of the optimizer are its options'}"
+            )
+    if not isinstance(settings.get("options", {}), Mapping):
+        raise ValueError(
+            f"{key}: the options are {settings['options']!r}, must be a mapping such as {{'momentum': 0.8}}"
+        )
+    check_factors({f"{key}: lr_mult": settings.get("lr_mult"), f"{key}: decay_mult": settings.get("decay_mult")})
 
 
 def _check_keys(keys: Iterable[str], names: Mapping[str, str]) -> None:

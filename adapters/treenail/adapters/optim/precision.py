@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -37,7 +38,7 @@ def grad_scaler(loss_scale: str | float | ScalerSettings, device: str) -> torch.
         device: Kind of device.
 
     Raises:
-        ValueError: The scale is something else.
+        ValueError: The scale is something else, or an argument is out of its range.
     """
     if isinstance(loss_scale, str):
         if loss_scale != "dynamic":
@@ -48,6 +49,21 @@ def grad_scaler(loss_scale: str | float | ScalerSettings, device: str) -> torch.
         unknown = [name for name in loss_scale if name not in known]
         if unknown:
             raise ValueError(f"loss_scale has '{unknown[0]}', torch's GradScaler knows {', '.join(known)}")
+        for name, value in loss_scale.items():
+            _check(f"loss_scale's {name}", name, value)
         settings = {name: int(value) if name == "growth_interval" else value for name, value in loss_scale.items()}
         return torch.amp.GradScaler(device, **settings)  # type: ignore[arg-type]  # names were looked at above
+    _check("loss_scale", "init_scale", loss_scale)
     return torch.amp.GradScaler(device, init_scale=float(loss_scale))
+
+
+def _check(title: str, name: str, value: float) -> None:
+    number = float(value) if isinstance(value, float | int) and not isinstance(value, bool) else math.nan
+    right, wanted = {
+        "init_scale": (0 < number < math.inf, "a positive number"),
+        "growth_factor": (1 < number < math.inf, "a number above 1"),
+        "backoff_factor": (0 < number < 1, "a number between 0 and 1"),
+        "growth_interval": (number >= 1 and number.is_integer(), "a whole number of at least 1"),
+    }[name]
+    if not right:
+        raise ValueError(f"{title} is {value!r}, must be {wanted}")

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from treenail.adapters.optim.anomalies import parameters_outside
 from treenail.adapters.optim.batches import as_pair, batch_size, describe, micro_batches, moved
 from treenail.adapters.optim.several import OptimWrapperDict
-from treenail.adapters.optim.wrapper import OptimWrapper, needs_closure
-from treenail.adapters.parallel import bare
+from treenail.adapters.optim.wrapper import OptimWrapper
+from treenail.adapters.parallel import bare, needs_closure
 from treenail.contracts import Loss, LossSum, Outcome, Skipped, StepOutput, Stepped, TrainsItself, Updater
 from treenail.kernel import Communicator, TrainingError
 

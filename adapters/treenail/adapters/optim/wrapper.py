@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +16,7 @@ from torch.optim import Optimizer
 from treenail.adapters.optim.accumulation import Counts, Window
 from treenail.adapters.optim.batches import describe
 from treenail.adapters.optim.precision import Precision, ScalerSettings, autocast_dtype, grad_scaler
-from treenail.adapters.parallel import clip_grad_norm, without_gradient_sync
+from treenail.adapters.parallel import clip_grad_norm, clip_grad_value, needs_closure, without_gradient_sync
 from treenail.contracts.updates import LossSum, Outcome, Skipped, Stepped
 from treenail.kernel import Communicator, StateError, TrainingError
 
@@ -306,7 +305,7 @@ class OptimWrapper:
             if self.skip_nonfinite and not norm.isfinite():
                 return norm  # the gradients stay as they are, so that it can be told which of them are not finite
         if self.clip_value is not None:
-            nn.utils.clip_grad_value_(parameters, self.clip_value)
+            clip_grad_value(parameters, self.clip_value)
         return norm
 
     def _skip(self, reason: str) -> Skipped:
@@ -474,12 +473,6 @@ class OptimWrapper:
             f"Type: {type(self).__name__}\naccumulative_counts: {self.accumulative_counts}\n"
             f"optimizer: \n{self.optimizer!r}\n"
         )
-
-
-def needs_closure(optimizer: Optimizer) -> bool:
-    """Tell whether an optimizer evaluates the loss several times in a step, as LBFGS does."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
 
 
 def _is_dtensor(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The norm of gradients of which ranks hold parts."""
+"""Clipping of gradients, and the norm of those of which ranks hold parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from treenail.kernel import TrainingError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -40,10 +42,12 @@ def clip_grad_norm(
 
     Raises:
         RuntimeError: The norm is not finite, and `error_if_nonfinite`.
+        TrainingError: A gradient is sparse.
     """
     meshes: dict[DeviceMesh | None, list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
+            _refuse_sparse(parameter.grad)
             meshes.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter)
     if not meshes:
         return torch.zeros(())
@@ -61,6 +65,30 @@ def clip_grad_norm(
         for group in meshes.values():
             torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total
+
+
+def clip_grad_value(parameters: Iterable[nn.Parameter], clip_value: float) -> None:
+    """Let no number of the gradients be larger than a value, nor smaller than its negative.
+
+    Args:
+        parameters: Those whose gradients are changed.
+        clip_value: The largest absolute value to leave.
+
+    Raises:
+        TrainingError: A gradient is sparse.
+    """
+    clipped = [parameter for parameter in parameters if parameter.grad is not None]
+    for parameter in clipped:
+        _refuse_sparse(parameter.grad)
+    torch.nn.utils.clip_grad_value_(clipped, clip_value)
+
+
+def _refuse_sparse(gradient: Tensor | None) -> None:
+    if gradient is not None and gradient.is_sparse:
+        raise TrainingError(
+            f"a parameter of shape {list(gradient.shape)} has a sparse gradient, which torch neither clips nor measures",
+            mend="make its embedding with sparse=False, or leave gradients as they are",
+        )
 
 
 def _largest(gradients: list[Tensor]) -> Tensor:

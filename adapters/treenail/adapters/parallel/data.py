@@ -143,14 +143,16 @@ def _check_parts(module: nn.Module, parts: dict[str, nn.Module]) -> None:
             if (other := owners.setdefault(id(parameter), name)) != name:
                 raise ValueError(
                     f"'{other}' and '{name}' share the parameter '{name}.{below}', whose gradient would be averaged twice; "
-                    f"wrap a module that holds both, or use data_parallel"
+                    "name a module that holds both, or let each have its own"
                 )
     outside = [
         name for name, parameter in module.named_parameters() if parameter.requires_grad and id(parameter) not in owners
     ]
     if outside:
+        owner = outside[0].rpartition(".")[0]
+        above = not owner or any(part.startswith(f"{owner}.") for part in parts)
         raise ValueError(
             f"the parameter '{outside[0]}'{f' and {len(outside) - 1} more' if outside[1:] else ''} of {type(module).__name__} "
             f"lies in none of the parts {', '.join(parts) or '(there are none)'}, and ranks would train it apart; "
-            f"name its module, too, or use data_parallel"
+            f"{'let it be a parameter of a part, used in the forward pass of that' if above else 'name its module, too'}"
         )

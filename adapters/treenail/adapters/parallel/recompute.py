@@ -22,8 +22,8 @@ def recompute(module: nn.Module, *, classes: tuple[str, ...] = (), modules: tupl
     Between the passes only the inputs of a chosen module are kept, for about a third more computation (Chen et al. 2016,
     "Training Deep Nets with Sublinear Memory Cost"). The module is changed in place: the chosen ones get another
     `forward`, of the same signature; names, parameters and state_dict stay. Gradients do not change: the second pass
-    draws the same random numbers in the same precision, and leaves running statistics alone. Evaluation, and whatever
-    needs no gradients, computes once.
+    draws the same random numbers in the same precision and in the modes of the first (training or eval), and leaves
+    running statistics alone. Evaluation, and whatever needs no gradients, computes once.
 
     Args:
         module: Before it is parallelised, compiled or trained.
@@ -31,8 +31,13 @@ def recompute(module: nn.Module, *, classes: tuple[str, ...] = (), modules: tupl
         modules: Names of modules; ``*`` stands for any one part of a name: ``encoder.layers.*``.
 
     Raises:
+        TypeError: The names are one text.
         ValueError: Nothing is chosen; a name matches no module, or one that is never called itself.
     """
+    given: dict[str, object] = {"classes": classes, "modules": modules}
+    for argument, names in given.items():
+        if isinstance(names, str):
+            raise TypeError(f"{argument} is the text '{names}': write a list of one")
     for part in list(_chosen(module, classes, modules)):  # all or none
         if not isinstance(part.forward, _Recomputed):
             part.forward = _Recomputed(part)
@@ -49,16 +54,15 @@ class _Recomputed:
     def __call__(self, *args: object, **kwargs: object) -> object:
         if not self._module.training or not torch.is_grad_enabled():
             return self.__wrapped__(*args, **kwargs)
-        count, names, again = len(args), tuple(kwargs), False  # tensors that it refers to would stay in memory
+        count, names = len(args), tuple(kwargs)  # tensors that it refers to would stay in memory
+        modes: dict[nn.Module, bool] = {}
 
         def forward(*values: object) -> object:
-            nonlocal again
             keywords = dict(zip(names, values[count:], strict=True))
             # A compiled backward pass writes no buffers; what torch could not compile whole comes here uncompiled.
             if torch.compiler.is_compiling():
                 return self.__wrapped__(*values[:count], **keywords)
-            around = self._statistics_kept() if again else self._buffers_checked()
-            again = True
+            around = self._as_before(modes) if modes else self._first(modes)
             with around:
                 return self.__wrapped__(*values[:count], **keywords)
 
@@ -66,7 +70,9 @@ class _Recomputed:
         return checkpoint(forward, *args, *kwargs.values(), use_reentrant=False)
 
     @contextmanager
-    def _buffers_checked(self) -> Iterator[None]:
+    def _first(self, modes: dict[nn.Module, bool]) -> Iterator[None]:
+        """Note the modes of modules, and refuse buffers that would be changed twice."""
+        modes.update({part: part.training for part in self._module.modules()})
         before = self._written()
         yield
         after = self._written()
@@ -78,14 +84,19 @@ class _Recomputed:
                 )
 
     @contextmanager
-    def _statistics_kept(self) -> Iterator[None]:
-        """Let norms write their running statistics into copies."""
-        kept = [(part, dict(part._buffers)) for part in self._module.modules() if isinstance(part, _NormBase)]
+    def _as_before(self, modes: dict[nn.Module, bool]) -> Iterator[None]:
+        """Give modules the modes of the first pass, and let norms write their running statistics into copies."""
+        now = {part: part.training for part in modes}
+        kept = [(part, dict(part._buffers)) for part in modes if isinstance(part, _NormBase)]
         for norm, buffers in kept:
             norm._buffers.update({name: None if each is None else each.clone() for name, each in buffers.items()})
         try:
+            for part, training in modes.items():
+                part.training = training
             yield
         finally:
+            for part, training in now.items():
+                part.training = training
             for norm, buffers in kept:
                 norm._buffers.update(buffers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.optim import Optimizer
 
 from treenail.adapters.comm import TorchCommunicator, gather_object
+from treenail.adapters.parallel.closures import needs_closure
 
 
 class ZeroOptimizer(ZeroRedundancyOptimizer):
@@ -42,8 +42,7 @@ class ZeroOptimizer(ZeroRedundancyOptimizer):
                 "the parameters are spread over ranks, each of which keeps only its part of the optimizer's states "
                 f"already; use {type(self.optim).__name__} without ZeRO"
             )
-        closure = inspect.signature(self.optim.step).parameters.get("closure")
-        if closure is not None and closure.default is closure.empty:
+        if needs_closure(self.optim):
             raise ValueError(
                 f"{type(self.optim).__name__} evaluates the loss several times a step; its states cannot be divided"
             )

@@ -32,13 +32,14 @@ from treenail.adapters.hooks import (
     NonFiniteHook,
     ProgressHook,
     ScheduleHook,
+    Schedules,
     StragglerHook,
     TimerHook,
     VisHook,
 )
 from treenail.adapters.runtime.assemble import Assembly, assemble, choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.changes import refuse_changes
-from treenail.adapters.runtime.notes import note_batch_size
+from treenail.adapters.runtime.notes import note_batch_size, note_torch_checks
 from treenail.adapters.runtime.ranks import StopVote, failures_told, on_rank_0
 from treenail.adapters.runtime.rollback import RollbackLoop
 from treenail.adapters.runtime.signals import stop_on_signals
@@ -147,6 +148,7 @@ def _train(
     if not run.vis:
         run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
     assembly = assemble(run, work_dir, document, communicator)
+    _refuse_schedules_without_validation(run, assembly)
     store = CheckpointStore(
         files,
         keep_last=run.checkpoints.keep_last,
@@ -200,8 +202,9 @@ def _train(
         message = f"{error.where}: {error.message}" if error.where else error.message
         where = f"{store.files.uri}/{store.resolve(resume)}" if resume else None
         raise CheckpointError(message, where=where, mend=error.mend) from error
-    except ValueError as error:
-        note_batch_size(error, communicator.world_size)
+    except (ValueError, RuntimeError) as error:
+        note_batch_size(error, communicator.world_size, getattr(assembly.parts["updates"], "accumulative_counts", 1))
+        note_torch_checks(error, run, engine.step)
         raise
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
     return Summary(
@@ -217,6 +220,19 @@ def _train(
     )
 
 
+def _refuse_schedules_without_validation(run: Run, assembly: Assembly) -> None:
+    schedules = assembly.parts["schedules"]
+    if run.val is not None or not isinstance(schedules, Schedules):
+        return
+    for each in schedules.schedules:
+        if each.metric is not None or each.takes_all_metrics:
+            raise ConfigError(
+                f"{type(each.scheduler).__name__} steps on a metric, and nothing is validated",
+                where="schedules",
+                mend="add val: {dataset: …, batch_size: …}, or take another scheduler",
+            )
+
+
 def _shown(run: Run, work_dir: Path) -> str:
     return str(work_dir / CHECKPOINTS) if run.files.checkpoints is None else redacted(run.files.checkpoints)
 
@@ -227,6 +243,10 @@ def default_hooks(
     """Return the hooks of a run by name: the defaults, those of the config in their place or besides, none for null.
 
     Ranks other than 0 have no progress bar, and say nothing but what their own log files hold, if they shall have some.
+
+    Raises:
+        BuildError: A hook's constructor raised.
+        ConfigError: A step that fails shall be rolled back, and nothing saves a checkpoint to go back to.
     """
     communicator = communicator or SingleProcess()
     rank, settings = communicator.rank, run.distributed
@@ -256,6 +276,19 @@ def default_hooks(
         for name, each in specs.items()
         if each is not None and not (rank > 0 and each.target is ProgressHook)
     }
+    goes_back = any(isinstance(hook, NonFiniteHook) and hook.action == "rollback" for hook in hooks.values())
+    if goes_back and "checkpoint" not in hooks:  # one of somebody's may save under this name
+        raise ConfigError(
+            "a rollback goes back to a checkpoint, and there is no hook 'checkpoint' that saves one",
+            where="hooks.checkpoint",
+            mend="do not set it to null, or choose another action",
+        )
+    if run.averaging is not None and "averaging" not in hooks:
+        raise ConfigError(
+            "the hook 'averaging' averages the weights, and there is none",
+            where="hooks.averaging",
+            mend="do not set it to null, or leave out averaging",
+        )
     if "vis" not in specs and assembly.vis:
         config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
         hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)

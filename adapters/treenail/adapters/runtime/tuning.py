@@ -37,6 +37,7 @@ def tune_lr(
         steps: How many.
 
     Raises:
+        ValueError: The learning rates or the steps make no sweep.
         TreenailError: The config is wrong, has several optimizers, or cannot be trained from the lowest learning rate on.
     """
     with _assembled(run) as (assembly, work):
@@ -47,6 +48,12 @@ def tune_lr(
                 where="optimizer",
                 mend="use treenail.adapters.tuning.find_lr with the one to tune",
             )
+        if not any(group["lr"] for group in optimizer.param_groups):
+            raise ConfigError(
+                "the learning rate is 0; a sweep keeps the ratio of the groups' rates to the largest",
+                where="optimizer.lr",
+                mend="choose any positive one",
+            )
         return find_lr(work.step, work.batches, optimizer, assembly.parts, lowest=lowest, highest=highest, steps=steps)
 
 
@@ -54,6 +61,7 @@ def tune_batch_size(
     run: Run,
     *,
     memory_limit: int | None = None,
+    first: int = 2,
     most: int | None = None,
     attempt: Callable[[int], object] | None = None,
 ) -> BatchSizes:
@@ -65,13 +73,18 @@ def tune_batch_size(
     Args:
         run: The config.
         memory_limit: Bytes of main memory, at its peak, of a run on the CPU.
+        first: The size to begin with. Smaller ones are tried only where it does not fit: batch normalisation takes no single
+            sample.
         most: The largest size of interest; None: the samples of an epoch.
         attempt: What is tried on the CPU instead of `train_two_steps` of the run, where that cannot be pickled.
 
     Raises:
-        ConfigError: The config is wrong, makes batches of a size of its own, or needs a `memory_limit`, or none.
+        ConfigError: A size is below 1; the config is wrong, makes batches of a size of its own, or needs a `memory_limit`, or
+            none.
         TrainingError: A try failed by something else than memory.
     """
+    if first < 1 or (most is not None and most < 1):
+        raise ConfigError(f"{first=} and {most=}: a batch has at least one sample", mend="choose sizes of at least 1")
     if run.train.batch_sampler is not None:
         raise ConfigError(
             "the batch sampler decides how large batches are", where="train.batch_sampler", mend="set its own limits"
@@ -87,7 +100,8 @@ def tune_batch_size(
         raise ConfigError("there is no sample to train on", where=run.train.dataset.where, mend="is the dataset empty?")
     attempt = attempt or partial(train_two_steps, run)
     fits = fits_on_device(attempt) if memory_limit is None else fits_in_process(attempt, memory_limit)
-    return find_batch_size(fits, most=min(samples, most or samples))
+    most = samples if most is None else min(samples, most)
+    return find_batch_size(fits, first=min(first, most), most=most)
 
 
 def train_two_steps(run: Run, batch_size: int) -> None:

@@ -17,7 +17,7 @@ from treenail.adapters.optim import (
     with_loss,
 )
 from treenail.adapters.tuning import scale_lr
-from treenail.contracts import ParameterGroups, Run, ScaleLr, Updater
+from treenail.contracts import ParameterGroups, Run, Updater
 from treenail.kernel import Communicator, ConfigError, Late, did_you_mean
 
 
@@ -35,7 +35,7 @@ def build_groups(run: Run, model: nn.Module, loss: object) -> ParameterGroups | 
 def build_optimizer(
     run: Run, model: nn.Module, loss: object, groups: ParameterGroups | None
 ) -> Optimizer | OptimizerDict:
-    """Build the optimizer of a run, or several.
+    """Build the optimizer of a run, or several, with learning rates for the run's batch size.
 
     Args:
         run: The config.
@@ -45,30 +45,30 @@ def build_optimizer(
 
     Raises:
         ConfigError: There is nothing to train; a parameter is in no optimizer or in two, or an optimizer is named as no
-            part of the model.
+            part of the model; rates shall be scaled, and a batch sampler makes batches of varying size.
     """
     if not isinstance(run.optimizer, Mapping):
-        return _build(run.optimizer, with_loss(model, loss), groups, run.model.where)
+        optimizer = _build(run.optimizer, with_loss(model, loss), groups, run.model.where)
+        _scale_lr(run, optimizer)
+        return optimizer
     parts = {name: _part(model, name, run.optimizer) for name in run.optimizer}
     _check_parts(model, parts)
     below = {name: groups_below(groups, name) if groups is not None else None for name in parts}
-    return OptimizerDict(
-        **{name: _build(late, parts[name], below[name], late.where) for name, late in run.optimizer.items()}
-    )
+    optimizers = {name: _build(late, parts[name], below[name], late.where) for name, late in run.optimizer.items()}
+    _scale_lr(run, *optimizers.values())
+    return OptimizerDict(**optimizers)
 
 
-def scale_rates(run: Run, scale: ScaleLr, optimizer: Optimizer | OptimizerDict) -> None:
-    """Scale the learning rates of all optimizers to the run's batch size.
-
-    Raises:
-        ConfigError: A batch sampler makes batches of varying size.
-    """
+def _scale_lr(run: Run, *optimizers: Optimizer) -> None:
+    scale = run.scale_lr
+    if scale is None:
+        return
     if run.train.batch_sampler is not None:
         raise ConfigError(
             "the batch sampler decides how large batches are", where="scale_lr", mend="write the learning rate itself"
         )
-    for each in [optimizer] if isinstance(optimizer, Optimizer) else optimizer.values():
-        scale_lr(each, run.train.batch_size, scale.base_batch_size, scale.rule)
+    for optimizer in optimizers:
+        scale_lr(optimizer, run.train.batch_size, scale.base_batch_size, scale.rule)
 
 
 def build_updater(run: Run, optimizer: Optimizer | OptimizerDict, ranks: Communicator) -> Updater | OptimWrapperDict:

@@ -12,6 +12,8 @@ from itertools import accumulate
 from math import ceil, cos, pi, sqrt
 from typing import Literal, Protocol
 
+from treenail.kernel import TrainingError
+
 Annealing = Literal["cos", "linear"]
 """How a one-cycle goes from one level to the next."""
 
@@ -77,7 +79,10 @@ class Exponential:
 
     def __call__(self, step: float, /) -> float:
         """Return the factor at a step."""
-        return math.pow(self.gamma, step)
+        try:
+            return math.pow(self.gamma, step)
+        except OverflowError:
+            raise _too_large(self.gamma, step) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,10 @@ class Step:
 
     def __call__(self, step: float, /) -> float:
         """Return the factor at a step."""
-        return math.pow(self.gamma, step // self.step_size)
+        try:
+            return math.pow(self.gamma, step // self.step_size)
+        except OverflowError:
+            raise _too_large(self.gamma, step // self.step_size) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,10 @@ class MultiStep:
 
     def __call__(self, step: float, /) -> float:
         """Return the factor at a step."""
-        return math.pow(self.gamma, bisect_right(self.milestones, step))
+        try:
+            return math.pow(self.gamma, bisect_right(self.milestones, step))
+        except OverflowError:
+            raise _too_large(self.gamma, bisect_right(self.milestones, step)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +193,7 @@ class CosineRestarts:
 
 @dataclass(frozen=True, slots=True)
 class WarmupStableDecay:
-    """Up to 1 along a line, 1 for most of the time, down at the end.
+    """Up to 1 along a line, 1 for most of the time, down at the end, where it stays.
 
     Sources: Hu et al. 2024, MiniCPM, arXiv:2404.06395; the shape one_minus_sqrt: Hägele et al. 2024, arXiv:2405.18392.
     """
@@ -198,12 +209,19 @@ class WarmupStableDecay:
         """Return the factor at a step."""
         if step < self.warmup:
             return self.start_factor + (1.0 - self.start_factor) * step / self.warmup
-        left = self.steps - step
+        left = max(self.steps - step, 0.0)
         if left >= self.decay:
             return 1.0
-        share = min(1.0 - left / self.decay, 1.0)
+        share = 1.0 - left / self.decay
         if self.shape == "cosine":
             share = (1.0 - cos(pi * share)) / 2.0
         elif self.shape == "one_minus_sqrt":
             share = sqrt(share)
         return 1.0 + (self.end_factor - 1.0) * share
+
+
+def _too_large(gamma: float, times: float) -> TrainingError:
+    return TrainingError(
+        f"gamma {gamma:g} to the power of {times:g} is more than a number can hold",
+        mend="let gamma be smaller, or let the schedule end earlier: write end",
+    )

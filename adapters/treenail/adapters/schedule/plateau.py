@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, SupportsFloat
+from typing import Literal, SupportsFloat
 
-from msgspec import Meta
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from treenail.adapters.schedule.arguments import Begin, Count, Factor, Reduction, check_arguments
 from treenail.adapters.schedule.chain import Chain, Link
 from treenail.adapters.schedule.params import unwrapped
-from treenail.adapters.schedule.schedule import int_of, last_learning_rates, load_link
-from treenail.kernel import StateError
+from treenail.adapters.schedule.schedule import Interval, State, checked_state, last_learning_rates, load_link
+
+
+class PlateauState(State):
+    """What a checkpoint holds of a plateau, besides."""
+
+    best: float
+    cooldown_counter: Count
+    num_bad_epochs: Count
+    scales: list[float]
 
 
 class ReduceOnPlateau(ReduceLROnPlateau):
@@ -45,21 +52,19 @@ class ReduceOnPlateau(ReduceLROnPlateau):
         optimizer: Optimizer,
         *,
         mode: Literal["min", "max"] = "min",
-        factor: Annotated[float, Meta(ge=0, lt=1)] = 0.1,
-        patience: Annotated[int, Meta(ge=0)] = 10,
-        threshold: Annotated[float, Meta(ge=0)] = 1e-4,
+        factor: Reduction = 0.1,
+        patience: Count = 10,
+        threshold: Factor = 1e-4,
         threshold_mode: Literal["rel", "abs"] = "rel",
-        cooldown: Annotated[int, Meta(ge=0)] = 0,
+        cooldown: Count = 0,
         minimum: float | tuple[float, ...] = 0.0,
-        eps: Annotated[float, Meta(ge=0)] = 1e-8,
+        eps: Factor = 1e-8,
         param: str = "lr",
-        begin: float = 0,
+        begin: Begin = 0,
         end: float | None = None,
     ) -> None:
-        if not 0 <= factor < 1:
-            raise ValueError(f"factor must be at least 0 and below 1: it is {factor}")
-        if end is not None and end <= begin:
-            raise ValueError(f"end must be after begin: they are {end} and {begin}")
+        check_arguments(ReduceOnPlateau.__init__, locals())
+        interval = Interval(begin, end)
         optimizer = unwrapped(optimizer)
         self._chain = Chain.of(optimizer, param)
         super().__init__(
@@ -74,7 +79,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
             eps,
         )
         self.param = param
-        self._from, self._until = begin, math.inf if end is None else end
+        self._from, self._until = interval.start, interval.stop
         self._link = Link()
         self._link.group_scales = [1.0] * len(optimizer.param_groups)
         self._chain.append(self._link)
@@ -122,6 +127,7 @@ class ReduceOnPlateau(ReduceLROnPlateau):
         """Return where the schedule stands."""
         self._chain.notice()
         return {
+            "kind": "ReduceOnPlateau",
             "param": self.param,
             "last_epoch": self.last_epoch,
             "best": self.best,
@@ -136,15 +142,14 @@ class ReduceOnPlateau(ReduceLROnPlateau):
         """Go to where a state stands, and set the values; the state of the optimizer may be loaded before or after it.
 
         Raises:
-            StateError: The state is of no such schedule, or of another parameter's.
+            StateError: The state is of no such schedule, or of another parameter's; nothing has changed.
         """
-        step = int_of(state_dict, "last_epoch", self.param)
-        cooldown, bad = (int_of(state_dict, key, self.param) for key in ("cooldown_counter", "num_bad_epochs"))
-        scales, best = state_dict.get("scales"), state_dict.get("best")
-        if not isinstance(scales, (list, tuple)) or not isinstance(best, (int, float)):
-            raise StateError("the state is not of a ReduceOnPlateau", where=", ".join(state_dict))
+        self._load(checked_state(state_dict, PlateauState, "ReduceOnPlateau", self.param))
+
+    def _load(self, state: PlateauState) -> None:
         self._chain.notice()
-        self.last_epoch, self.cooldown_counter, self.num_bad_epochs, self.best = step, cooldown, bad, best
-        self._link.group_scales = [float(scale) for scale in scales]
-        load_link(state_dict, self._chain, self._link)
+        self.last_epoch, self.best = state["last_epoch"], state["best"]
+        self.cooldown_counter, self.num_bad_epochs = state["cooldown_counter"], state["num_bad_epochs"]
+        self._link.group_scales = state["scales"]
+        load_link(state, self._chain, self._link)
         self._chain.update(self._link)

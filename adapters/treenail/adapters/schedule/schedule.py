@@ -7,18 +7,39 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar, cast
+from typing import TypedDict, TypeVar, cast
 
+import msgspec
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from treenail.adapters.schedule.arguments import Count, LastStep
 from treenail.adapters.schedule.chain import Chain, Link
 from treenail.adapters.schedule.curves import CosineRestarts, Curve
 from treenail.adapters.schedule.params import unwrapped
 from treenail.kernel import StateError
 
 T = TypeVar("T")
+StateT = TypeVar("StateT", bound="State")
+
+
+class State(TypedDict):
+    """What a checkpoint holds of a schedule.
+
+    Args:
+        kind: Of its curve.
+        param: What it sets.
+        last_epoch: Where it stands; -1 before its first step, where torch's SequentialLR sets it.
+        order: How many began before it; None while it did not begin.
+        outside: What others multiplied each group's value with.
+    """
+
+    kind: str
+    param: str
+    last_epoch: LastStep
+    order: Count | None
+    outside: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +54,7 @@ class Interval:
         epoch_length: Training steps of an epoch, for that.
 
     Raises:
-        ValueError: end is not after begin, or there is nothing to convert with.
+        ValueError: begin is before 0, end is not after begin or infinite, or there is nothing to convert with.
     """
 
     begin: float = 0
@@ -43,8 +64,12 @@ class Interval:
     epoch_length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.end is not None and self.end <= self.begin:
-            raise ValueError(f"end must be after begin: they are {self.end} and {self.begin}")
+        if not 0 <= self.begin < math.inf:
+            raise ValueError(f"begin must be a step from 0 on: it is {self.begin}")
+        if self.end is not None and not self.begin < self.end < math.inf:
+            raise ValueError(
+                f"end must be after begin: they are {self.end} and {self.begin}; what has no end leaves it out"
+            )
         if self.convert_to_iter_based:
             if not self.by_epoch:
                 raise ValueError("by_epoch: false has nothing to convert: leave out convert_to_iter_based")
@@ -103,7 +128,9 @@ class Schedule(LRScheduler):
         last_epoch: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: The optimizer's groups have no such parameter.
+        ValueError: There is no optimizer, its groups have no such parameter, or not as many as there are anchors; or
+            last_epoch is below -1, or goes on with groups that do not say their base values.
+        TrainingError: (also later) The curve's factor is more than a number can hold.
     """
 
     def __init__(
@@ -162,6 +189,9 @@ class Schedule(LRScheduler):
 
         Args:
             epoch: The step to go to, if it is not the next one.
+
+        Raises:
+            ValueError: The optimizer has got more groups than there are anchors.
         """
         link, chain = self._link, self._chain
         if epoch is not None or not link.simple:
@@ -225,6 +255,7 @@ class Schedule(LRScheduler):
         """Return where the schedule stands."""
         self._chain.notice()
         return {
+            "kind": type(self.curve).__name__,
             "param": self.param,
             "last_epoch": self._link.step,
             "order": self._link.order,
@@ -235,13 +266,13 @@ class Schedule(LRScheduler):
         """Go to where a state stands, and set the values; the state of the optimizer may be loaded before or after it.
 
         Raises:
-            StateError: The state is of no schedule, or of another parameter's.
+            StateError: The state is of no such schedule, or of another parameter's; nothing has changed.
         """
-        step = int_of(state_dict, "last_epoch", self.param)
+        state = checked_state(state_dict, State, type(self.curve).__name__, self.param)
         self._chain.notice()
-        self._link.step = step
+        self._link.step = state["last_epoch"]
         self._follow()
-        load_link(state_dict, self._chain, self._link)
+        load_link(state, self._chain, self._link)
         self._chain.update(self._link)
 
 
@@ -293,29 +324,32 @@ def last_learning_rates(optimizer: Optimizer) -> list[float | Tensor]:
     return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
 
-def int_of(state_dict: dict[str, object], key: str, param: str) -> int:
-    """Return an int of a schedule's state.
+def checked_state(state_dict: dict[str, object], form: type[StateT], kind: str, param: str) -> StateT:
+    """Return a schedule's state, if it is one.
+
+    Args:
+        state_dict: The state.
+        form: What such a state holds.
+        kind: Of which kind it must be.
+        param: Of which parameter it must be.
 
     Raises:
-        StateError: The state is of no schedule, or of another parameter's.
+        StateError: It is of no schedule, or of another kind or parameter.
     """
-    value = state_dict.get(key)
-    if type(value) is not int or state_dict.get("param") != param:
-        raise StateError(
-            f"the state is not of a schedule of '{param}'", where=", ".join(state_dict), mend="was the config changed?"
-        )
-    return value
+    try:
+        state = msgspec.convert(state_dict, form)
+    except msgspec.ValidationError as error:
+        detail = str(error).replace("Expected", "expected").replace("Object missing", "missing")
+    else:
+        if (state["kind"], state["param"]) == (kind, param):
+            return state
+        detail = f"it is of a {state['kind']} of '{state['param']}'"
+    message = f"the state is not of a schedule {kind} of '{param}': {detail}"
+    raise StateError(message, where=", ".join(state_dict), mend="was the config changed?")
 
 
-def load_link(state_dict: dict[str, object], chain: Chain, link: Link) -> None:
-    """Take the part of a schedule's state that is about others: what began before it, and what they multiplied.
-
-    Raises:
-        StateError: It is not there.
-    """
-    order, outside = state_dict.get("order"), state_dict.get("outside")
-    if not (order is None or type(order) is int) or not isinstance(outside, (list, tuple)):
-        raise StateError("the state is not of a schedule", where=", ".join(state_dict))
-    link.order = order
-    chain.outside = [float(factor) for factor in outside]
+def load_link(state: State, chain: Chain, link: Link) -> None:
+    """Take the part of a schedule's state that is about others: what began before it, and what they multiplied."""
+    link.order = state["order"]
+    chain.outside = state["outside"]
     chain.settle()

@@ -6,20 +6,22 @@ warm-up is a schedule that ends where the next one begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
 
-from msgspec import Meta
 from torch.optim import Optimizer
 
 from treenail.adapters.schedule import curves
+from treenail.adapters.schedule.arguments import (
+    Begin,
+    EpochLength,
+    Factor,
+    LastStep,
+    Length,
+    UnitFactor,
+    check_arguments,
+)
 from treenail.adapters.schedule.curves import Annealing, Curve, DecayShape
 from treenail.adapters.schedule.schedule import Interval, Schedule
-
-Factor = Annotated[float, Meta(ge=0)]
-Length = Annotated[float, Meta(gt=0)]
-EpochLength = Annotated[int, Meta(ge=1)]
-LastStep = Annotated[int, Meta(ge=-1)]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -37,12 +39,13 @@ class Shape(Schedule):
         last_step: The step to go on after; -1 begins.
 
     Raises:
-        ValueError: The interval has no steps, or the optimizer's groups have no such parameter.
+        ValueError: An argument is out of its range, the interval has no steps, or the optimizer's groups have no such
+            parameter.
     """
 
     optimizer: Optimizer = field(kw_only=False)
     param: str = "lr"
-    begin: float = 0
+    begin: Begin = 0
     end: float | None = None
     by_epoch: bool = True
     convert_to_iter_based: bool = False
@@ -50,6 +53,7 @@ class Shape(Schedule):
     last_step: LastStep = -1
 
     def _interval(self) -> Interval:
+        check_arguments(type(self), vars(self))
         return Interval(self.begin, self.end, self.by_epoch, self.convert_to_iter_based, self.epoch_length)
 
     def _follow_curve(
@@ -75,19 +79,22 @@ class Shape(Schedule):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Constant(Shape):
-    """Multiplies by a factor until the interval's last step.
+    """Multiplies by a factor until the interval's last step, which has the factor 1.
 
     Source: `torch.optim.lr_scheduler.ConstantLR`, whose ``total_iters`` is ``end - begin - 1``.
 
     Args:
         factor: The factor.
+
+    Raises:
+        ValueError: Besides, the interval is a single step, on which it would do nothing.
     """
 
     factor: Factor = 1 / 3
 
     def __post_init__(self) -> None:
         interval = self._interval()
-        self._follow_curve(curves.Constant(self.factor, interval.stop - interval.start - 1), interval)
+        self._follow_curve(constant_curve(interval, self.factor), interval)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -116,6 +123,9 @@ class Linear(Shape):
 class Cosine(Shape):
     """Goes down along half a cosine, from what is there to ``eta_min``.
 
+    With ``end`` alone the bottom lies at that step, and the interval's last one is still above it, as with torch's ``T_max``;
+    ``period=end - begin - 1`` ends at the bottom.
+
     Source: the annealing of SGDR, Loshchilov and Hutter 2017, arXiv:1608.03983, as `torch.optim.lr_scheduler.CosineAnnealingLR`.
 
     Args:
@@ -133,7 +143,6 @@ class Cosine(Shape):
 
     def __post_init__(self) -> None:
         interval = self._interval()
-        check_positive(period=self.period)
         curve = curves.Cosine(interval.length("cosine without period", self.period))
         self._follow_curve(curve, interval, floor=self.eta_min, floor_ratio=self.eta_min_ratio)
 
@@ -197,7 +206,6 @@ class Step(Shape):
 
     def __post_init__(self) -> None:
         interval = self._interval()
-        check_positive(step_size=self.step_size)
         self._follow_curve(curves.Step(interval.steps(self.step_size), self.gamma), interval)
 
 
@@ -268,7 +276,7 @@ class OneCycle(Shape):
 
     eta_max: float | tuple[float, ...]
     total_steps: Length | None = None
-    pct_start: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    pct_start: UnitFactor = 0.3
     anneal_strategy: Annealing = "cos"
     div_factor: Length = 25.0
     final_div_factor: Length = 1e4
@@ -276,8 +284,6 @@ class OneCycle(Shape):
 
     def __post_init__(self) -> None:
         interval = self._interval()
-        check_positive(total_steps=self.total_steps, div_factor=self.div_factor, final_div_factor=self.final_div_factor)
-        check_unit(pct_start=self.pct_start)
         steps = interval.length("one_cycle without total_steps", self.total_steps)
         curve = curves.OneCycle(
             steps, self.pct_start, self.anneal_strategy, self.div_factor, self.final_div_factor, self.three_phase
@@ -293,7 +299,7 @@ class WarmupStableDecay(Shape):
 
     Args:
         warmup: Steps or epochs of the warm-up; 0: none.
-        decay: Steps or epochs of the decay, the interval's last ones; it arrives when they are over.
+        decay: Steps or epochs of the decay, the interval's last ones; it arrives when they are over, at ``end``.
         shape: Of the decay; one_minus_sqrt falls fast first: 1 - sqrt(its share that is over).
         start_factor: The factor at the first step.
         end_factor: The factor when the decay is over.
@@ -314,7 +320,23 @@ class WarmupStableDecay(Shape):
         if up + down > total:
             raise ValueError(f"warm-up and decay take {up} + {down} steps, and there are {total}")
         curve = curves.WarmupStableDecay(total, up, down, self.start_factor, self.end_factor, self.shape)
-        self._follow_curve(curve, interval)
+        # It arrives a step after the interval's last one, and stays there by itself.
+        self._follow_curve(curve, replace(interval, end=None))
+
+
+def constant_curve(interval: Interval, factor: float) -> curves.Constant:
+    """Return the factor that holds until an interval's last step.
+
+    Raises:
+        ValueError: The interval is a single step, on which it would do nothing.
+    """
+    steps = interval.stop - interval.start - 1
+    if steps <= 0 and factor != 1:
+        raise ValueError(
+            f"a constant factor of {factor} holds until the last of several steps, and here is one: let end be later, count "
+            "training steps, or leave it out"
+        )
+    return curves.Constant(factor, steps)
 
 
 def linear_curve(interval: Interval, start_factor: float, end_factor: float) -> curves.Linear:
@@ -338,24 +360,9 @@ def restarts_curve(
     """Return the descents of some periods.
 
     Raises:
-        ValueError: There is none, a period is no length, or there are not as many weights.
+        ValueError: There is none, or there are not as many weights.
     """
     weights = (1.0,) * len(periods) if weights is None else tuple(weights)
     if not periods or len(weights) != len(periods):
         raise ValueError(f"each period has a weight: there are {len(periods)} periods and {len(weights)} weights")
-    check_positive(**{f"period {index}": period for index, period in enumerate(periods)})
     return curves.CosineRestarts(tuple(interval.steps(period) for period in periods), weights)
-
-
-def check_positive(**lengths: float | None) -> None:
-    """Refuse what is not above 0; configs are checked by the annotations, calls are not."""
-    for name, value in lengths.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0: it is {value}")
-
-
-def check_unit(**parts: float) -> None:
-    """Refuse what is not from 0 to 1; configs are checked by the annotations, calls are not."""
-    for name, value in parts.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be from 0 to 1: it is {value}")

@@ -20,7 +20,8 @@ def deterministic_algorithms(mode: bool | Literal["warn"] = True) -> Iterator[No
     """While inside, torch uses only operators that give the same bits on the same machine, as its notes on reproducibility ask.
 
     cuDNN does not try which algorithm is fastest, cuBLAS keeps to a fixed workspace, and memory that an operator leaves
-    uninitialised is filled (torch's ``fill_uninitialized_memory``, which is on by default). All is as before afterwards.
+    uninitialised is filled (torch's ``fill_uninitialized_memory``, which is on by default). All is as before afterwards, but
+    for the environment variable that told cuBLAS, once CUDA began: so that it can be known when it is asked for again.
     Seeds are another matter; see `seed_process`. Source: https://docs.pytorch.org/docs/stable/notes/randomness.html
 
     Args:
@@ -28,8 +29,10 @@ def deterministic_algorithms(mode: bool | Literal["warn"] = True) -> Iterator[No
             false changes nothing.
 
     Raises:
-        ConfigError: CUDA runs already, and cuBLAS was not told in time, or was told something else.
+        ConfigError: The mode is another one; or CUDA runs already, and cuBLAS was not told in time, or was told something else.
     """
+    if mode not in (True, False, "warn"):  # written in Python, where nothing checked it
+        raise ConfigError(f"{mode!r} is no mode", where="deterministic", mend="choose true, false or warn")
     if not mode:
         yield
         return
@@ -47,13 +50,12 @@ def deterministic_algorithms(mode: bool | Literal["warn"] = True) -> Iterator[No
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
-        if workspace is None:
+        if workspace is None and not _cuda_began():
             os.environ.pop(_VARIABLE, None)
 
 
 def _fix_workspace(given: str | None) -> None:
-    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    if given is None and not begun:
+    if given is None and not _cuda_began():
         os.environ[_VARIABLE] = _ALLOWED[0]
     elif given not in _ALLOWED:
         why = "CUDA was used before, and cuBLAS" if given is None else f"{_VARIABLE} is '{given}', with which cuBLAS"
@@ -62,3 +64,7 @@ def _fix_workspace(given: str | None) -> None:
             where="deterministic",
             mend=f"set {_VARIABLE}={_ALLOWED[0]} before the process starts",
         )
+
+
+def _cuda_began() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # torch leaves it unannotated

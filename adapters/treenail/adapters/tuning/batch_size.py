@@ -133,7 +133,10 @@ def fits_in_process(attempt: Attempt, limit: int) -> Callable[[int], bool]:
         if told is None:
             told = f"the process ended with exit code {process.exitcode}"
         if isinstance(told, str):
-            raise TrainingError(f"a try with batches of {size} samples failed: {told}")
+            raise TrainingError(
+                f"a try with batches of {size} samples failed: {told}",
+                mend="if such batches are too small for the model, begin with larger ones (first)",
+            )
         return bool(told <= limit)
 
     return fits

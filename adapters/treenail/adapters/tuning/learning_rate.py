@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta
@@ -84,9 +84,9 @@ def find_lr(
         ValueError: An argument is out of its range, or all learning rates of the optimizer are 0.
         TrainingError: There is no batch, or the loss is not finite within the first steps.
     """
-    if not 0 < lowest < highest or steps < 10 or not 0 <= smoothing < 1 or diverged <= 1:
+    if not 0 < lowest < highest < inf or steps < 10 or not 0 <= smoothing < 1 or diverged <= 1:
         raise ValueError(
-            f"{lowest=} and {highest=} must be 0 < lowest < highest, {steps=} at least 10, {smoothing=} in [0, 1) and "
+            f"{lowest=} and {highest=} must be 0 < lowest < highest < inf, {steps=} at least 10, {smoothing=} in [0, 1) and "
             f"{diverged=} above 1"
         )
     groups = optimizer.param_groups
@@ -141,4 +141,7 @@ def _repeated(batches: Iterable[object]) -> Iterator[object]:
         for batch in batches:
             yield batch
         if batch is None:
-            raise TrainingError("there is no batch to train on", mend="is the dataset empty?")
+            raise TrainingError(
+                "there is no batch to train on",
+                mend="is the dataset empty, or, with drop_last, smaller than a batch?",
+            )

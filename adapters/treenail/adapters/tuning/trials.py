@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from treenail.adapters.optim import OptimWrapper, OptimWrapperDict
 from treenail.adapters.seeding import shielded_rng
 from treenail.kernel import Stateful
 
@@ -19,7 +20,8 @@ def left_unchanged(parts: Mapping[str, Stateful]) -> Iterator[None]:
     """Give every part of a run its state back afterwards, and the process its random generators, bit for bit.
 
     Of modules that is: parameters, gradients, buffers (those that no checkpoint has, too) and modes; of optimizers the states
-    and the settings of the groups; of anything else what its `state_dict` says. Parameters and buffers stay the same tensors.
+    and the settings of the groups; of anything else what its `state_dict` says, and of an `OptimWrapper` all that it counts.
+    Parameters and buffers stay the same tensors.
 
     Args:
         parts: By name, as an engine has them: modules, optimizers, batches, updaters …
@@ -32,15 +34,25 @@ def left_unchanged(parts: Mapping[str, Stateful]) -> Iterator[None]:
             for part in parts.values()
             if not isinstance(part, nn.Module | Optimizer)
         ]
+        # What a wrapper counts belongs to a process, not to its state.
+        counters = [(each, each.steps, copy.copy(each._counts)) for part in parts.values() for each in _wrappers(part)]
         try:
             yield
         finally:
             for part, state in others:
                 part.load_state_dict(state)
+            for wrapper, steps, counts in counters:
+                wrapper.steps, wrapper._counts = steps, counts
             for module in modules.values():
                 module.restore()
             for optimizer in optimizers:
                 optimizer.restore()
+
+
+def _wrappers(part: Stateful) -> Iterable[OptimWrapper]:
+    if isinstance(part, OptimWrapper):
+        return [part]
+    return part.values() if isinstance(part, OptimWrapperDict) else []
 
 
 class _Module:

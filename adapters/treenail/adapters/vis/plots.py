@@ -35,6 +35,31 @@ class Panel(NamedTuple):
     log_x: bool = False
 
 
+def check_plot(path: Path) -> None:
+    """Find out whether `save_plot` could write a file, before there is something to draw.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileError: Its suffix is none of `FORMATS`, or it lies in no directory.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if _kind(path) not in FORMATS:
+        raise FileError(
+            f"'{path.name}' has no suffix of an image", where=str(path), mend=f"one of .{', .'.join(FORMATS)}"
+        )
+    if not path.parent.is_dir():
+        raise FileError("there is no such directory", where=str(path.parent), mend="make it first")
+    if path.is_dir():
+        raise FileError("this is a directory", where=str(path), mend="name a file in it")
+    require("matplotlib", extra="plot", purpose=f"writing {path.name}")
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower()
+
+
 def save_plot(panels: Sequence[Panel], path: Path) -> None:
     """Draw charts below each other into a file.
 
@@ -43,14 +68,10 @@ def save_plot(panels: Sequence[Panel], path: Path) -> None:
         path: Where to; its suffix is one of `FORMATS`.
 
     Raises:
-        FileError: The suffix is another one, or the file cannot be written.
+        FileError: As `check_plot` says, or the file cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise FileError(
-            f"'{path.name}' has no suffix of an image", where=str(path), mend=f"one of .{', .'.join(FORMATS)}"
-        )
+    check_plot(path)
     # Without pyplot, which keeps its figures in a global registry and may look for a display.
     figures = require("matplotlib.figure", extra="plot", purpose=f"writing {path.name}")
     figure = figures.Figure(figsize=(8, 3.2 * max(len(panels), 1)), layout="constrained")
@@ -64,7 +85,7 @@ def save_plot(panels: Sequence[Panel], path: Path) -> None:
         if len(panel.lines) > 1:
             axes.legend()
     drawn = BytesIO()
-    figure.savefig(drawn, format=kind, dpi=120)
+    figure.savefig(drawn, format=_kind(path), dpi=120)
     try:
         path.write_bytes(drawn.getvalue())
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,15 @@ def stored(averages: Averager) -> dict[str, object]:
     state = through_storage(averages.state_dict())
     assert isinstance(state, dict), f"state_dict() is a {type(state).__name__}"
     return state
+
+
+def shortened(state: Mapping[str, object], where: str = "a state") -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield (what it is, a state that lacks one entry) for each entry of a state and of the mappings in it."""
+    for key, value in state.items():
+        yield f"{where} without '{key}'", {each: state[each] for each in state if each != key}
+        if isinstance(value, Mapping):
+            for what, shorter in shortened(value, f"{where}[{key!r}]"):
+                yield what, {**state, key: shorter}
 
 
 def difference(found: object, expected: object, where: str) -> str | None:

@@ -13,17 +13,19 @@ from torch.optim import Optimizer
 
 from treenail.adapters.optim.compat.wrappers import AmpOptimWrapper, OptimWrapper
 from treenail.adapters.optim.freezing import nearest
-from treenail.adapters.optim.parameters import Rules, is_deformable, longest_key, place_in
+from treenail.adapters.optim.parameters import Rules, check_factors, is_deformable, longest_key, place_in
 from treenail.adapters.optim.several import OptimWrapperDict
 from treenail.adapters.parallel import bare
 from treenail.adapters.registries import mmengine
-from treenail.kernel import did_you_mean
+from treenail.kernel import RegistryError, did_you_mean
 
 Config = Mapping[str, Any]  # Any: whatever the optimizer, or a constructor of one's own, takes
 Group = dict[str, Any]  # Any: as torch has it
 
 _LOG = logging.getLogger("mmengine")
 _WRAPPERS = {"OptimWrapper": OptimWrapper, "AmpOptimWrapper": AmpOptimWrapper}
+_FACTORS = ("lr_mult", "decay_mult", *Rules._fields)
+_ENTRIES = (*_FACTORS, "custom_keys", "bypass_duplicate")
 
 
 class DefaultOptimWrapperConstructor:
@@ -35,8 +37,8 @@ class DefaultOptimWrapperConstructor:
     Args:
         optim_wrapper_cfg: The wrapper's arguments: ``optimizer`` (with a ``type``), ``accumulative_counts`` …, and its
             ``type``, OptimWrapper where that is missing. It is only read.
-        paramwise_cfg: Factors as of `treenail.adapters.optim.parameter_groups`; other entries are a subclass's own. None:
-            all parameters are one group.
+        paramwise_cfg: Factors as of `treenail.adapters.optim.parameter_groups`; other entries are for subclasses. Settings
+            of a custom key besides its factors are the optimizer's. None: all parameters are one group.
 
     Attributes:
         base_lr: The learning rate of the optimizer's config, None if it has none; times the ``lr_mult`` for all.
@@ -45,7 +47,8 @@ class DefaultOptimWrapperConstructor:
 
     Raises:
         TypeError: A config is no mapping.
-        ValueError: There is no optimizer, or a factor has nothing to multiply.
+        ValueError: There is no optimizer, or a factor has nothing to multiply. Of this class itself, not of subclasses: an
+            entry has no meaning, or a factor is no number of at least 0.
     """
 
     registries: mmengine.RootRegistries | None = None
@@ -54,7 +57,8 @@ class DefaultOptimWrapperConstructor:
         _check_mapping("optim_wrapper_cfg", optim_wrapper_cfg)
         self.paramwise_cfg = _check_mapping("paramwise_cfg", {} if paramwise_cfg is None else paramwise_cfg)
         if "optimizer" not in optim_wrapper_cfg:
-            hint = did_you_mean("optimizer", optim_wrapper_cfg) or "write optimizer=dict(type='SGD', lr=0.01)"
+            near = next((name for name in optim_wrapper_cfg if did_you_mean(name, ("optimizer",))), None)
+            hint = f"rename '{near}' to it" if near is not None else "write optimizer=dict(type='SGD', lr=0.01)"
             raise ValueError(f"optim_wrapper_cfg has no 'optimizer'; {hint}")
         self.optim_wrapper_cfg = {key: value for key, value in optim_wrapper_cfg.items() if key != "optimizer"}
         self.optimizer_cfg = dict(_check_mapping("optimizer", optim_wrapper_cfg["optimizer"]))
@@ -68,17 +72,29 @@ class DefaultOptimWrapperConstructor:
     def _check_factors(self) -> None:
         keys = _check_mapping("custom_keys", self.paramwise_cfg.get("custom_keys", {}))
         factors = {*self.paramwise_cfg, *(name for key in keys for name in _check_mapping(key, keys[key]))}
+        if self._is_default:
+            for name in self.paramwise_cfg:
+                if name not in _ENTRIES:
+                    hint = did_you_mean(str(name), _ENTRIES) or "a constructor of your own may take other entries"
+                    raise ValueError(f"paramwise_cfg has '{name}', which means nothing; {hint}")
+            for path, settings in (("paramwise_cfg", self.paramwise_cfg), *keys.items()):
+                check_factors({f"{path}: {name}": settings.get(name) for name in _FACTORS})
         for name in sorted(factors):
             for end, needed in (("lr_mult", "lr"), ("decay_mult", "weight_decay")):
                 known = name == end or name in Rules._fields
                 if known and name.endswith(end) and self.optimizer_cfg.get(needed) is None:
                     raise ValueError(f"'{name}' has no {needed} to multiply; give the optimizer's config one")
 
+    @property
+    def _is_default(self) -> bool:
+        return type(self) is DefaultOptimWrapperConstructor  # a subclass may know more entries
+
     def __call__(self, model: nn.Module) -> OptimWrapper | OptimWrapperDict:
         """Make the wrapper of a model.
 
         Raises:
-            ValueError: Modules share a parameter, and there is no ``bypass_duplicate``.
+            ValueError: Modules share a parameter, and there is no ``bypass_duplicate``; or a custom key has a setting that
+                the optimizer has not.
             TreenailError: A type stands for nothing, or does not take its arguments.
         """
         model = bare(model)
@@ -92,6 +108,8 @@ class DefaultOptimWrapperConstructor:
             self._warn_of_idle_keys(model)
             params = _merged(groups)
         optimizer: Optimizer = registries.OPTIMIZERS.build({**self.optimizer_cfg, "type": kind, first: params})
+        if self._is_default:
+            self._check_settings(optimizer)
         wrapper = _find(registries.OPTIM_WRAPPER, self.optim_wrapper_cfg.get("type", "OptimWrapper"), _WRAPPERS)
         made = registries.OPTIM_WRAPPER.build({**self.optim_wrapper_cfg, "type": wrapper, "optimizer": optimizer})
         return cast("OptimWrapper", made)  # what the config's type names
@@ -150,6 +168,14 @@ class DefaultOptimWrapperConstructor:
             settings["weight_decay"] = self.base_wd * decay_mult
         return settings if matched is None else {**settings, **keys[matched]}
 
+    def _check_settings(self, optimizer: Optimizer) -> None:
+        known = ("lr_mult", "decay_mult", *optimizer.defaults)
+        for key, settings in self.paramwise_cfg.get("custom_keys", {}).items():
+            for name in settings:
+                if name not in known:
+                    hint = did_you_mean(str(name), known) or f"there are {', '.join(known)}"
+                    raise ValueError(f"the custom key '{key}' has '{name}', which the optimizer has not; {hint}")
+
     def _warn_of_idle_keys(self, model: nn.Module) -> None:
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         for key in self.paramwise_cfg.get("custom_keys", {}):
@@ -197,7 +223,13 @@ def _find(
     with registry.switch_scope_and_registry(None) as node:
         if isinstance(kind, str) and kind in own and node.get(kind) is None:
             return own[kind]
-        return node.find(kind)
+        try:
+            return node.find(kind)
+        except RegistryError as error:
+            if own and isinstance(kind, str):
+                names = [*own, *node.module_dict, *(node.parent.module_dict if node.parent is not None else ())]
+                error.mend = did_you_mean(kind, names) or f"{error.mend}; our own: {', '.join(own)}"
+            raise
 
 
 def _merged(groups: list[Group]) -> list[Group]:

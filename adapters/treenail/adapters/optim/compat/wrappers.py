@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias, TypedDict
 
+import torch
 from msgspec import Meta
 from torch import Tensor
 from torch.optim import Optimizer
 
 from treenail.adapters.optim import wrapper
-from treenail.adapters.optim.precision import ScalerSettings
+from treenail.adapters.optim.precision import Precision, ScalerSettings
 from treenail.contracts.updates import LossSum, Outcome
 from treenail.kernel import Communicator, did_you_mean
 
@@ -96,19 +97,21 @@ class AmpOptimWrapper(OptimWrapper):
     """Automatic mixed precision as mmengine has it: float16 with a loss scaler, or bfloat16.
 
     Args:
-        loss_scale: dynamic is torch's GradScaler, a number the scale that it begins with, a mapping its arguments.
-        dtype: What is computed in.
+        loss_scale: For float16: dynamic is torch's GradScaler, a number the scale that it begins with, a mapping its
+            arguments.
+        dtype: What is computed in; None: what torch chooses for the parameters' device.
         **kwargs: Those of `OptimWrapper`.
 
     Raises:
         TypeError: `loss_scale` is none of these, or there is no optimizer.
-        ValueError: There is no automatic mixed precision on the parameters' device.
+        ValueError: There is no automatic mixed precision on the parameters' device, or not in this type; or `loss_scale`
+            is out of its range, or is given with bfloat16.
     """
 
     def __init__(
         self,
         loss_scale: Scale = "dynamic",
-        dtype: Literal["float16", "bfloat16"] = "float16",
+        dtype: Literal["float16", "bfloat16"] | torch.dtype | None = "float16",
         *,
         optimizer: Optimizer,
         accumulative_counts: Annotated[int, Meta(ge=1)] = 1,
@@ -117,7 +120,18 @@ class AmpOptimWrapper(OptimWrapper):
         if not (loss_scale == "dynamic" or isinstance(loss_scale, int | float | Mapping)):
             raise TypeError(f"loss_scale is {loss_scale!r}, must be 'dynamic', a number or GradScaler's arguments")
         super().__init__(optimizer, accumulative_counts, clip_grad)
-        self._set_precision(dtype, loss_scale)
+        self._set_precision(_precision(dtype, optimizer), loss_scale)
+
+
+def _precision(dtype: str | torch.dtype | None, optimizer: Optimizer) -> Precision:
+    """Return the precision that mmengine's ``dtype`` means."""
+    if dtype is None:
+        dtype = torch.get_autocast_dtype(optimizer.param_groups[0]["params"][0].device.type)
+    if dtype in ("float16", torch.float16):
+        return "float16"
+    if dtype in ("bfloat16", torch.bfloat16):
+        return "bfloat16"
+    raise ValueError(f"dtype is {dtype!r}, must be float16 or bfloat16")
 
 
 _KNOWN = ("type", "max_norm", "norm_type", "error_if_nonfinite", "clip_value")
@@ -181,7 +195,7 @@ def amp_optim_wrapper(
     optimizer: Optimizer,
     *,
     loss_scale: Scale = "dynamic",
-    dtype: Literal["float16", "bfloat16"] = "float16",
+    dtype: Literal["float16", "bfloat16"] | None = "float16",
     accumulative_counts: Annotated[int, Meta(ge=1)] = 1,
     clip_grad: ClipGrad | None = None,
     communicator: Communicator | None = None,
@@ -190,21 +204,23 @@ def amp_optim_wrapper(
 
     Args:
         optimizer: Any of torch's.
-        loss_scale: dynamic is torch's GradScaler, a number the scale that it begins with, a mapping its arguments.
-        dtype: What is computed in.
+        loss_scale: For float16: dynamic is torch's GradScaler, a number the scale that it begins with, a mapping its
+            arguments.
+        dtype: What is computed in; None: what torch chooses for the parameters' device.
         accumulative_counts: How many micro-batches make an update.
         clip_grad: How gradients are clipped: ``max_norm`` and ``norm_type``, or ``clip_value`` with ``type: value``.
         communicator: The ranks of the run.
 
     Raises:
-        ValueError: `clip_grad` has entries of no meaning, or there is no mixed precision on the parameters' device.
+        ValueError: `clip_grad` has entries of no meaning; there is no mixed precision on the parameters' device; or
+            `loss_scale` is out of its range, or is given with bfloat16.
     """
     norm, norm_type, value = clipping(clip_grad)
     return wrapper.OptimWrapper(
         optimizer,
         accumulative_counts,
-        precision=dtype,
-        loss_scale=loss_scale if dtype == "float16" else "dynamic",
+        precision=_precision(dtype, optimizer),
+        loss_scale=loss_scale,
         clip_norm=norm,
         norm_type=norm_type,
         clip_value=value,

@@ -15,14 +15,15 @@ from dataclasses import KW_ONLY, dataclass, field
 from torch.optim import Optimizer
 
 from treenail.adapters.schedule import curves
-from treenail.adapters.schedule.compat.base import INF, EpochLength, Factor, Length, MmengineSchedule, UnitFactor
+from treenail.adapters.schedule.arguments import Begin, EpochLength, Factor, Length, UnitFactor
+from treenail.adapters.schedule.compat.base import INF, MmengineSchedule
 from treenail.adapters.schedule.compat.plateau import (
     ReduceOnPlateauLR,
     ReduceOnPlateauMomentum,
     ReduceOnPlateauParamScheduler,
 )
 from treenail.adapters.schedule.curves import Annealing
-from treenail.adapters.schedule.shapes import check_positive, check_unit, linear_curve, restarts_curve
+from treenail.adapters.schedule.shapes import constant_curve, linear_curve, restarts_curve
 
 __all__ = [
     "INF",
@@ -70,7 +71,7 @@ class ConstantParamScheduler(MmengineSchedule):
     optimizer: Optimizer
     param_name: str
     factor: UnitFactor = 1 / 3
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -80,9 +81,8 @@ class ConstantParamScheduler(MmengineSchedule):
     epoch_length: EpochLength | None = None
 
     def __post_init__(self) -> None:
-        check_unit(factor=self.factor)
         interval = self._interval()
-        self._follow_curve(curves.Constant(self.factor, interval.length("constant") - 1), interval)
+        self._follow_curve(constant_curve(interval, self.factor), interval)
 
 
 @dataclass(eq=False, repr=False)
@@ -113,7 +113,7 @@ class CosineAnnealingParamScheduler(MmengineSchedule):
     param_name: str
     T_max: Length | None = None  # mmengine's
     eta_min: float | None = None
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -154,7 +154,7 @@ class ExponentialParamScheduler(MmengineSchedule):
     optimizer: Optimizer
     param_name: str
     gamma: Factor
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -194,7 +194,7 @@ class LinearParamScheduler(MmengineSchedule):
     param_name: str
     start_factor: UnitFactor = 1 / 3
     end_factor: UnitFactor = 1.0
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -204,7 +204,6 @@ class LinearParamScheduler(MmengineSchedule):
     epoch_length: EpochLength | None = None
 
     def __post_init__(self) -> None:
-        check_unit(start_factor=self.start_factor, end_factor=self.end_factor)
         interval = self._interval()
         self._follow_curve(linear_curve(interval, self.start_factor, self.end_factor), interval)
 
@@ -237,7 +236,7 @@ class MultiStepParamScheduler(MmengineSchedule):
     milestones: tuple[float, ...]
     gamma: Factor = 0.1
     last_step: int = -1
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     by_epoch: bool = True
     verbose: bool = False
@@ -278,7 +277,7 @@ class PolyParamScheduler(MmengineSchedule):
     param_name: str
     eta_min: float = 0.0
     power: Factor = 1.0
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -320,7 +319,7 @@ class StepParamScheduler(MmengineSchedule):
     param_name: str
     step_size: Length
     gamma: Factor = 0.1
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -330,7 +329,6 @@ class StepParamScheduler(MmengineSchedule):
     epoch_length: EpochLength | None = None
 
     def __post_init__(self) -> None:
-        check_positive(step_size=self.step_size)
         interval = self._interval()
         self._follow_curve(curves.Step(interval.steps(self.step_size), self.gamma), interval)
 
@@ -366,7 +364,7 @@ class CosineRestartParamScheduler(MmengineSchedule):
     restart_weights: tuple[float, ...] = (1.0,)
     eta_min: float | None = None
     eta_min_ratio: float | None = None
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -418,7 +416,7 @@ class OneCycleParamScheduler(MmengineSchedule):
     div_factor: Length = 25.0
     final_div_factor: Length = 1e4
     three_phase: bool = False
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
@@ -428,8 +426,6 @@ class OneCycleParamScheduler(MmengineSchedule):
     epoch_length: EpochLength | None = None
 
     def __post_init__(self) -> None:
-        check_unit(pct_start=self.pct_start)
-        check_positive(total_steps=self.total_steps, div_factor=self.div_factor, final_div_factor=self.final_div_factor)
         interval = self._interval()
         steps = interval.length("one_cycle", self.total_steps)
         curve = curves.OneCycle(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Self, cast
+from typing import Self, cast
 
 import structlog
-from msgspec import Meta
 
+from treenail.adapters.schedule.arguments import check_arguments
 from treenail.adapters.schedule.curves import Curve
 from treenail.adapters.schedule.schedule import Interval, Schedule
 
 INF = 1_000_000_000
 """mmengine's word for a schedule without end."""
-
-Factor = Annotated[float, Meta(ge=0)]
-UnitFactor = Annotated[float, Meta(ge=0, le=1)]
-Length = Annotated[float, Meta(gt=0)]
-EpochLength = Annotated[int, Meta(ge=1)]
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +43,7 @@ class MmengineSchedule(Schedule):
     epoch_length: int | None
 
     def _interval(self) -> Interval:
+        check_arguments(type(self), vars(self))
         return Interval(self.begin, self.end, self.by_epoch, self.convert_to_iter_based, self.epoch_length)
 
     def _follow_curve(

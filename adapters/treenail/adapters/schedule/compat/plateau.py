@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, SupportsFloat, TypeAlias
+from typing import ClassVar, Literal, SupportsFloat, TypeAlias
 
 import structlog
-from msgspec import Meta
 from torch.optim import Optimizer
 
-from treenail.adapters.schedule.compat.base import INF, Factor
-from treenail.adapters.schedule.plateau import ReduceOnPlateau
-from treenail.adapters.schedule.schedule import int_of
+from treenail.adapters.schedule.arguments import Begin, Count, Factor, Reduction, check_arguments
+from treenail.adapters.schedule.compat.base import INF
+from treenail.adapters.schedule.plateau import PlateauState, ReduceOnPlateau
+from treenail.adapters.schedule.schedule import Interval, checked_state
 from treenail.kernel import TrainingError, did_you_mean
 
-Count = Annotated[int, Meta(ge=0)]
 Metrics: TypeAlias = Mapping[str, SupportsFloat] | SupportsFloat
-Reduction = Annotated[float, Meta(ge=0, lt=1)]
 
 _log = structlog.get_logger(__name__)
+
+
+class EpochPlateauState(PlateauState):
+    """What a checkpoint holds of a plateau that counts epochs, besides."""
+
+    epochs: Count
 
 
 @dataclass(eq=False, repr=False)
@@ -62,19 +66,17 @@ class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
     cooldown: Count = 0
     min_value: float | tuple[float, ...] = 0.0
     eps: Factor = 1e-8
-    begin: float = 0
+    begin: Begin = 0
     end: float = INF
     last_step: int = -1
     by_epoch: bool = True
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        if self.rule not in {"less", "greater"}:
-            raise ValueError(f"rule is less or greater, not {self.rule!r}")
+        check_arguments(type(self), vars(self))
+        Interval(self.begin, self.end)  # refuses what is none
         if not self.by_epoch:
             raise ValueError("a plateau is seen by validations: leave out by_epoch: false")
-        if self.end <= self.begin:
-            raise ValueError(f"end must be after begin: they are {self.end} and {self.begin}")
         super().__init__(
             self.optimizer,
             mode="min" if self.rule == "less" else "max",
@@ -126,11 +128,11 @@ class ReduceOnPlateauParamScheduler(ReduceOnPlateau):
         """Go to where a state stands, and set the values.
 
         Raises:
-            StateError: The state is of no such schedule, or of another parameter's.
+            StateError: The state is of no such schedule, or of another parameter's; nothing has changed.
         """
-        epochs = int_of(state_dict, "epochs", self.param)
-        super().load_state_dict(state_dict)
-        self._epochs = epochs
+        state = checked_state(state_dict, EpochPlateauState, "ReduceOnPlateau", self.param)
+        self._load(state)
+        self._epochs = state["epochs"]
 
 
 @dataclass(eq=False, repr=False)

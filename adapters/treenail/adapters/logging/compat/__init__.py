@@ -1,0 +1,20 @@
+"""Logs as mmengine has them: histories of values, the hub that collects them, and what makes lines of them."""
+
+from treenail.adapters.logging.compat.errors import ConflictError, KindError, UnknownLoggerError, UnknownNameError
+from treenail.adapters.logging.compat.history import HistoryBuffer
+from treenail.adapters.logging.compat.hub import MessageHub
+from treenail.adapters.logging.compat.logger import MMLogger, print_log
+from treenail.adapters.logging.compat.processor import LoggedRun, LogProcessor
+
+__all__ = [
+    "ConflictError",
+    "HistoryBuffer",
+    "KindError",
+    "LogProcessor",
+    "LoggedRun",
+    "MMLogger",
+    "MessageHub",
+    "UnknownLoggerError",
+    "UnknownNameError",
+    "print_log",
+]

@@ -1,0 +1,70 @@
+"""Metrics in an evaluation loop, and named in configs of Python."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.evaluation.batches import scores
+from treenail.adapters.data import Batches
+from treenail.adapters.evaluation import (
+    Accuracy,
+    ConfusionMatrix,
+    Perplexity,
+    PrecisionRecallF1,
+    RegressionErrors,
+    as_metric,
+)
+from treenail.adapters.loops import EvalLoop
+from treenail.kernel import Engine, Metric, spec
+
+
+def test_a_loop_measures_uneven_batches_as_one() -> None:
+    outputs, targets = scores(11, 3, 4), torch.arange(11) % 3
+    metrics: list[Metric] = [
+        spec(Accuracy)((1, 2)).build(),
+        spec(PrecisionRecallF1)(average=("macro", "weighted")).build(),
+        spec(ConfusionMatrix)(normalize="all").build(),
+        spec(Perplexity)().build(),
+    ]
+    loop = EvalLoop(
+        "val", nn.Identity(), None, Batches([(outputs[:8], targets[:8]), (outputs[8:], targets[8:])]), metrics
+    )
+    engine = Engine()
+    for _ in range(2):  # a second validation begins anew
+        engine.run(loop)
+        expected: dict[str, float] = {}
+        for metric in (
+            Accuracy((1, 2)),
+            PrecisionRecallF1(("macro", "weighted")),
+            ConfusionMatrix("all"),
+            Perplexity(),
+        ):
+            metric.update(outputs, targets)
+            expected |= {f"val/{name}": value for name, value in metric.compute().items()}
+        assert loop.metrics == pytest.approx(expected, rel=1e-12)
+    assert len(expected) == 2 + 6 + 9 + 2
+
+
+def test_a_loop_measures_a_regression() -> None:
+    outputs, targets = scores(9, 2, 5), scores(9, 2, 6)
+    source = Batches([(outputs[:5], targets[:5]), (outputs[5:], targets[5:])])
+    loop = EvalLoop("test", nn.Identity(), nn.MSELoss(), source, [spec(RegressionErrors)(("mse", "r2")).build()])
+    Engine().run(loop)
+    assert loop.metrics is not None
+    assert loop.metrics["test/mse"] == pytest.approx(loop.metrics["test/loss"], rel=1e-6)
+    assert list(loop.metrics) == ["test/loss", "test/mse", "test/r2"]
+
+
+def test_a_loop_takes_a_metric_of_torchmetrics() -> None:
+    classification = pytest.importorskip("torchmetrics.classification")
+    outputs, targets = scores(11, 3, 4) + torch.arange(3) * 1e-3, torch.arange(11) % 3
+    source = Batches([(outputs[:8], targets[:8]), (outputs[8:], targets[8:])])
+    theirs = as_metric(classification.MulticlassAccuracy(3, average="micro"))
+    loop = EvalLoop("val", nn.Identity(), None, source, [Accuracy(), theirs])
+    engine = Engine()
+    for _ in range(2):
+        engine.run(loop)
+        assert loop.metrics is not None
+        assert loop.metrics["val/MulticlassAccuracy"] == pytest.approx(loop.metrics["val/accuracy"])
