@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from treenail.adapters.averaging import exponential_average
+from treenail.adapters.evaluation import Perplexity
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.optim import OptimWrapper, TokenCrossEntropy
 from treenail.adapters.schedule import Cosine, Linear
@@ -92,6 +93,8 @@ run = Run(
         Schedule(scheduler=late(Cosine)(begin=10, end=STEPS * EPOCHS, by_epoch=False, eta_min_ratio=0.1)),
     ),
     train=Data(dataset=spec(Documentation)(), batch_size=BATCH),
-    val=Evaluation(dataset=spec(Documentation)(validation=True, pieces=128), batch_size=64),
+    val=Evaluation(
+        dataset=spec(Documentation)(validation=True, pieces=128), batch_size=64, metrics=(spec(Perplexity)(),)
+    ),
     loop=late(EpochLoop)(max_epochs=EPOCHS),
 )

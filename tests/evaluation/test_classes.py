@@ -153,7 +153,7 @@ def test_mistakes_are_named(metric: Metric) -> None:
         (torch.zeros(3, 2, dtype=torch.complex64), torch.zeros(3, dtype=torch.int64)),
     ):
         assert "of " in refusal(lambda o=outputs, t=targets: metric.update(o, t), TrainingError)  # type: ignore[misc]  # bound now
-    for target in (2, -1, -100):
+    for target in (2, 99, -1, -100):
         metric.reset()
         metric.update(torch.zeros(3, 2), torch.tensor([0, 1, target]))
         assert "1 samples have a target, or a predicted class, that is not 0 … 1" in refusal(

@@ -107,7 +107,16 @@ ADAPTERS: tuple[Adapter | Namespace, ...] = (
         name="accuracy",
         target=f"{_A}.evaluation:Accuracy",
         aliases=("Accuracy",),
-        summary="top-k classification accuracy",
+        summary="top-k classification accuracy, several k at once",
+    ),
+    *(
+        Adapter(port="metric", name=name, target=f"{_A}.evaluation:{target}", aliases=(target,), summary=summary)
+        for name, target, summary in (
+            ("precision_recall_f1", "PrecisionRecallF1", "precision, recall and F1: micro, macro, weighted, per class"),
+            ("confusion_matrix", "ConfusionMatrix", "how often each class was taken for each"),
+            ("regression", "RegressionErrors", "MAE, MSE, RMSE and R²"),
+            ("perplexity", "Perplexity", "perplexity over all tokens that count"),
+        )
     ),
     Adapter(
         port="hook",

@@ -13,6 +13,7 @@ from torch import nn
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.config import Document, recorded
 from treenail.adapters.data import Loader
+from treenail.adapters.evaluation import as_metric
 from treenail.adapters.hooks import Schedules
 from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
@@ -226,7 +227,7 @@ def evaluation(
     averaged: nn.Module | None = None,
 ) -> EvalLoop:
     """Build the loop of a validation or test, on one rank or many."""
-    metrics = [metric.build() for metric in data.metrics]
+    metrics = [as_metric(metric.build()) for metric in data.metrics]
     if loss is None and not metrics:
         raise ConfigError("there is no loss, and no metric to measure", where=f"{mode}.metrics", mend="add metrics")
     batches = load(data, run.seed, mode, device, ranks)

@@ -43,7 +43,8 @@ class HistoryBuffer:
 
     An update costs O(1), and so does a statistic for each update since it was asked for last, whatever the window: sums are
     exact, extremes come from monotone queues. Up to eight sizes of windows are followed at a time; a further one costs a
-    pass over its window. Twelve to 24 bytes are held for each of the 1.5 times `max_length` entries that may be kept.
+    pass over its window. Sixteen bytes are held for each of up to 1.5 times `max_length` entries, and besides the queues of the
+    windows that are followed.
 
     Args:
         log_history: Values to begin with.
