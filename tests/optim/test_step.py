@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -231,6 +232,43 @@ def test_a_step_of_its_own_accumulates_nothing_and_has_equal_shares() -> None:
         step(torch.ones(2))
     even = OwnStep(says, OptimWrapper(sgd(says)), share=lambda: (2, 4), world_size=2)
     assert even(torch.ones(2)).loss == 1.0
+
+
+def test_a_step_in_which_all_were_skipped_is_told() -> None:
+    model = Two()
+    parts = {"left": model.left, "right": model.right}
+    updaters = OptimWrapperDict(
+        **{
+            name: OptimWrapper(torch.optim.SGD(part.parameters(), lr=0.1), skip_nonfinite=True)
+            for name, part in parts.items()
+        }
+    )
+    step = OwnStep(model, updaters)
+    assert step(torch.ones(4, 1)).stepped
+    assert not step(torch.full((4, 1), torch.inf)).stepped
+
+
+def test_parameters_that_the_loss_does_not_depend_on_are_named_once() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.spare = nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            scores: Tensor = self.used(inputs)
+            return scores
+
+    model = Spare()
+    optim = OptimWrapper(sgd(model))
+    step = SupervisedStep(model, nn.CrossEntropyLoss(), optim, detect_anomalous_params=True)
+    with pytest.warns(UserWarning, match=r"does not depend on spare.weight, spare.bias$"):
+        step(samples(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(samples(4))
+    wrong = SupervisedStep(model, lambda outputs, targets: (outputs, 1), optim, detect_anomalous_params=True)  # type: ignore[arg-type,return-value]  # wrong on purpose
+    with pytest.raises(TrainingError, match="the loss is a tuple"):
+        wrong(samples(4))
 
 
 class Says(nn.Module):

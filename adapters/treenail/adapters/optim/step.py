@@ -158,11 +158,11 @@ class SupervisedStep:
         """Return (loss, weight of a `LossSum`) of a part of a batch, and add its gradient."""
         with self._updater.optim_context(self._module, last=last):
             loss = self._loss(self._model(inputs), targets)
+            if not isinstance(loss, Tensor | LossSum):
+                raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
             if self._looks:
                 self._looks = False
                 self._warn_of_parameters_outside(loss.total if isinstance(loss, LossSum) else loss)
-            if not isinstance(loss, Tensor | LossSum):
-                raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
             if isinstance(loss, LossSum):
                 # As of a mean over samples: what it was really summed over is known when all parts are.
                 self._updater.backward(loss.total * (self._world_size / whole if samples else 0.0))

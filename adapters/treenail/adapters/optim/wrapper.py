@@ -173,7 +173,6 @@ class OptimWrapper:
         known = self._window.count > 0
         scale = self._window.scale(self._ranks) if known else self._counts.length() / self._counts.pending()
         outcome = self.step(scale=scale)
-        self._window = Window()
         self.zero_grad()
         self._begin_anew()
         return outcome
@@ -245,7 +244,8 @@ class OptimWrapper:
             scale: What gradients are multiplied with first.
 
         Raises:
-            TrainingError: No parameter has a gradient, and the loss is scaled.
+            TrainingError: The loss is scaled, and no parameter has a gradient, or none is finite at whatever scale; or a
+                closure is missing, or has no place.
         """
         if closure is None and self._needs_closure:
             name = type(self.optimizer).__name__
@@ -317,9 +317,7 @@ class OptimWrapper:
         return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     def _check_gradients(self) -> None:
-        if not any(
-            parameter.grad is not None for group in self.optimizer.param_groups for parameter in group["params"]
-        ):
+        if not any(parameter.grad is not None for parameter in self._parameters()):
             raise TrainingError(
                 "no parameter of the optimizer has a gradient", mend="does the loss depend on them? call backward first"
             )

@@ -141,6 +141,7 @@ class _SyncedNormalisation(torch.autograd.Function):
         momentum: float,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
+        """Return what is normalised by the statistics of all ranks."""
         wide = torch.promote_types(input.dtype, torch.float32)
         values = input.to(wide)
         over = [dim for dim in range(input.dim()) if dim != 1]
@@ -179,6 +180,7 @@ class _SyncedNormalisation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of inputs, weight and bias; those of the inputs need sums over all ranks."""
         saved = cast("_Saved", ctx)
         values, mean, scale, total, *rest = saved.saved_tensors
         weight = rest[0].to(mean.dtype) if saved.has_weight else None

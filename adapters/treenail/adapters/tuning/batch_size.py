@@ -117,6 +117,7 @@ def fits_in_process(attempt: Attempt, limit: int) -> Callable[[int], bool]:
     context = multiprocessing.get_context("spawn")
 
     def fits(size: int) -> bool:
+        """Tell whether a process of its own can do it with so many samples."""
         receiving, sending = context.Pipe(duplex=False)
         process = context.Process(target=_measure, args=(attempt, size, sending))
         process.start()

@@ -181,6 +181,12 @@ class _Lines(logging.Formatter):
         super().__init__(datefmt="%m/%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord, *, coloured: bool = False) -> str:
+        """Return the line of a record.
+
+        Args:
+            record: What was logged.
+            coloured: Whether its level has a colour, for terminals.
+        """
         record.message = record.getMessage()
         level = record.levelname
         if coloured and level in _COLOURS:
