@@ -160,6 +160,73 @@ def test_hooks_are_printed_in_their_order() -> None:
     ]
 
 
+class TwoPlayers(Hook):
+    """The hook points of a loop that trains two networks in turns."""
+
+    def before_generator(self, engine: Engine, noise: object, /) -> None:
+        """Before the generator's step."""
+
+    def after_generator(self, engine: Engine, noise: object, /) -> None:
+        """After it."""
+
+
+def test_a_loop_fires_points_of_its_own() -> None:
+    heard: list[object] = []
+
+    class Listens(TwoPlayers):
+        def before_generator(self, engine: Engine, noise: object) -> None:
+            heard.append(noise)
+
+        def before_run(self, engine: Engine) -> None:
+            heard.append(engine)
+
+    engine = Engine(points=TwoPlayers)
+    engine.attach(Listens())
+    engine.fire("before_generator", 3)
+    engine.fire("after_generator", 4)
+    assert heard == [3]
+    engine.run()
+    assert heard == [3, engine]
+    assert "before_generator" in engine.describe_hooks()
+    with pytest.raises(EngineError, match="did you mean 'before_generator'"):
+        engine.fire("before_generater", 3)
+    with pytest.raises(EngineError, match="no hook point 'before_run' of a loop's own"):
+        engine.fire("before_run")
+
+
+def test_own_points_are_checked_as_all_others() -> None:
+    class Misspelt(TwoPlayers):
+        def before_generater(self, engine: Engine, noise: object) -> None: ...
+
+    class Short:
+        def before_generator(self, engine: Engine) -> None: ...
+
+    engine = Engine(points=TwoPlayers)
+    with pytest.raises(HookError, match="did you mean 'before_generator'"):
+        engine.attach(Misspelt())
+    with pytest.raises(HookError, match=r"before_generator\(engine, noise\)"):
+        engine.attach(Short())
+    with pytest.raises(HookError, match="'after_generator' is not a hook point"):
+        Engine().attach(TwoPlayers())
+
+
+def test_an_error_while_a_run_ends_for_a_defect_says_so() -> None:
+    class Fails(Hook):
+        def after_train(self, engine: Engine) -> None:
+            raise ValueError("a defect")
+
+        def before_run(self, engine: Engine) -> None:
+            engine.fail(OSError("the disk is full"))
+            engine.fail(ValueError("a later one"))
+            raise KeyError("another")
+
+    engine = Engine()
+    engine.attach(Fails(), "fails")
+    with pytest.raises(KeyError) as caught:
+        engine.run()
+    assert "the run was stopping: OSError: the disk is full" in caught.value.__notes__
+
+
 def test_a_priority_that_is_no_number_is_refused() -> None:
     class Loud(Hook):
         priority = "HIGH"  # type: ignore[assignment]  # the mistake under test

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 
-from treenail.kernel import HOOK_POINTS, Checkpointer, Engine, Hook, HookError, Loop, Points, Stateful
+from treenail.kernel import HOOK_POINTS, Checkpointer, Engine, Hook, HookError, Loop, Points, Stateful, TrainingError
 from treenail.kernel.hooks import Attached, inspect_hook, order_hooks
 
 
@@ -119,6 +119,22 @@ class WantsItsBaseClass(Engine):
         super().attach(hook, name)
 
 
+class EndsAtADefect(Engine):
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+class ForgetsDefects(Engine):
+    def fail(self, error: Exception) -> None:
+        self.request_stop("\n".join(error.__notes__))
+
+
+class GoesOnAfterADefect(Engine):
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self.stop_reason = None
+
+
 class Rewired(Points):
     """Puts `wire` around what fires each point; a base of mutants."""
 
@@ -171,7 +187,7 @@ class _Swallows(Rewired):
             try:
                 if fire is not None:
                     fire(*arguments)
-            except ValueError:
+            except TrainingError:
                 return
 
         return fire and swallow
@@ -185,7 +201,7 @@ class _Anonymous(Rewired):
             try:
                 if fire is not None:
                     fire(*arguments)
-            except ValueError as error:
+            except TrainingError as error:
                 error.__notes__ = []
                 raise
 
@@ -200,7 +216,7 @@ class _Wraps(Rewired):
             try:
                 if fire is not None:
                     fire(*arguments)
-            except ValueError as error:
+            except TrainingError as error:
                 raise ValueError(f"a hook failed at {point}: {error}") from error
 
         return fire and wrap

@@ -1,97 +1,54 @@
 """Treenail's kernel: the ports, and the mechanism that runs what is behind them. Imports no torch, numpy or msgspec."""
 
-from treenail.kernel.engine import Engine, Points, Record
-from treenail.kernel.errors import (
-    BuildError,
-    CheckpointError,
-    CommunicationError,
-    ConfigError,
-    EngineError,
-    ExportError,
-    FileError,
-    FileMissingError,
-    HookError,
-    MissingDependencyError,
-    RegistryError,
-    SpecError,
-    StateError,
-    TrainingError,
-    TreenailError,
-    did_you_mean,
-    require,
-)
-from treenail.kernel.hooks import HOOK_POINTS, Hook
-from treenail.kernel.meters import Meters
-from treenail.kernel.ports import (
-    BatchSource,
-    Capabilities,
-    Checkpointer,
-    Communicator,
-    Exporter,
-    FileBackend,
-    FileStat,
-    Loop,
-    Metric,
-    ParityReport,
-    Sampler,
-    Stateful,
-    VisBackend,
-)
-from treenail.kernel.registry import Adapter, Namespace, Registry, import_target, installed_adapters
-from treenail.kernel.seeds import mix
-from treenail.kernel.spec import AWAITED, Component, Late, Spec, build_tree, late, name_of, partial, signature_of, spec
-
-__all__ = [
-    "AWAITED",
-    "HOOK_POINTS",
-    "Adapter",
-    "BatchSource",
-    "BuildError",
-    "Capabilities",
-    "CheckpointError",
-    "Checkpointer",
-    "CommunicationError",
-    "Communicator",
-    "Component",
-    "ConfigError",
-    "Engine",
-    "EngineError",
-    "ExportError",
-    "Exporter",
-    "FileBackend",
-    "FileError",
-    "FileMissingError",
-    "FileStat",
-    "Hook",
-    "HookError",
-    "Late",
-    "Loop",
-    "Meters",
-    "Metric",
-    "MissingDependencyError",
-    "Namespace",
-    "ParityReport",
-    "Points",
-    "Record",
-    "Registry",
-    "RegistryError",
-    "Sampler",
-    "Spec",
-    "SpecError",
-    "StateError",
-    "Stateful",
-    "TrainingError",
-    "TreenailError",
-    "VisBackend",
-    "build_tree",
-    "did_you_mean",
-    "import_target",
-    "installed_adapters",
-    "late",
-    "mix",
-    "name_of",
-    "partial",
-    "require",
-    "signature_of",
-    "spec",
-]
+from treenail.kernel.engine import Engine as Engine
+from treenail.kernel.engine import Points as Points
+from treenail.kernel.engine import Record as Record
+from treenail.kernel.errors import BuildError as BuildError
+from treenail.kernel.errors import CheckpointError as CheckpointError
+from treenail.kernel.errors import CommunicationError as CommunicationError
+from treenail.kernel.errors import ConfigError as ConfigError
+from treenail.kernel.errors import EngineError as EngineError
+from treenail.kernel.errors import ExportError as ExportError
+from treenail.kernel.errors import FileError as FileError
+from treenail.kernel.errors import FileMissingError as FileMissingError
+from treenail.kernel.errors import HookError as HookError
+from treenail.kernel.errors import MissingDependencyError as MissingDependencyError
+from treenail.kernel.errors import RegistryError as RegistryError
+from treenail.kernel.errors import SpecError as SpecError
+from treenail.kernel.errors import StateError as StateError
+from treenail.kernel.errors import TrainingError as TrainingError
+from treenail.kernel.errors import TreenailError as TreenailError
+from treenail.kernel.errors import did_you_mean as did_you_mean
+from treenail.kernel.errors import require as require
+from treenail.kernel.hooks import HOOK_POINTS as HOOK_POINTS
+from treenail.kernel.hooks import Hook as Hook
+from treenail.kernel.meters import Meters as Meters
+from treenail.kernel.ports import BatchSource as BatchSource
+from treenail.kernel.ports import Capabilities as Capabilities
+from treenail.kernel.ports import Checkpointer as Checkpointer
+from treenail.kernel.ports import Communicator as Communicator
+from treenail.kernel.ports import Exporter as Exporter
+from treenail.kernel.ports import FileBackend as FileBackend
+from treenail.kernel.ports import FileStat as FileStat
+from treenail.kernel.ports import Loop as Loop
+from treenail.kernel.ports import Metric as Metric
+from treenail.kernel.ports import ParityReport as ParityReport
+from treenail.kernel.ports import Sampler as Sampler
+from treenail.kernel.ports import Stateful as Stateful
+from treenail.kernel.ports import VisBackend as VisBackend
+from treenail.kernel.registry import Adapter as Adapter
+from treenail.kernel.registry import Namespace as Namespace
+from treenail.kernel.registry import Registry as Registry
+from treenail.kernel.registry import import_target as import_target
+from treenail.kernel.registry import installed_adapters as installed_adapters
+from treenail.kernel.seeds import mix as mix
+from treenail.kernel.spec import AWAITED as AWAITED
+from treenail.kernel.spec import Component as Component
+from treenail.kernel.spec import Late as Late
+from treenail.kernel.spec import Spec as Spec
+from treenail.kernel.spec import build_tree as build_tree
+from treenail.kernel.spec import late as late
+from treenail.kernel.spec import name_of as name_of
+from treenail.kernel.spec import partial as partial
+from treenail.kernel.spec import signature_of as signature_of
+from treenail.kernel.spec import spec as spec

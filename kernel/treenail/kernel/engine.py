@@ -6,11 +6,11 @@ hooks and signal handlers *request* a checkpoint or a stop, the next commit carr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 
 from treenail.kernel.errors import EngineError, HookError, StateError, TreenailError, did_you_mean
-from treenail.kernel.hooks import HOOK_POINTS, Attached, check_constraints, inspect_hook, order_hooks
+from treenail.kernel.hooks import HOOK_POINTS, Attached, Hook, check_constraints, inspect_hook, order_hooks, points_of
 from treenail.kernel.meters import Meters
 from treenail.kernel.ports import Checkpointer, Loop, Stateful
 
@@ -21,10 +21,10 @@ class Points:
     """What fires each hook point: one callable per point, or None where no hook overrides it.
 
     A loop writes ``if fire := engine.points.after_train_iter: fire(engine, index, batch, outputs)``, so that a point
-    nobody overrides costs no call.
+    nobody overrides costs no call. `own` has the points that a subclass of `Hook` adds, by name.
     """
 
-    __slots__ = HOOK_POINTS
+    __slots__ = (*HOOK_POINTS, "_kind", "own")
 
     before_run: Callable[[Engine], None] | None
     after_run: Callable[[Engine], None] | None
@@ -50,24 +50,35 @@ class Points:
     after_load_checkpoint: Callable[[Engine, dict[str, object]], None] | None
     on_exception: Callable[[Engine, BaseException], None] | None
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Hook] = Hook) -> None:
+        self._kind = kind
+        self.own: dict[str, Callable[..., None] | None] = {}
         self.compile(())
 
     def compile(self, ordered: tuple[Attached, ...] | list[Attached]) -> None:
         """Bind every point to the hooks that override it, in the given order."""
-        for point in HOOK_POINTS:
+        for point in points_of(self._kind):
             handlers = [(each.name, each.handlers[point]) for each in ordered if point in each.handlers]
-            setattr(self, point, _fire(point, handlers) if handlers else None)
+            fire = _fire(point, handlers) if handlers else None
+            if point in HOOK_POINTS:
+                setattr(self, point, fire)
+            else:
+                self.own[point] = fire
 
 
 def _fire(point: str, handlers: list[tuple[str, Callable[..., None]]]) -> Callable[..., None]:
+    goes_on = point.startswith("after_") and point != "after_load_checkpoint"
+
     def fire(*arguments: object) -> None:
         for name, handler in handlers:
             try:
                 handler(*arguments)
             except BaseException as error:  # a SystemExit, too, must say where it came from
                 error.add_note(f"raised by hook '{name}' at {point}")
-                raise
+                # An error of ours says that this state is not to be saved; any other is the hook's own.
+                if not goes_on or isinstance(error, TreenailError) or not isinstance(error, Exception):
+                    raise
+                cast("Engine", arguments[0]).fail(error)
 
     def fire_all(*arguments: object) -> None:
         for name, handler in handlers:
@@ -108,6 +119,7 @@ class Engine:
         checkpointer: Where requested checkpoints go; without one a request is an error.
         agree: Takes the reason for which this process would stop, if any; returns the one for which all processes of the
             run do, at the same call. Without it this process decides for itself.
+        points: `Hook`, or a subclass that declares further hook points, for loops that `fire` them.
 
     Attributes:
         total_steps: Steps of the whole run where the loop knows them, for progress.
@@ -122,6 +134,7 @@ class Engine:
         *,
         checkpointer: Checkpointer | None = None,
         agree: Callable[[str | None], str | None] | None = None,
+        points: type[Hook] = Hook,
     ) -> None:
         self.parts: dict[str, Stateful] = dict(parts or {})
         for reserved in ("engine", "hooks"):
@@ -135,7 +148,9 @@ class Engine:
         self.stop_reason: str | None = None
         self._wish: str | None = None
         self._agree = agree
-        self.points = Points()
+        self._kind = points
+        self.points = Points(points)
+        self._failure: Exception | None = None
         self.meters = Meters()
         self._attached: list[Attached] = []
         self._ordered: list[Attached] = []
@@ -197,7 +212,7 @@ class Engine:
         name = name or str(getattr(hook, "__qualname__", type(hook).__qualname__))
         if any(each.name == name for each in self._attached):
             raise HookError(f"a hook named '{name}' is already attached", mend="attach it under another name")
-        attached = [*self._attached, inspect_hook(name, hook)]
+        attached = [*self._attached, inspect_hook(name, hook, self._kind)]
         ordered = order_hooks(attached)
         self._attached, self._ordered = attached, ordered
         self.points.compile(ordered)
@@ -225,30 +240,54 @@ class Engine:
         """
         check_constraints(self._attached)
         if self._ran:  # the stop of an earlier run is over; one requested before this run holds
-            self.stop_reason = self._wish = None
+            self.stop_reason = self._wish = self._failure = None
         self._ran = True
         try:
-            if fire := self.points.before_run:
-                fire(self)
-            if resume is not None:
-                self.load_state_dict(resume)
-            for loop in loops:
-                if self.stop_reason is None:
-                    loop.run(self)
-            if self._requests:
-                self.commit()
-            if fire := self.points.after_run:
-                fire(self)
+            self._run(loops, resume)
         except BaseException as error:
+            if self._failure is not None and error is not self._failure:
+                error.add_note(f"the run was stopping: {self.stop_reason}")
             if tell := self.points.on_exception:
                 tell(self, error)
             raise
+
+    def _run(self, loops: Sequence[Loop], resume: dict[str, object] | None) -> None:
+        if fire := self.points.before_run:
+            fire(self)
+        if resume is not None:
+            self.load_state_dict(resume)
+        for loop in loops:
+            if self.stop_reason is None:
+                loop.run(self)
+        if self._requests:
+            self.commit()
+        if self._failure is None and (fire := self.points.after_run):
+            fire(self)
+        if self._failure is not None:
+            raise self._failure
 
     def request_stop(self, reason: str) -> None:
         """Ask the loop to stop at the next commit; safe in a signal handler. The first reason is kept."""
         self._wish = self._wish or reason
         if self._agree is None:
             self.stop_reason = self.stop_reason or reason
+
+    def fail(self, error: Exception) -> None:
+        """Stop at the next commit, save as at any stop, and let `run` raise; safe in any thread. The first error is kept."""
+        self._failure = self._failure or error
+        self.request_stop(": ".join([type(error).__qualname__, str(error), *getattr(error, "__notes__", ())]))
+
+    def fire(self, point: str, *arguments: object) -> None:
+        """Call the hooks at a point that the class `points` adds to `Hook`, with the engine and the arguments.
+
+        Raises:
+            EngineError: There is no such point.
+        """
+        if point not in self.points.own:
+            mend = did_you_mean(point, self.points.own) or "declare it in a subclass of Hook, the engine's `points`"
+            raise EngineError(f"there is no hook point '{point}' of a loop's own", mend=mend)
+        if call := self.points.own[point]:
+            call(self, *arguments)
 
     def check_stop(self) -> bool:
         """Return whether the run stops. Loops call it between commits, too, as often in every process of the run."""

@@ -6,6 +6,7 @@ The 22 points and their order are those of MMEngine's hook design; `on_exception
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from types import FunctionType
@@ -103,13 +104,18 @@ class Hook:
         """When the run ends by an exception; every hook is told, and the exception goes on."""
 
 
-HOOK_POINTS: tuple[str, ...] = tuple(name for name, value in vars(Hook).items() if isinstance(value, FunctionType))
-_FLAT_POINTS = [point.replace("_", "") for point in HOOK_POINTS]
-_PARAMETERS = {point: getattr(Hook, point).__code__.co_varnames[1:] for point in HOOK_POINTS}
+def points_of(kind: type[Hook]) -> tuple[str, ...]:
+    """Return the hook points of a class, those of `Hook` first: its methods ``before_…``, ``after_…`` and ``on_…``."""
+    members = {name: value for each in reversed(kind.__mro__) for name, value in vars(each).items()}
+    return tuple(name for name, value in members.items() if isinstance(value, FunctionType) and _POINT.match(name))
+
+
+_POINT = re.compile("before_|after_|on_")
+HOOK_POINTS: tuple[str, ...] = points_of(Hook)
 
 
 class Attached(NamedTuple):
-    """A hook under its name, with the points it takes part in (in the order of `HOOK_POINTS`)."""
+    """A hook under its name, with the points it takes part in (in their order)."""
 
     name: str
     hook: object
@@ -124,8 +130,8 @@ class Attached(NamedTuple):
         return priority
 
 
-def inspect_hook(name: str, hook: object) -> Attached:
-    """Find the points that a hook takes part in.
+def inspect_hook(name: str, hook: object, kind: type[Hook] = Hook) -> Attached:
+    """Find those points of a class that a hook takes part in.
 
     Raises:
         HookError: A method's name is nearly a point's (or begins like one), a point's signature cannot take what the
@@ -141,19 +147,19 @@ def inspect_hook(name: str, hook: object) -> Attached:
         if not isinstance(names, tuple | list) or not all(isinstance(each, str) for each in names):
             raise HookError(f"{attribute} is {names!r}, not names", where=where, mend=f'write {attribute} = ("other",)')
     handlers: dict[str, Callable[..., None]] = {}
-    for point in HOOK_POINTS:
+    points = points_of(kind)
+    for point in points:
         handler = getattr(hook, point, None)
-        if handler is None or getattr(handler, "__func__", None) is getattr(Hook, point):
-            continue
-        handlers[point] = _check_signature(handler, point, where)
+        if handler is not None and getattr(handler, "__func__", None) not in [
+            vars(each).get(point) for each in kind.__mro__
+        ]:
+            handlers[point] = _check_signature(handler, point, where, kind)
     for method in dir(hook):
-        if method.startswith("_") or method in HOOK_POINTS or hasattr(Hook, method):
+        if method.startswith("_") or hasattr(kind, method) or not callable(getattr(hook, method, None)):
             continue
-        if not callable(getattr(hook, method, None)):
-            continue
-        near = get_close_matches(method.replace("_", "").lower(), _FLAT_POINTS, n=1, cutoff=0.85)
-        if near or method.startswith(("before_", "after_", "on_")):
-            mend = did_you_mean(method, HOOK_POINTS) or f"the points are {', '.join(HOOK_POINTS)}"
+        flat = [point.replace("_", "") for point in points]
+        if _POINT.match(method) or get_close_matches(method.replace("_", "").lower(), flat, n=1, cutoff=0.85):
+            mend = did_you_mean(method, points) or f"the points are {', '.join(points)}"
             raise HookError(
                 f"'{method}' is not a hook point, it would never be called",
                 where=where,
@@ -164,10 +170,12 @@ def inspect_hook(name: str, hook: object) -> Attached:
     return Attached(name, hook, handlers)
 
 
-def _check_signature(handler: object, point: str, where: str) -> Callable[..., None]:
+def _check_signature(handler: object, point: str, where: str, kind: type[Hook]) -> Callable[..., None]:
     import inspect
 
-    expected = f"{point}({', '.join(_PARAMETERS[point])})"
+    code = getattr(kind, point).__code__
+    parameters = code.co_varnames[1 : code.co_argcount]
+    expected = f"{point}({', '.join(parameters)})"
     if not callable(handler):
         raise HookError(f"'{point}' is not a method", where=where, mend=f"define {expected}")
     if any(
@@ -181,7 +189,7 @@ def _check_signature(handler: object, point: str, where: str) -> Callable[..., N
     except (TypeError, ValueError):  # a handler written in C publishes no signature
         return handler
     try:
-        signature.bind(*_PARAMETERS[point])
+        signature.bind(*parameters)
     except TypeError:
         raise HookError(
             f"'{point}{signature}' cannot take what the engine passes",

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treenail.contracts.laws._listening import arguments_of, bound_points, fire, noting, told_hook
+from treenail.contracts.laws._listening import Work, arguments_of, bound_points, fire, noting, told_hook
 from treenail.contracts.laws._support import accepted, examples, refused
 from treenail.contracts.laws.commits import CommitLaws
-from treenail.kernel import HOOK_POINTS, Engine, Hook, HookError
+from treenail.kernel import HOOK_POINTS, Engine, Hook, HookError, TrainingError
 
 NAMES = ("alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")  # none is nearly another
 
 _points = st.sampled_from(HOOK_POINTS)
+_AFTERWARDS = [
+    point for point in HOOK_POINTS if point.startswith("after_") and point not in ("after_run", "after_load_checkpoint")
+]
 _priorities = st.integers(-3, 3)
 _TAKES: tuple[Callable[..., None], ...] = (  # methods that take so many arguments besides self
     lambda self: None,
@@ -186,11 +189,40 @@ class HookDispatchLaws(CommitLaws):
             same = len(given_back) == len(arguments) and all(map(operator.is_, given_back, arguments))
             assert same, f"{point} was fired with {arguments}, the hook got {given_back}"
 
+    @given(point=st.sampled_from(_AFTERWARDS))
+    @examples(25)
+    def test_a_defect_of_a_hook_keeps_no_other_from_running(self, point: str) -> None:
+        """After a step, what a hook raises that is no TreenailError stops the run at its next commit, and ends it then."""
+        error, heard = ValueError("spilled"), list[str]()
+
+        def spill(_point: str, _arguments: tuple[object, ...]) -> None:
+            raise error
+
+        engine = self.make()
+        engine.attach(told_hook([point], spill), "culprit")
+        engine.attach(told_hook([point], noting(heard, "bystander")), "bystander")
+
+        def work(engine: Engine) -> None:
+            with accepted(f"firing {point} of a hook that has a defect"):
+                fire(engine, point, *arguments_of(engine, point))
+            assert heard == ["bystander"], f"{point}: of the other hooks, {heard} ran"
+            assert "culprit" in str(engine.stop_reason), f"the run stops because of {engine.stop_reason!r}"
+            engine.commit(steps=1)
+
+        with refused("running a loop in which a hook has a defect", ValueError) as refusal:
+            engine.run(Work(work), Work(lambda _engine: heard.append("a later loop")))
+        assert refusal.error is error, f"{point}: another exception arrived, {refusal.error!r}"
+        assert "a later loop" not in heard, f"after a defect at {point} a later loop was run"
+        assert engine.step == 1, f"the step of the defect was not committed, {engine.step} were"
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        assert "culprit" in notes, f"no note names the hook 'culprit': {notes!r}"
+        assert point in notes, f"no note names the point '{point}': {notes!r}"
+
     @given(point=st.sampled_from([point for point in HOOK_POINTS if point != "on_exception"]))
     @examples(25)
     def test_an_exception_goes_on_and_names_the_hook(self, point: str) -> None:
-        """What a hook raises reaches the caller as it is, with a note that names hook and point."""
-        error = ValueError("spilled")
+        """What a hook refuses reaches the caller as it is, with a note that names hook and point."""
+        error = TrainingError("spilled")
 
         def spill(_point: str, _arguments: tuple[object, ...]) -> None:
             raise error
@@ -198,7 +230,7 @@ class HookDispatchLaws(CommitLaws):
         engine = self.make()
         engine.attach(told_hook([point]), "bystander")
         engine.attach(told_hook([point], spill), "culprit")
-        with refused(f"firing {point} of a hook that raises", ValueError) as refusal:
+        with refused(f"firing {point} of a hook that raises", TrainingError) as refusal:
             fire(engine, point, *arguments_of(engine, point))
         assert refusal.error is error, f"{point}: another exception arrived, {refusal.error!r}"
         notes = "\n".join(getattr(error, "__notes__", ()))
