@@ -23,7 +23,9 @@ try:
     from treenail.contracts.laws.files_crash import FileCrashLaws
     from treenail.contracts.laws.files_read_only import ReadOnlyFileLaws
     from treenail.contracts.laws.hooks import HookDispatchLaws
+    from treenail.contracts.laws.metrics import MetricLaws
     from treenail.contracts.laws.sampling import BatchSamplerLaws, SamplerLaws, ShardLaws
+    from treenail.contracts.laws.updates import UpdaterLaws
 except ModuleNotFoundError:
     require("hypothesis", extra="laws", purpose="a suite of laws")
     raise
@@ -38,7 +40,9 @@ __all__ = [
     "GatherFunctions",
     "GatherLaws",
     "HookDispatchLaws",
+    "MetricLaws",
     "ReadOnlyFileLaws",
     "SamplerLaws",
     "ShardLaws",
+    "UpdaterLaws",
 ]
