@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from treenail.adapters.averaging import Buffers, exponential_average, uniform_average
-from treenail.adapters.hooks import EMAHook
+from treenail.adapters.averaging import Buffers, exponential_average, uniform_average, update_bn
+from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks import CheckpointHook, EMAHook
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import open_checkpoint, train
 from treenail.adapters.runtime import test as evaluate
 from treenail.contracts import Data, Evaluation, Run
-from treenail.kernel import ConfigError, Hook, Late, Spec, TrainingError, late, spec
+from treenail.kernel import CheckpointError, ConfigError, Hook, Late, Spec, TrainingError, late, spec
 
 
 class Points:
@@ -85,7 +88,7 @@ def normalised(*, track_running_stats: bool = True) -> nn.Module:
     return nn.Sequential(nn.Linear(2, 3), norm, nn.Linear(3, 1))
 
 
-def test_a_run_never_evaluates_averages_with_the_statistics_of_the_beginning(tmp_path: Path) -> None:
+def test_policies_for_buffers_evaluate_what_they_say(tmp_path: Path) -> None:
     losses: dict[Buffers, float] = {}
     policies: tuple[Buffers, ...] = ("copy", "average")
     for policy in policies:
@@ -93,11 +96,41 @@ def test_a_run_never_evaluates_averages_with_the_statistics_of_the_beginning(tmp
         summary = train(run(averaging=averaging, model=spec(normalised)()), tmp_path / policy)
         losses[policy] = summary.metrics["val/loss"]
     assert losses["copy"] != losses["average"]
-    stale = late(uniform_average)(begin_step=2, buffers="ignore")
-    with pytest.raises(TrainingError, match="nothing in a run measures them anew; let buffers be average or copy"):
-        train(run(averaging=stale, model=spec(normalised)()), tmp_path / "ignore")
+    own = late(uniform_average)(begin_step=2, buffers="ignore")
     for name, model in (("none", None), ("batch", spec(normalised)(track_running_stats=False))):
-        assert train(run(averaging=stale, model=model), tmp_path / name).step == 9
+        assert train(run(averaging=own, model=model), tmp_path / name).step == 9
+
+
+def test_statistics_of_batch_normalisation_are_measured_for_averages_as_by_hand(tmp_path: Path) -> None:
+    """Stochastic weight averaging: before each validation, and for the last checkpoint, which a test then evaluates."""
+    training = run(averaging=late(uniform_average)(begin_step=2, buffers="ignore"), model=spec(normalised)())
+    summary = train(training, tmp_path / "run")
+    _, state = CheckpointStore(LocalFiles(tmp_path / "run" / "checkpoints")).load("latest")
+    by_hand = normalised()
+    by_hand.load_state_dict(state["model"])  # type: ignore[arg-type]  # a state_dict
+    saved = state["averages"]
+    assert isinstance(saved, dict)
+    assert saved["measured"] == saved["averaged"] == 8
+    averages = uniform_average(by_hand, buffers="ignore")
+    averages.load_state_dict(saved)
+    measured = averages.view()
+    points, size = Points(), training.train.batch_size
+    batches = [torch.stack([points[i][0] for i in range(first, first + size)]) for first in range(0, len(points), size)]
+    update_bn(batches, by_hand := copy.deepcopy(measured))
+    for one, other in zip(measured.buffers(), by_hand.buffers(), strict=True):
+        assert torch.equal(one, other)
+    tested = evaluate(training, tmp_path / "run/checkpoints/latest")
+    assert tested == {key: value for key, value in summary.metrics.items() if key.startswith("test/")}
+
+
+def test_averages_whose_statistics_are_of_others_are_not_evaluated(tmp_path: Path) -> None:
+    hooks: dict[str, Spec[Hook] | None] = {"checkpoint": spec(CheckpointHook)(interval=1, by="step")}
+    averaging = late(uniform_average)(begin_step=2, buffers="ignore")
+    training = run(averaging=averaging, model=spec(normalised)(), hooks=hooks)
+    train(training, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"step-00000008: .* have not been measured .*; take a checkpoint that"):
+        evaluate(training, tmp_path / "run/checkpoints/step-00000008")
+    assert evaluate(training, tmp_path / "run/checkpoints/latest")
 
 
 def test_averages_that_nothing_updates_are_refused(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_a_run_prints_its_results_and_where_they_lie(treenail: Command) -> None:
 
 
 def test_the_log_is_lines_of_json(trained: Path) -> None:
-    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    about, *lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert (about["event"], about["attempt"]) == ("environment", 1)
     assert [line["event"] for line in lines] == ["train", "train", "val", "train", "train", "val", "test"]
     assert [line["step"] for line in lines] == [10, 20, 20, 30, 40, 40, 40]
     assert {"train/loss", "lr", "time", "data_time", "timestamp", "level"} <= lines[0].keys()

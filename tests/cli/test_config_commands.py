@@ -10,6 +10,7 @@ import pytest
 from treenail.adapters.cli import main
 from treenail.adapters.config import recorded
 from treenail.adapters.config.load import Source, load
+from treenail.contracts import Evaluation
 from treenail.kernel import Late
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -85,7 +86,7 @@ def test_show_prints_one_file_that_loads_to_the_same_run(config: Path, capsys: p
         assert recorded(whole) == recorded(parts)
         assert isinstance(whole.optimizer, Late)
         assert (whole.seed, whole.train.batch_size, whole.optimizer.kwargs["lr"]) == (9, 8, 1e-4)
-        assert whole.val is not None
+        assert isinstance(whole.val, Evaluation)
         assert whole.val.metrics == ()
     assert main(["config", "show", "top.yaml"]) == 0
     assert "_base_" not in capsys.readouterr().out

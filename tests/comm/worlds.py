@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def on_ranks(world_size: int, function: Callable[[Communicator], T]) -> list[T]:
     """Return what a function returns on every rank of a world of threads."""
-    return run_threads(world_size, function, timeout=20.0)
+    return run_threads(world_size, function, timeout=60.0)
 
 
 def refusal(world_size: int, function: Callable[[Communicator], object]) -> str:

@@ -36,7 +36,7 @@ import sys
 import sysconfig
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import NamedTuple, Self
@@ -161,10 +161,12 @@ class Workplace:
     Args:
         directory: Empty; the process changes into it while the workplace is entered.
         page: The page, for messages.
+        scripts: Where commands are looked for first.
     """
 
-    def __init__(self, directory: Path, page: Path) -> None:
+    def __init__(self, directory: Path, page: Path, scripts: Path | None = None) -> None:
         self.directory = directory
+        self._scripts = [] if scripts is None else [str(scripts)]
         self.page = page.relative_to(ROOT)
         self.counts: dict[str, int] = {}
         self._module = ModuleType("page")
@@ -270,7 +272,7 @@ class Workplace:
         process = subprocess.Popen(
             ["bash", "-c", command.text],
             cwd=self.directory,
-            env=self._environment(),
+            env=environment(self._scripts, self._installed),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -297,18 +299,24 @@ class Workplace:
         assert code == command.exit_code, f"{where}: `{command.text}` ended with exit code {code}\n{printed}"
         compare([line for line in command.shown if line != "^C"], printed, where)
 
-    def _environment(self) -> dict[str, str]:
-        scripts = sysconfig.get_path("scripts")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-        return environment | {
-            "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": os.pathsep.join(self._installed),
-            "PYTHONUNBUFFERED": "1",  # a terminal's order of output and errors, through a pipe
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "80",
-            "LC_ALL": "C.UTF-8",
-            "NO_COLOR": "1",
-        }
+
+def environment(scripts: Sequence[str] = (), installed: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment variables of commands.
+
+    Args:
+        scripts: Directories in which commands are looked for, before that of this Python.
+        installed: Directories from which Python imports.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return own | {
+        "PATH": os.pathsep.join([*scripts, sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join(installed),
+        "PYTHONUNBUFFERED": "1",  # a terminal's order of output and errors, through a pipe
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+    }
 
 
 def _install(project: dict[str, object], site: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 
@@ -26,7 +29,7 @@ def measure_on_rank_0() -> dict[str, float]:
     return results
 
 
-def evaluate(padded: bool) -> dict[str, float]:
+def evaluate(*, padded: bool) -> dict[str, float]:
     """Evaluate every world_size-th sample on each rank; ranks with fewer repeat the first samples where padded."""
     ranks = current_communicator()
     outputs, targets = scores(ROWS, 3, 1), torch.arange(ROWS) % 3
@@ -37,3 +40,17 @@ def evaluate(padded: bool) -> dict[str, float]:
     for row in mine:
         evaluator.process([{"pred_score": outputs[row], "gt_label": targets[row]}])
     return evaluator.evaluate(ROWS)
+
+
+class Measured(NamedTuple):
+    """What a rank measured: with the others, of shares that were padded, too; and what rank 0 did with a torchmetrics metric."""
+
+    shared: dict[str, float]
+    padded: dict[str, float]
+    alone: dict[str, float] | None
+
+
+def measure() -> Measured:
+    """Do all of the above on ranks that are started once."""
+    alone = measure_on_rank_0() if find_spec("torchmetrics") else None
+    return Measured(evaluate(padded=False), evaluate(padded=True), alone)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.evaluation.batches import scores
-from tests.evaluation.ranks import ROWS, evaluate, measure_on_rank_0
+from tests.evaluation.ranks import ROWS, Measured, measure
 from treenail.adapters.evaluation import Accuracy
 from treenail.adapters.launch import spawn
 
@@ -17,11 +17,18 @@ def whole() -> float:
     return metric.compute()["accuracy"]
 
 
-def test_a_metric_of_torchmetrics_on_one_rank_waits_for_no_other() -> None:
+@pytest.fixture(scope="module")
+def measured() -> list[Measured]:
+    return spawn(measure, 3)
+
+
+def test_a_metric_of_torchmetrics_on_one_rank_waits_for_no_other(measured: list[Measured]) -> None:
     pytest.importorskip("torchmetrics")
-    assert spawn(measure_on_rank_0, 2) == [{"MulticlassAccuracy": pytest.approx(whole())}, {}]
+    first, *others = (each.alone for each in measured)
+    assert first is not None
+    assert (list(first), others) == (["MulticlassAccuracy"], [{}, {}])
+    assert first["MulticlassAccuracy"] == pytest.approx(whole())
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_processes_measure_what_one_does(padded: bool) -> None:
-    assert spawn(evaluate, 3, padded) == [{"accuracy": whole()}] * 3
+def test_processes_measure_what_one_does(measured: list[Measured]) -> None:
+    assert [(each.shared, each.padded) for each in measured] == [({"accuracy": whole()}, {"accuracy": whole()})] * 3

@@ -18,7 +18,7 @@ from treenail.adapters.comm import current_communicator
 from treenail.adapters.data import Digits
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import train
-from treenail.adapters.runtime.run import load_trained
+from treenail.adapters.runtime.trained import load_trained
 from treenail.contracts import Run
 from treenail.kernel import Engine, Hook, late, spec
 

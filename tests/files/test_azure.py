@@ -40,7 +40,7 @@ def _credentials(azure: AzureServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _upload(url: str, data: bytes) -> int:
     headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
-    with urlopen(Request(url, data=data, method="PUT", headers=headers), timeout=20) as answer:
+    with urlopen(Request(url, data=data, method="PUT", headers=headers), timeout=60) as answer:
         return int(answer.status)
 
 
@@ -57,7 +57,7 @@ class TestAzure(FileBackendLaws):
         files = self.make()
         for name in NAMES:
             assert _upload(files.sign(name, method="PUT", expires=60), name.encode()) == 201
-            with urlopen(files.sign(name), timeout=20) as answer:
+            with urlopen(files.sign(name), timeout=60) as answer:
                 assert answer.read() == name.encode()
         assert list(files.list()) == sorted(NAMES, key=str.encode)
         for path in ("", *BAD_PATHS):
@@ -225,7 +225,7 @@ class TestSigning:
         url = files.sign("file", expires=60)
         for wrong in (url.replace("sp=r", "sp=cw"), url.replace("sig=", "sig=x"), url.replace("/file?", "/other?")):
             with pytest.raises(HTTPError, match="403"):
-                urlopen(wrong, timeout=20)
+                urlopen(wrong, timeout=60)
         with pytest.raises(HTTPError, match="403"):
             _upload(url, b"other")
 
@@ -373,7 +373,7 @@ class TestCredentials:
             monkeypatch.setenv(name, value)
         files = ObjectFiles(root, endpoint=azure.endpoint)
         files.write("a b", b"content")
-        with urlopen(files.sign("a b"), timeout=20) as answer:
+        with urlopen(files.sign("a b"), timeout=60) as answer:
             assert answer.read() == b"content"
 
     @pytest.mark.parametrize("name", ["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"])

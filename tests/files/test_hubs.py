@@ -221,7 +221,7 @@ def test_a_hub_that_is_silent_for_too_long_is_an_error(kind: Kind, hub: Hub) -> 
     """It would answer after its silence: without the timeout this reads the file."""
     name = f"org/model{next(NUMBERS)}"
     hub.publish("model", name, {"a": b"1"}, kind.branch)
-    backend = kind.make(f"{kind.scheme}://{name}", endpoint=hub.url, timeout=0.2)
+    backend = kind.make(f"{kind.scheme}://{name}", endpoint=hub.url, timeout=1.0)
     hub.silence = 4.0
     with pytest.raises(FileError, match="cannot"):
         backend.read("a")

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -191,12 +190,10 @@ def test_names_in_no_order_are_told() -> None:
         list(_files(endpoint).list())
 
 
-def test_an_endpoint_where_nothing_listens_is_told_soon() -> None:
-    began = time.monotonic()
+def test_an_endpoint_where_nothing_listens_is_told() -> None:
     with pytest.raises(FileError, match="nothing listens at the endpoint") as raised:
         _files(f"http://127.0.0.1:{free_port()}").read("x")
     assert "endpoint" in (raised.value.mend or "")
-    assert time.monotonic() - began < 20  # it would be for ever
 
 
 def test_an_endpoint_without_an_address_is_told() -> None:

@@ -227,6 +227,19 @@ def test_an_error_while_a_run_ends_for_a_defect_says_so() -> None:
     assert "the run was stopping: OSError: the disk is full" in caught.value.__notes__
 
 
+def test_a_handler_may_be_any_callable() -> None:
+    heard: list[Engine] = []
+
+    class Plain:
+        def __init__(self) -> None:
+            self.before_run = heard.append
+
+    engine = Engine()
+    engine.attach(Plain())
+    engine.run()
+    assert heard == [engine]
+
+
 def test_a_priority_that_is_no_number_is_refused() -> None:
     class Loud(Hook):
         priority = "HIGH"  # type: ignore[assignment]  # the mistake under test

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -76,13 +75,11 @@ def test_a_taken_port_is_an_error_that_says_so() -> None:
 
 def test_a_rank_that_does_not_come_is_named() -> None:
     first = RankEnvironment(0, 3, 0, 3, 0, "127.0.0.1", free_port(), "pytorch")
-    start = time.monotonic()
     with (
         pytest.raises(CommunicationError, match="rank 0 waited 1 s, but ranks 1, 2 of 3 did not come"),
         process_group(first, timeout=1.0),
     ):
         pass
-    assert time.monotonic() - start < 10
 
 
 def test_a_store_that_is_not_there_is_an_error() -> None:

@@ -263,7 +263,7 @@ def start(tmp_path: Path, program: str, *options: str, prefix: tuple[str, ...] =
 
 
 def wait_for_end(*pids: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -220,10 +220,10 @@ def test_the_norms_of_its_gradients_are_logged_by_name() -> None:
     assert set(output.logs) == {"loss_left", "loss_right", "distance", "grad_norm_left"}
 
 
-def test_a_step_of_its_own_accumulates_nothing_and_has_equal_shares() -> None:
+def test_a_step_of_its_own_has_equal_shares_and_one_optimizer_as_many_micro_batches_as_another() -> None:
     model = Two()
-    with pytest.raises(ValueError, match="a train_step gets whole batches"):
-        OwnStep(model, OptimWrapper(sgd(model), 2))
+    with pytest.raises(ValueError, match="accumulative_counts are 1 and 2: a train_step gets the same micro-batches"):
+        OwnStep(model, OptimWrapperDict(left=OptimWrapper(sgd(model.left), 2), right=OptimWrapper(sgd(model.right))))
     with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
         OwnStep(model, OptimWrapper(torch.optim.LBFGS(model.parameters())))
     says = Says({"loss": 1.0})

@@ -68,9 +68,9 @@ def peak_of(attempt: Callable[[int], None]) -> int:
 
 
 def test_a_process_is_measured_against_its_limit() -> None:
-    fits = fits_in_process(memory_hungry.hold, peak_of(memory_hungry.idle) + 300 * MEGABYTE)
-    assert fits(100)
-    assert not fits(600)
+    fits = fits_in_process(memory_hungry.hold, 1536 * MEGABYTE)  # three times what Python and torch take
+    assert fits(10)
+    assert not fits(1536)
 
 
 def test_a_process_that_the_system_killed_or_that_got_no_memory_does_not_fit() -> None:
@@ -101,8 +101,8 @@ def test_two_steps_are_trained_with_the_size_that_is_asked_for() -> None:
 
 
 def test_a_model_that_takes_no_single_sample_is_tuned() -> None:
-    found = tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, most=4, attempt=memory_hungry.train_normalised)
-    assert found.tries == ((2, True), (4, True))
+    found = tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, most=2, attempt=memory_hungry.train_normalised)
+    assert found.tries == ((2, True),)
     with pytest.raises(
         TrainingError, match=r"batches of 1 samples failed: .*more than 1 value.*begin with larger ones"
     ):

@@ -64,7 +64,7 @@ def test_find_batch_size_tries_in_processes(
         "       2  fits",
         "largest batch  2 (power of two: 2), of one process",
     ]
-    assert main(["find-batch-size", CONFIG, "--memory-limit=1MB", "device=cpu"]) == 2
+    assert main(["find-batch-size", CONFIG, "--memory-limit=1MB", "--most=1", "device=cpu"]) == 2
     assert "not even a batch of one sample fits" in capsys.readouterr().err
     assert main(["find-batch-size", CONFIG, "--memory-limit=1MB", "--most=0", "device=cpu"]) == 2
     assert "a batch has at least one sample" in capsys.readouterr().err

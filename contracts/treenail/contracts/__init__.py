@@ -34,8 +34,11 @@ if TYPE_CHECKING:
         Distributed,
         Evaluation,
         Files,
+        Limits,
+        LoadFrom,
         Loss,
         ParallelModule,
+        Prediction,
         Recompute,
         Run,
         Samples,
@@ -43,7 +46,17 @@ if TYPE_CHECKING:
         Schedule,
     )
     from treenail.contracts.sampling import BatchSampler, SamplerShard
-    from treenail.contracts.step import EvaluationLoop, StepOutput, TrainsItself, TrainWork
+    from treenail.contracts.step import (
+        EvaluationLoop,
+        HasTestStep,
+        HasValStep,
+        MeasuresSamples,
+        PredictHook,
+        StepOutput,
+        TakesPredictions,
+        TrainsItself,
+        TrainWork,
+    )
     from treenail.contracts.updates import LossSum, Outcome, Skipped, Stepped, Updater
 
 _LIGHTEST_FIRST = "files", "checkpoint", "sampling", "parameters", "averaging", "updates", "step", "run"
@@ -69,14 +82,21 @@ __all__ = [
     "HasDirectories",
     "HasIdentity",
     "HasLocalPaths",
+    "HasTestStep",
+    "HasValStep",
+    "Limits",
     "ListsEntries",
+    "LoadFrom",
     "Loss",
     "LossSum",
     "Manifest",
+    "MeasuresSamples",
     "Outcome",
     "ParallelModule",
     "ParameterGroup",
     "ParameterGroups",
+    "PredictHook",
+    "Prediction",
     "ReadsMany",
     "Recompute",
     "Run",
@@ -91,6 +111,7 @@ __all__ = [
     "StepOutput",
     "Stepped",
     "StreamsFiles",
+    "TakesPredictions",
     "TellsDirectories",
     "TrainWork",
     "TrainsItself",

@@ -7,6 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 FORMAT_VERSION = 1
+BLOCK_BYTES = 1 << 24
+"""Size of the blocks of a large file that have digests of their own, so that it is verified by several threads."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +40,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         created: RFC 3339 time in UTC.
         world_size: Processes of the run.
         files: Its files, with sizes and checksums.
+        blocks: SHA-256 of each `BLOCK_BYTES` of a file, by its path; for those that are read in blocks.
         config: The run's config as plain data.
         versions: Of treenail, torch and Python.
     """
@@ -51,5 +54,6 @@ class Manifest(Struct, frozen=True, kw_only=True):
     created: str
     world_size: Annotated[int, Meta(ge=1)]
     files: tuple[FileEntry, ...]
+    blocks: dict[str, tuple[str, ...]] = {}
     config: object = None
     versions: dict[str, str] = {}

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from treenail.contracts.averaging import Averager
 from treenail.contracts.parameters import ParameterGroups
 from treenail.contracts.sampling import BatchSampler
-from treenail.contracts.step import TrainWork
+from treenail.contracts.step import MeasuresSamples, TakesPredictions, TrainWork
 from treenail.contracts.updates import LossSum, Updater
 from treenail.kernel import FileBackend, Hook, Late, Loop, Metric, Sampler, Spec, VisBackend
 
@@ -75,9 +75,23 @@ class Evaluation(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Args:
         metrics: What to measure.
+        precision: What the model computes in, by automatic mixed precision; metrics measure what it returns.
     """
 
-    metrics: tuple[Spec[Metric], ...] = ()
+    metrics: tuple[Spec[Metric] | Spec[MeasuresSamples] | Spec[TakesPredictions], ...] = ()
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Prediction(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Data to predict on, with `treenail predict`.
+
+    Args:
+        precision: What the model computes in, by automatic mixed precision.
+        hooks: By name: what else happens meanwhile, at the points of `treenail.contracts.PredictHook`.
+    """
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    hooks: Mapping[str, Spec[Hook]] = {}
 
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,13 +113,41 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which checkpoints stay.
+    """How checkpoints are saved, and which of them stay.
 
     Args:
-        keep_last: How many; those that a pointer (``latest``, ``best``) leads to stay besides. None keeps all.
+        keep_last: How many stay; those that a pointer (``latest``, ``best``) leads to stay besides. None keeps all.
+        keep_every: Of every so many steps, the first checkpoint stays for ever. None: none does for that.
+        asynchronous: The training goes on while its copied state is written; the memory of the copy stays in use. False waits.
     """
 
     keep_last: Annotated[int, Meta(ge=1)] | None = 3
+    keep_every: Annotated[int, Meta(ge=1)] | None = None
+    asynchronous: bool = True
+
+
+class LoadFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights that the model begins with; the training begins at zero.
+
+    Args:
+        path: A path or URI: a checkpoint (its directory, or a pointer such as ``…/checkpoints/best``), a .safetensors file or
+            its index, a .pt, .pth or .ckpt file (mmengine's and Lightning's too), a model's directory on a hub.
+        part: Where in it the weights are, parts of parts after dots: ``averages``, ``ema_state_dict``. None: where checkpoints
+            of its kind have the model's.
+        prefix: Take the weights below it only, and strip it: ``backbone``.
+        revise_keys: (pattern, replacement) pairs of regular expressions that make the model's names of those of the file.
+        exclude: Shell-style patterns of the model's names that are not loaded: ``head.*``.
+        strict: Names that are missing or unexpected are an error; else they are reported.
+        allow_shape_mismatch: Weights of another shape are left out and reported; else they are an error.
+    """
+
+    path: Annotated[str, Meta(min_length=1)]
+    part: str | None = None
+    prefix: str = ""
+    revise_keys: tuple[tuple[str, str], ...] = ((r"^module\.", ""),)
+    exclude: tuple[str, ...] = ()
+    strict: bool = True
+    allow_shape_mismatch: bool = False
 
 
 @runtime_checkable
@@ -214,6 +256,30 @@ class Files(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoints: str | None = None
 
 
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ends a run before its own end, or makes it small.
+
+    A run that reaches a limit of time or steps stops after the step at hand, with a checkpoint, and can be resumed.
+
+    Args:
+        max_seconds: Seconds of this attempt, from its beginning on; what earlier attempts took does not count, as in the time
+            slices of a cluster.
+        max_steps: Training steps of the whole run, those before a resume included.
+        train_batches: Batches of a training epoch at most, its first ones.
+        val_batches: Batches of each set of a validation at most.
+        test_batches: Batches of each set of a test at most.
+        sanity_batches: Batches of each set that are validated before the first step of a new run, so that a mistake there shows
+            at once. Nothing is told, and the run is what it would be without; the validation data is built twice. 0: none.
+    """
+
+    max_seconds: Annotated[float, Meta(gt=0, le=1e7)] | None = None
+    max_steps: Annotated[int, Meta(ge=1)] | None = None
+    train_batches: Annotated[int, Meta(ge=1)] | None = None
+    val_batches: Annotated[int, Meta(ge=1)] | None = None
+    test_batches: Annotated[int, Meta(ge=1)] | None = None
+    sanity_batches: Annotated[int, Meta(ge=0)] = 0
+
+
 class CustomImports(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Modules that are imported before components are looked up.
 
@@ -241,17 +307,22 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             argument is the model. None: all, with the optimizer's settings.
         updates: How gradients come to the optimizer: precision, accumulation, clipping; its first argument is the optimizer. By
             name for several. None: as they are.
-        val: Data for validation between epochs.
-        test: Data for the test after training.
+        val: Data for validation between epochs; several by name, whose results are ``val/NAME/accuracy``.
+        test: Data for the test after training; several by name.
+        predict: Data for `treenail predict`.
         scale_lr: Scale the learning rates to the batch size. None leaves them as they are.
         recompute: Modules whose activations are computed again in the backward pass, which saves memory.
         compile: Compile the model by `torch.compile`. None runs it as it is written.
+        load_from: Weights that the model begins with. None: those that it is built with. A resumed run has those of its
+            checkpoint.
         averaging: Averages of the weights, which validation, test and export use; its first argument is the model.
         schedules: Learning-rate schedules.
         hooks: By name. They are added to the default hooks (`timer`, `logger`, `progress`, `schedule`, `checkpoint`); an
             entry of the same name replaces a default hook, null removes it.
+        priorities: Of hooks by name, in the place of their own; a hook with a smaller one runs first.
         vis: Where curves go, by name; the first argument of each is its directory. Defaults to JSON lines.
-        checkpoints: Which checkpoints stay.
+        checkpoints: How checkpoints are saved, and which stay.
+        limits: What ends the run before its own end, or makes it small.
         seed: Everything random in the run follows from it.
         device: ``"auto"`` (a GPU if there is one), or as torch names it.
         distributed: How the run is spread over processes.
@@ -276,13 +347,17 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scale_lr: ScaleLr | None = None
     recompute: Recompute | None = None
     compile: Compile | None = None
+    load_from: LoadFrom | None = None
     averaging: Late[nn.Module, Averager] | None = None
-    val: Evaluation | None = None
-    test: Evaluation | None = None
+    val: Evaluation | Mapping[str, Evaluation] | None = None
+    test: Evaluation | Mapping[str, Evaluation] | None = None
+    predict: Prediction | None = None
     schedules: tuple[Schedule, ...] = ()
     hooks: Mapping[str, Spec[Hook] | None] = {}
+    priorities: Mapping[str, int] = {}
     vis: Mapping[str, Late[Path, VisBackend] | None] = {}
     checkpoints: Checkpoints = Checkpoints()
+    limits: Limits = Limits()
     seed: Annotated[int, Meta(ge=0)] = 0
     device: Annotated[str, Meta(pattern=_DEVICE)] = "auto"
     distributed: Distributed = Distributed()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from treenail.kernel import BatchSource, Engine
+from treenail.kernel import BatchSource, Engine, Hook
 
 
 class StepOutput(NamedTuple):
@@ -43,6 +43,87 @@ class TrainsItself(Protocol):
             What is logged, by name: 0-dim tensors. Names with ``loss`` in them are added up, where none is just that.
         """
         ...
+
+
+@runtime_checkable
+class HasValStep(Protocol):
+    """A model that says itself what it predicts in a validation."""
+
+    def val_step(self, data: Any, /) -> Any:  # Any: each model says what it takes and predicts
+        """Return the predictions for a batch, on the model's device: a list of one a sample, or tensors [batch, …]."""
+        ...
+
+
+@runtime_checkable
+class HasTestStep(Protocol):
+    """A model that says itself what it predicts in a test, and for `treenail predict`."""
+
+    def test_step(self, data: Any, /) -> Any:  # Any: as in `HasValStep`
+        """Return the predictions for a batch, on the model's device: a list of one a sample, or tensors [batch, …]."""
+        ...
+
+
+@runtime_checkable
+class MeasuresSamples(Protocol):
+    """A metric that keeps results of samples and measures the whole, as those of mmengine do.
+
+    On many ranks each keeps results of its own samples; those of all are then measured on rank 0.
+
+    Attributes:
+        results: What `process` kept: one item a sample, in their order.
+        prefix: Put before the names of the results, with a ``/``.
+    """
+
+    results: list[Any]  # Any: each metric keeps what it needs
+    prefix: str | None
+
+    def process(
+        self, data_batch: Any, data_samples: Any, /
+    ) -> None:  # Any: the loader and the model say what these are
+        """Keep what is needed of a batch and of what was predicted for it."""
+        ...
+
+    def compute_metrics(self, results: list[Any], /) -> Mapping[str, Any]:  # Any: as above
+        """Return values by name, of the results of all ranks in the order of the data."""
+        ...
+
+
+@runtime_checkable
+class TakesPredictions(Protocol):
+    """What gets the predictions of all ranks with their samples' indices, in the order of the data, on rank 0."""
+
+    def reset(self) -> None:
+        """Forget everything taken."""
+        ...
+
+    def take(self, indices: Tensor | None, predictions: object, /) -> None:
+        """Take the predictions for a batch.
+
+        Args:
+            indices: The samples' indices in the dataset, int64[batch]; None where the batches do not tell them.
+            predictions: Tensors [batch, …], lists of one a sample, or mappings and tuples of such.
+        """
+        ...
+
+    def compute(self) -> Mapping[str, float]:
+        """Finish, and return what was measured, by name."""
+        ...
+
+
+class PredictHook(Hook):
+    """Hook points of a prediction, besides those of `Hook`: for an `Engine` with ``points=PredictHook``."""
+
+    def before_predict(self, engine: Engine, /) -> None:
+        """Before the first batch."""
+
+    def before_predict_iter(self, engine: Engine, batch_index: int, batch: object, /) -> None:
+        """Before a batch."""
+
+    def after_predict_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object, /) -> None:
+        """After a batch; `outputs` is what the model returned for this rank's samples."""
+
+    def after_predict(self, engine: Engine, /) -> None:
+        """After the last batch, when all predictions are written."""
 
 
 @runtime_checkable

@@ -148,11 +148,10 @@ def inspect_hook(name: str, hook: object, kind: type[Hook] = Hook) -> Attached:
             raise HookError(f"{attribute} is {names!r}, not names", where=where, mend=f'write {attribute} = ("other",)')
     handlers: dict[str, Callable[..., None]] = {}
     points = points_of(kind)
+    empty = {value for each in kind.__mro__ for value in vars(each).values() if isinstance(value, FunctionType)}
     for point in points:
         handler = getattr(hook, point, None)
-        if handler is not None and getattr(handler, "__func__", None) not in [
-            vars(each).get(point) for each in kind.__mro__
-        ]:
+        if handler is not None and getattr(handler, "__func__", None) not in empty:
             handlers[point] = _check_signature(handler, point, where, kind)
     for method in dir(hook):
         if method.startswith("_") or hasattr(kind, method) or not callable(getattr(hook, method, None)):

@@ -296,7 +296,7 @@ def test_disagreement_about_the_size_is_an_error_on_every_rank() -> None:
     def program(communicator: Communicator) -> str:
         return refusal(lambda: Items().evaluate(communicator.rank), CommunicationError)
 
-    assert all("size is 1 on rank 1" in message for message in run_threads(2, program, timeout=20.0))
+    assert all("size is 1 on rank 1" in message for message in run_threads(2, program, timeout=60.0))
 
 
 def test_it_does_what_mmengine_does(tmp_path: Path) -> None:

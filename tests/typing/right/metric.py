@@ -6,7 +6,7 @@ from torch import Tensor
 from treenail.adapters.data import Digits
 from treenail.adapters.evaluation import Accuracy
 from treenail.contracts import Evaluation
-from treenail.kernel import Metric, TrainingError, spec
+from treenail.kernel import TrainingError, spec
 
 
 class MeanAbsoluteError:
@@ -33,6 +33,6 @@ evaluation = Evaluation(
     batch_size=4,
     metrics=(spec(MeanAbsoluteError)(scale=2), spec(Accuracy)(top_k=5)),
 )
-metrics: list[Metric] = [described.build() for described in evaluation.metrics]
-metrics[0].update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
-assert metrics[0].compute() == {"mae": 2.0}
+metric = spec(MeanAbsoluteError)(scale=2).build()
+metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+assert metric.compute() == {"mae": 2.0}

@@ -10,7 +10,7 @@ from treenail.adapters.averaging.kinds import (
     uniform_average,
     uniform_rule,
 )
-from treenail.adapters.averaging.state import load_averages
+from treenail.adapters.averaging.state import load_averages, read_averages
 from treenail.adapters.averaging.weights import Buffers, Rule, WeightAverages
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "exponential_average",
     "layers_with_statistics",
     "load_averages",
+    "read_averages",
     "uniform_average",
     "uniform_rule",
     "update_bn",

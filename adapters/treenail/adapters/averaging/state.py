@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from treenail.adapters.averaging.batchnorm import layers_with_statistics
 from treenail.adapters.averaging.passes import is_spread, local, part_of
 from treenail.adapters.averaging.tensors import tensors_of
 from treenail.kernel import StateError, did_you_mean
@@ -21,12 +22,14 @@ class SavedAverages(NamedTuple):
         averaged: How often the averages took part of the weights; with 0 they are none yet.
         weights: By the names of the model's parameters.
         buffers: By the names of the model's buffers: averages, or the averages' own.
+        measured: What `averaged` was when statistics were measured for them, where buffers are the averages' own.
     """
 
     updates: int
     averaged: int
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    measured: int | None
 
 
 def read_averages(state: Mapping[str, object]) -> SavedAverages:
@@ -48,7 +51,10 @@ def read_averages(state: Mapping[str, object]) -> SavedAverages:
             where="names",
             mend="this is a part of a state, give a whole one",
         )
-    return SavedAverages(updates, averaged, weights, buffers)
+    measured = state.get("measured")
+    if measured is not None and (type(measured) is not int or not 0 <= measured <= averaged):
+        raise StateError(f"measured={measured!r} is no count of averages", where="measured")
+    return SavedAverages(updates, averaged, weights, buffers, measured)
 
 
 def _tensors(state: Mapping[str, object], name: str) -> dict[str, Tensor]:
@@ -87,13 +93,20 @@ def load_averages(model: nn.Module, state: Mapping[str, object]) -> bool:
         Whether averaging had begun; if not, the model keeps the weights of the training.
 
     Raises:
-        StateError: It is no state of averages, or of those of another model.
+        StateError: It is no state of averages, or of those of another model, or batch normalisation has not been measured for
+            them.
     """
     saved, tensors = read_averages(state), tensors_of(model)
     check_fit(saved.weights, tensors.parameters, "weights")
     check_fit(saved.buffers, tensors.buffers, "buffers")
     if saved.averaged == 0:
         return False
+    if saved.measured not in (None, saved.averaged) and layers_with_statistics(model):
+        raise StateError(
+            "the statistics of batch normalisation have not been measured for these averages, which is done for validations "
+            "and at the end of the training",
+            mend="take a checkpoint that was saved after one, such as the last",
+        )
     for name, weight in saved.weights.items():
         local(tensors.parameters[name]).copy_(part_of(weight, tensors.parameters[name]))
     for name, buffer in saved.buffers.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from treenail.adapters.averaging.batchnorm import update_bn
 from treenail.adapters.averaging.passes import FusedLerp, dtype_of_average, is_spread, local, part_of, spread_like
 from treenail.adapters.averaging.state import check_fit, read_averages
 from treenail.adapters.averaging.tensors import ModelTensors, Watch, is_averageable, tensors_of
@@ -38,13 +39,14 @@ class WeightAverages:
         begin_epoch: The first epoch, from 1, whose steps are updates.
         buffers: What a view has for buffers. ``copy``: the model's at the time. ``average``: averages of those
             floating-point buffers that a state_dict holds, the model's of all others. ``ignore``: own ones, as they were at
-            the first update, which only running a view in train mode changes (`update_bn`) and which are saved.
+            the first update, which only running a view in train mode changes (`measure`, `update_bn`) and which are saved.
         device: Where the averages are kept, in place of the device of the weights: ``cpu`` saves memory of a GPU, and each
             average takes a copy of the weights there.
 
     Attributes:
         updates: How many there were since averaging began.
         averaged: How often the averages took part of the weights.
+        measured: What `averaged` was when statistics were measured for the averages, where they have buffers of their own.
 
     Raises:
         ValueError: interval is no whole number from 1, both a step and an epoch to begin at are given, a parameter has no shape
@@ -74,7 +76,7 @@ class WeightAverages:
         self.begin_epoch = begin_epoch
         self.buffers: Buffers = buffers
         self.updates = 0
-        self.averaged = 0
+        self.averaged = self.measured = 0
         self._model = model
         self._rule = rule
         self._device = None if device is None else torch.device(device)
@@ -206,12 +208,26 @@ class WeightAverages:
             return own
         return spread_like(own.to(source.device, source.dtype, copy=True), source)
 
+    def measure(self, batches: Iterable[object], device: torch.device | str | None = None) -> None:
+        """Compute anew the statistics of batch normalisation that averages with buffers of their own (``ignore``) have.
+
+        Args:
+            batches: Tensors [batch, …], or tuples or lists whose first item is one.
+            device: Where the model is, if the batches are elsewhere.
+
+        Raises:
+            TrainingError: There is no batch, one is something else, or torch cannot copy the model.
+        """
+        update_bn(batches, self.view(), device)
+        self.measured = self.averaged
+
     def state_dict(self) -> dict[str, object]:
         """Return counts, names and averages, sharing their memory; of weights that are spread over ranks, this rank's parts."""
         tensors = tensors_of(self._model)
         return {
             "updates": self.updates,
             "averaged": self.averaged,
+            "measured": self.measured if self.buffers == "ignore" else None,
             "names": sorted((*self._weights, *self._buffers)),  # so that a state that lost some is not taken for whole
             "weights": _spread(self._weights, tensors.parameters),
             "buffers": _spread(self._buffers, tensors.buffers),
@@ -234,7 +250,7 @@ class WeightAverages:
             )
         self._weights = {name: self._taken(each, tensors.parameters[name]) for name, each in saved.weights.items()}
         self._buffers = {name: self._taken(each, tensors.buffers[name]) for name, each in saved.buffers.items()}
-        self.updates, self.averaged = saved.updates, saved.averaged
+        self.updates, self.averaged, self.measured = saved.updates, saved.averaged, saved.measured or 0
         self._watch = None  # the lists of the pass are of other tensors now
 
     def _taken(self, saved: Tensor, source: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from treenail.adapters.checkpoint.errors import UnsuitableError
+from treenail.adapters.checkpoint.state_file import read_state, write_state
 from treenail.adapters.checkpoint.tree import Snapshot
 from treenail.contracts import FileEntry, Manifest
-from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, require
+from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError
 
 OWNER, TENSORS, TREE, MANIFEST = "owner", "state.safetensors", "state.json", "manifest.json"
 SHARD = pattern(r"shard-(\d{5,})-of-(\d{5,})\.safetensors")  # what one rank of several writes
+RECEIPT = pattern(r"shard-\d{5,}-of-\d{5,}\.json")  # what it says of that until the manifest does
 DIRECTORY = pattern(r"step-\d{8,}(\.\d+)?")  # what a store calls its directories
 
 # The manifest goes first, so that a crash leaves no torn checkpoint; the owner last, so that somebody can go on.
@@ -39,28 +42,23 @@ def persist(
 
     Raises:
         CheckpointError: The snapshot cannot be encoded, or the backend failed.
-        MissingDependencyError: safetensors is not installed.
     """
-    safetensors = require("safetensors.torch", extra="train", purpose="saving checkpoints")
     try:
-        contents: dict[str, bytes] = {
-            TENSORS: safetensors.save(frozen.tensors),
-            TREE: msgspec.json.encode(frozen.tree),
-        }
-        entries = [
-            FileEntry(path=name, size=len(content), sha256=sha256(content).hexdigest())
-            for name, content in contents.items()
-        ]
-        manifest = msgspec.structs.replace(manifest, files=(*entries, *shards))
-        contents = {OWNER: manifest.run.encode(), **contents}
-        contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest))
-    except Exception as error:  # safetensors raises several types of its own
+        tree = msgspec.json.encode(frozen.tree)
+        msgspec.json.encode(manifest)  # before anything is written
+    except Exception as error:  # of the encoder, or of what the config holds
         raise CheckpointError(f"the state cannot be encoded: {error}", where=directory) from error
-    begun = [entry.path for entry in shards]
+    begun = [*(entry.path for entry in shards), OWNER, TENSORS, TREE, MANIFEST]
     try:
-        for name, content in contents.items():
-            begun.append(name)
-            files.write(f"{directory}/{name}", content)
+        files.write(f"{directory}/{OWNER}", manifest.run.encode())
+        tensors = write_state(files, f"{directory}/{TENSORS}", frozen.tensors)
+        files.write(f"{directory}/{TREE}", tree)
+        entries = (
+            FileEntry(path=TENSORS, size=tensors.size, sha256=tensors.sha256),
+            FileEntry(path=TREE, size=len(tree), sha256=sha256(tree).hexdigest()),
+        )
+        manifest = msgspec.structs.replace(manifest, files=(*entries, *shards), blocks={TENSORS: tensors.blocks})
+        files.write(f"{directory}/{MANIFEST}", msgspec.json.format(msgspec.json.encode(manifest)))
     except BaseException as error:
         with suppress(Exception):  # the error that led here is the one to tell
             remove(files, directory, begun)
@@ -91,7 +89,7 @@ def remove(files: FileBackend, directory: str, below: Iterable[str]) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in _REMOVAL or SHARD.fullmatch(name) is not None
+    return name in _REMOVAL or SHARD.fullmatch(name) is not None or RECEIPT.fullmatch(name) is not None
 
 
 def _removed_at(name: str) -> int:
@@ -148,17 +146,22 @@ def remove_torn(files: FileBackend, found: Survey, run: str) -> None:
                     del found.directories[directory]
 
 
-def read_verified(files: FileBackend, directory: str, manifest: Manifest) -> dict[str, bytes]:
-    """Read the files of a checkpoint, without shards, and compare them with its manifest.
+def read_snapshot(files: FileBackend, directory: str, manifest: Manifest) -> Snapshot:
+    """Read the state of a checkpoint, without shards, and compare it with its manifest.
 
     Raises:
-        CheckpointError: One is missing or is not what the manifest says.
+        CheckpointError: A file is missing or is not what the manifest says.
     """
-    return {
-        entry.path: _read_verified(files, directory, entry)
-        for entry in manifest.files
-        if not SHARD.fullmatch(entry.path)
-    }
+    where = f"{files.uri}/{directory}"
+    entries = {entry.path: entry for entry in manifest.files}
+    if not {TENSORS, TREE} <= entries.keys():
+        raise CheckpointError(f"the manifest does not list {TENSORS} and {TREE}", where=where)
+    tree = _read_verified(files, directory, entries[TREE])
+    tensors = read_state(files, f"{directory}/{TENSORS}", entries[TENSORS], manifest.blocks.get(TENSORS, ()))
+    try:
+        return Snapshot(msgspec.json.decode(tree), tensors)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"the state cannot be decoded: {error}", where=where) from error
 
 
 def _read_verified(files: FileBackend, directory: str, entry: FileEntry) -> bytes:
@@ -168,7 +171,7 @@ def _read_verified(files: FileBackend, directory: str, entry: FileEntry) -> byte
     except FileMissingError:
         raise CheckpointError("a file of the checkpoint is missing", where=where) from None
     except FileError as error:
-        raise CheckpointError(f"a file of the checkpoint is unreadable: {error.message}", where=where) from error
+        raise UnsuitableError(f"a file of the checkpoint is unreadable: {error.message}", where=where) from error
     if len(content) != entry.size:
         raise CheckpointError(f"the file has {len(content)} bytes, its manifest says {entry.size}", where=where)
     if sha256(content).hexdigest() != entry.sha256:

@@ -18,10 +18,11 @@ import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
+from treenail.adapters.checkpoint.errors import UnsuitableError
 from treenail.contracts import FileEntry
-from treenail.kernel import CheckpointError, FileBackend, FileError
+from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError
 
-_BLOCK = 1 << 24  # bytes handed to a backend at once
+_BLOCK = 1 << 20  # bytes handed to a backend at once; copying them holds the GIL
 _LARGEST_HEADER = 1 << 30  # of a file that is none, any eight bytes would be a size
 _METADATA, _SHARD, _OFFSETS = "__metadata__", "treenail_shard", "DCP_SHARDING_INFO"
 _DTYPES = {
@@ -162,17 +163,7 @@ def write_tensors(
     Raises:
         CheckpointError: The backend failed.
     """
-    order = sorted(
-        tensors, key=lambda key: (-tensors[key].dtype.itemsize, key)
-    )  # so that each lies at a multiple of its size
-    header: dict[str, object] = {_METADATA: dict(metadata)}
-    end = 0
-    for key in order:
-        dtype, shape, _ = tensors[key]
-        start, end = end, end + dtype.itemsize * math.prod(shape)
-        header[key] = _Entry(dtype=_NAMES[dtype], shape=shape, data_offsets=(start, end))
-    encoded = msgspec.json.encode(header)
-    encoded += b" " * (-len(encoded) % 8)
+    encoded, order = encode_header({key: each[:2] for key, each in tensors.items()}, metadata)
     digest, size = sha256(), 0
 
     def content() -> Iterator[bytes]:
@@ -194,8 +185,29 @@ def write_tensors(
     return FileEntry(path=name, size=size, sha256=digest.hexdigest())
 
 
+def encode_header(
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """Return what stands before the tensors in a file of safetensors, its own length included, and their order.
+
+    Args:
+        tensors: Dtypes and shapes.
+        metadata: Texts.
+    """
+    # So that each lies at a multiple of its size.
+    order = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))
+    header: dict[str, object] = {_METADATA: dict(metadata)}
+    end = 0
+    for key in order:
+        dtype, shape = tensors[key]
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[key] = _Entry(dtype=_NAMES[dtype], shape=shape, data_offsets=(start, end))
+    encoded = msgspec.json.encode(header)
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded, order
+
+
 def _content(header: bytes, order: list[str], tensors: Mapping[str, Deferred]) -> Iterator[bytes]:
-    yield len(header).to_bytes(8, "little")
     yield header
     for key in order:
         yield from _blocks(tensors[key].read())
@@ -226,30 +238,44 @@ def read_header(files: FileBackend, path: str) -> tuple[ShardInfo, dict[str, Sto
         CheckpointError: It is missing, torn or no shard of ours.
     """
     where = f"{files.uri}/{path}"
-    first = _read(files, path, 0, 8)
-    length = int.from_bytes(first, "little")
-    if len(first) < 8 or length > _LARGEST_HEADER:
-        raise CheckpointError("the shard is torn: it has no header", where=where)
-    encoded = _read(files, path, 8, length)
+    stored, metadata = read_entries(files, path)
     try:
-        header = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
-        metadata = msgspec.json.decode(header.pop(_METADATA), type=dict[str, str])
         info = msgspec.json.decode(metadata[_SHARD], type=ShardInfo)
-        entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
-        stored = {key: _stored(path, 8 + length, entry) for key, entry in entries.items()}
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, KeyError) as error:
         raise CheckpointError(f"the shard's header is torn or not ours: {error!r}", where=where) from error
     if info.version != VERSION:
         raise CheckpointError(f"the shard has version {info.version}, this Treenail reads {VERSION}", where=where)
     for key in info.chunks.keys() | stored.keys():
         if key not in stored or key not in info.chunks or not _fits(info.chunks[key], stored[key]):
             raise CheckpointError(f"the shard's header contradicts itself about '{key}'", where=where)
-    size = _size(files, path)
-    for key, entry in sorted(stored.items(), key=lambda item: item[1].start):
-        if entry.start + entry.size > size:
-            there = max(0, size - entry.start)
-            raise CheckpointError(f"the shard is torn: of '{key}' {there} of {entry.size} bytes are there", where=where)
     return info, stored
+
+
+def read_entries(files: FileBackend, path: str) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Read which tensors a file of safetensors holds, and where, and the texts of its header.
+
+    Raises:
+        CheckpointError: It is missing or torn.
+    """
+    where = f"{files.uri}/{path}"
+    first = _read(files, path, 0, 8)
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > _LARGEST_HEADER:
+        raise CheckpointError("the file is torn: it has no header", where=where)
+    encoded = _read(files, path, 8, length)
+    try:
+        header = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
+        metadata = msgspec.json.decode(header.pop(_METADATA, b"{}"), type=dict[str, str])
+        entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
+        stored = {key: _stored(path, 8 + length, entry) for key, entry in entries.items()}
+    except (msgspec.DecodeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"the file's header is torn or not ours: {error!r}", where=where) from error
+    size = _size(files, path)
+    for key, found in sorted(stored.items(), key=lambda item: item[1].start):
+        if found.start + found.size > size:
+            there = max(0, size - found.start)
+            raise CheckpointError(f"the file is torn: of '{key}' {there} of {found.size} bytes are there", where=where)
+    return stored, metadata
 
 
 def _stored(path: str, base: int, entry: _Entry) -> StoredTensor:
@@ -287,12 +313,16 @@ def read_chunk(files: FileBackend, stored: StoredTensor, info: ChunkInfo, name: 
 def _size(files: FileBackend, path: str) -> int:
     try:
         return files.stat(path).size
+    except FileMissingError as error:
+        raise CheckpointError(f"a file of the checkpoint is missing: {error.message}", where=error.where) from error
     except FileError as error:
-        raise CheckpointError(f"a shard is unreadable: {error.message}", where=error.where) from error
+        raise UnsuitableError(f"a shard is unreadable: {error.message}", where=error.where) from error
 
 
 def _read(files: FileBackend, path: str, start: int, length: int) -> bytes:
     try:
         return files.read(path, start, length)
+    except FileMissingError as error:
+        raise CheckpointError(f"a file of the checkpoint is missing: {error.message}", where=error.where) from error
     except FileError as error:
-        raise CheckpointError(f"a shard is unreadable: {error.message}", where=error.where) from error
+        raise UnsuitableError(f"a shard is unreadable: {error.message}", where=error.where) from error

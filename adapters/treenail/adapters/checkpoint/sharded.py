@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from treenail.adapters.checkpoint.errors import UnsuitableError
 from treenail.adapters.checkpoint.files import SHARD
 from treenail.adapters.checkpoint.ranks import plan_together, together
 from treenail.adapters.checkpoint.shard_files import (
@@ -26,7 +27,7 @@ from treenail.adapters.checkpoint.shard_files import (
     read_header,
     write_shard,
 )
-from treenail.adapters.checkpoint.tensors import check_tensor, is_spread, pack
+from treenail.adapters.checkpoint.tensors import Buffers, check_tensor, is_spread, pack
 from treenail.adapters.comm import current_communicator
 from treenail.contracts import FileEntry
 from treenail.kernel import CheckpointError, Communicator, FileBackend, FileError, did_you_mean
@@ -50,7 +51,9 @@ class ShardSnapshot(NamedTuple):
     chunks: dict[str, Chunk]
 
 
-def snapshot_shards(tensors: Mapping[str, Tensor], communicator: Communicator | None = None) -> ShardSnapshot:
+def snapshot_shards(
+    tensors: Mapping[str, Tensor], communicator: Communicator | None = None, buffers: Buffers | None = None
+) -> ShardSnapshot:
     """Copy to the CPU what this rank writes of a state; all ranks call it together.
 
     Of a DTensor each part is written once, by one of the ranks that hold it; a plain tensor by rank 0, whatever the
@@ -60,6 +63,7 @@ def snapshot_shards(tensors: Mapping[str, Tensor], communicator: Communicator | 
         tensors: Plain tensors, and DTensors that are equally named on all ranks.
         communicator: The ranks, those of torch's process group where there are DTensors; the `current_communicator`
             when None.
+        buffers: Where the copies lie; each in memory of its own when None.
 
     Raises:
         CheckpointError: A tensor cannot be saved; on every rank.
@@ -82,7 +86,7 @@ def snapshot_shards(tensors: Mapping[str, Tensor], communicator: Communicator | 
         data, part = planner.resolve_data(item), item.tensor_data
         if part is None or not isinstance(data, Tensor):  # only for values that are no tensors
             raise CheckpointError(f"'{item.index.fqn}' is no tensor", mend="give tensors only")
-        packed, form = pack(data)
+        packed, form = pack(data, buffers)
         chunks[item.index.fqn] = Chunk(packed, tuple(part.chunk.offsets), tuple(part.size), "complex" in form)
     return ShardSnapshot(ranks.rank, ranks.world_size, chunks)
 
@@ -102,7 +106,7 @@ def write_shards(snapshot: ShardSnapshot, files: FileBackend, directory: str = "
         CheckpointError: The backend failed.
     """
     rank, world_size, chunks = snapshot
-    return write_shard(files, directory, _shard_name(rank, world_size), chunks, rank, world_size)
+    return write_shard(files, directory, shard_name(rank, world_size), chunks, rank, world_size)
 
 
 def read_shards(
@@ -197,7 +201,7 @@ def _shard_paths(files: FileBackend, directory: str) -> list[str]:
     try:
         paths = list(files.list(directory))
     except FileError as error:
-        raise CheckpointError(f"the checkpoint is unreadable: {error.message}", where=where) from error
+        raise UnsuitableError(f"the checkpoint is unreadable: {error.message}", where=where) from error
     base = f"{directory}/" if directory else ""
     found = {path.removeprefix(base) for path in paths if SHARD.fullmatch(path.removeprefix(base))}
     if not found:
@@ -205,7 +209,7 @@ def _shard_paths(files: FileBackend, directory: str) -> list[str]:
     sizes = {int(match[2]) for name in found if (match := SHARD.fullmatch(name))}
     if len(sizes) > 1:
         raise CheckpointError(f"there are shards of {' and of '.join(map(str, sorted(sizes)))} ranks", where=where)
-    expected = [_shard_name(rank, world_size) for world_size in sizes for rank in range(world_size)]
+    expected = [shard_name(rank, world_size) for world_size in sizes for rank in range(world_size)]
     if missing := [name for name in expected if name not in found]:
         raise CheckpointError(
             f"{len(missing)} of {len(expected)} shards are missing, such as {missing[0]}", where=where
@@ -213,7 +217,8 @@ def _shard_paths(files: FileBackend, directory: str) -> list[str]:
     return [base + name for name in expected]
 
 
-def _shard_name(rank: int, world_size: int) -> str:
+def shard_name(rank: int, world_size: int) -> str:
+    """Return what the file of a rank's shard is called."""
     return f"shard-{rank + 1:05d}-of-{world_size:05d}.safetensors"
 
 
@@ -243,10 +248,10 @@ def _check_fit(tensors: Mapping[str, Tensor], layout: Mapping[str, _Whole], wher
     for name, tensor in tensors.items():
         if name not in layout:
             hint = did_you_mean(name, layout) or "load it with the model that was saved"
-            raise CheckpointError(f"the checkpoint has no tensor '{name}'", where=where, mend=hint)
+            raise UnsuitableError(f"the checkpoint has no tensor '{name}'", where=where, mend=hint)
         shape, dtype = tuple(tensor.shape), tensor.dtype
         if (shape, dtype) != (layout[name].shape, layout[name].dtype):
-            raise CheckpointError(
+            raise UnsuitableError(
                 f"'{name}' is {layout[name].dtype} of shape {list(layout[name].shape)} in the checkpoint, "
                 f"{dtype} of shape {list(shape)} here",
                 where=where,
@@ -254,7 +259,7 @@ def _check_fit(tensors: Mapping[str, Tensor], layout: Mapping[str, _Whole], wher
             )
     if foreign := sorted(layout.keys() - tensors.keys()):
         more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
-        raise CheckpointError(
+        raise UnsuitableError(
             f"the checkpoint has the tensor '{foreign[0]}'{more}, for which there is no place here",
             where=where,
             mend=did_you_mean(foreign[0], tensors) or "load it with the model that was saved",

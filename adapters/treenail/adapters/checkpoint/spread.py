@@ -2,62 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import Final, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from treenail.adapters.checkpoint.errors import UnsuitableError
+from treenail.adapters.checkpoint.flight import Flight
 from treenail.adapters.checkpoint.parts import SHARDS, places_of, put, take
 from treenail.adapters.checkpoint.ranks import on_first, together
+from treenail.adapters.checkpoint.receipts import collect_receipts, write_receipt
 from treenail.adapters.checkpoint.sharded import read_shards, snapshot_shards, write_shards
-from treenail.adapters.checkpoint.store import CheckpointStore
-from treenail.adapters.checkpoint.tensors import is_spread
+from treenail.adapters.checkpoint.store import CheckpointStore, SaveRequest, attempt_of
+from treenail.adapters.checkpoint.targets import Targets
+from treenail.adapters.checkpoint.tensors import Buffers, is_spread
+from treenail.adapters.checkpoint.tree import Snapshot, freeze
+from treenail.adapters.comm import all_gather_object, broadcast_object
 from treenail.contracts import FileEntry, Manifest
-from treenail.kernel import CheckpointError, Communicator, StateError, Stateful
+from treenail.kernel import CheckpointError, Communicator, Stateful, TreenailError
+
+_PATIENCE: Final = 30.0  # seconds that the parts of other ranks are waited for after a failure
+
+
+class Resumed(NamedTuple):
+    """A checkpoint to go on from.
+
+    Args:
+        directory: Where it lies in the store.
+        manifest: What it says of itself.
+        state: The state tree.
+    """
+
+    directory: str
+    manifest: Manifest
+    state: dict[str, object]
 
 
 class RankCheckpointer:
     """Saves a run of many ranks: a `Checkpointer` that every rank calls.
 
-    Rank 0 saves what is equal on all ranks; of what is spread over them each writes its part, beside it.
+    Rank 0 saves what is equal on all ranks; of what is spread over them each writes its part, beside it. The training waits
+    for the copy of its state; it is written in the background. At most one is under way: the next one waits for it, so that
+    none is lost. Pointers move once all of their checkpoint is durable.
 
     Args:
         store: Of a backend that all ranks share.
         communicator: The ranks; those of torch's process group where tensors are spread.
+        asynchronous: Return as soon as the state is copied; the memory of the copy is kept for the next one.
+        on_failure: Told of a save that failed in the background, such as `Engine.fail`; the next save raises it when None.
+        timeout: Seconds that rank 0 waits for the parts of the others.
     """
 
-    def __init__(self, store: CheckpointStore, communicator: Communicator) -> None:
-        self._store = store
-        self._ranks = communicator
+    def __init__(
+        self,
+        store: CheckpointStore,
+        communicator: Communicator,
+        *,
+        asynchronous: bool = False,
+        on_failure: Callable[[Exception], object] | None = None,
+        timeout: float = 1800.0,
+    ) -> None:
+        self.store = store
+        self.communicator = communicator
+        self._asynchronous = asynchronous
+        self._on_failure = on_failure if asynchronous else None
+        self._timeout = timeout
+        self._buffers = Buffers()
+        self._flight: Flight | None = None
+        self._begun = False  # whether any rank has a flight
 
     def save(
         self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
     ) -> str:
-        """Save; all ranks go on once it is done.
+        """Save; all ranks call it together.
+
+        Returns:
+            Where the checkpoint lies or, as long as it is being written, will lie.
 
         Raises:
-            CheckpointError: It could not be saved; on every rank.
+            CheckpointError: It could not be saved, or the one before could not; on every rank.
         """
-        store, ranks = self._store, self._ranks
+        self.settle()
+        store, ranks = self.store, self.communicator
         rest, shards = take(checkpoint)
-        directory = on_first(ranks, lambda: self._begin(step, claimed=bool(shards)))
-        written: list[FileEntry] = []
-        if shards:
-            frozen = snapshot_shards(shards, ranks)
-            written = together(ranks, lambda: write_shards(frozen, store.files, directory))
-        return on_first(
-            ranks,
-            lambda: store.finish(
-                directory, rest, step=step, epoch=epoch, reason=reason, pointers=pointers, shards=written
-            ),
-        )
+        directory = on_first(ranks, lambda: self._begin(step)) if shards else None
+        buffers = self._buffers if self._asynchronous else Buffers()
+        buffers.begin()
+        spread = snapshot_shards(shards, ranks, buffers) if shards else None
+        whole: list[Snapshot] = []
+        on_first(ranks, lambda: whole.append(freeze(rest, buffers)))
+        request = SaveRequest(step, epoch, attempt_of(checkpoint), reason, tuple(pointers))
 
-    def _begin(self, step: int, *, claimed: bool) -> str:
-        directory = self._store.begin(step)
-        if claimed:
-            self._store.claim(directory)
+        def write(cancelled: Event) -> None:
+            buffers.wait()
+            parts: list[FileEntry] = []
+            place = directory or store.begin(step)
+            if spread is not None:
+                own = write_shards(spread, store.files, place)
+                if ranks.rank > 0:
+                    write_receipt(store.files, place, ranks.rank, ranks.world_size, own)
+                    return
+                others = collect_receipts(store.files, place, ranks.world_size, cancelled, self._timeout)
+                parts = [own, *others]
+            store.finish(place, whole[0], request, parts)
+
+        if ranks.rank == 0 or spread is not None:
+            self._flight = Flight(write, self._on_failure)
+        self._begun = True
+        if not self._asynchronous:
+            self.flush()
+        return f"{store.files.uri}/{directory or f'step-{step:08d}'}"
+
+    def _begin(self, step: int) -> str:
+        directory = self.store.begin(step)
+        self.store.claim(directory)
         return directory
+
+    def settle(self) -> None:
+        """Wait until the save under way, if there is one, has ended; all ranks call it together.
+
+        Raises:
+            CheckpointError: It failed, and nobody is told by `on_failure`.
+        """
+        if (error := self._landed()) is not None:
+            if self._on_failure is None:
+                raise error
+            self._on_failure(error)
+
+    def flush(self) -> None:
+        """Wait until the save under way, if there is one, is durable; all ranks call it together.
+
+        Raises:
+            CheckpointError: It failed; on every rank.
+        """
+        if (error := self._landed()) is not None:
+            raise error
+
+    @contextmanager
+    def flushed(self) -> Iterator[None]:
+        """At the end of the block, however it ends, wait until the save under way is durable; `on_failure` is told no more.
+
+        Raises:
+            CheckpointError: The block ended well, and the save failed.
+        """
+        try:
+            yield
+        except BaseException as error:
+            # The other ranks may be anywhere, or gone: nothing is agreed on, and their parts are not waited for long.
+            if (flight := self._flight) is not None:
+                if not flight.join(_PATIENCE):
+                    flight.cancelled.set()
+                    flight.join()
+                if flight.error is not None and str(flight.error) != str(error):
+                    error.add_note(f"the last checkpoint was not saved, either: {flight.error}")
+            raise
+        finally:
+            # An engine that is told by its own checkpointer would live on, and with it the workers of its loader.
+            self._on_failure = None
+        self.flush()
+
+    def _landed(self) -> TreenailError | None:
+        """Wait for all ranks; return the first error, on every rank."""
+        begun, self._begun = self._begun, False
+        flight, self._flight = self._flight, None
+        if not begun:
+            return None
+        ranks = self.communicator
+        if flight is not None and (ranks.rank > 0 or ranks.world_size == 1):
+            flight.join()
+        if ranks.world_size == 1:
+            return flight.error if flight is not None else None
+        # Rank 0 may wait for the part of a rank that could not write it, nor say so.
+        failed = next(filter(None, all_gather_object(ranks, flight.error if flight and ranks.rank > 0 else None)), None)
+        if flight is not None and ranks.rank == 0:
+            if failed is not None:
+                flight.cancelled.set()
+            flight.join()
+            failed = failed or flight.error
+        return broadcast_object(ranks, failed)
 
     def load(self, name: str, parts: Mapping[str, Stateful]) -> tuple[Manifest, dict[str, object]]:
         """Read a checkpoint for the parts of a run, each rank what it needs, whatever ranks saved it.
@@ -67,72 +192,65 @@ class RankCheckpointer:
             parts: Those of the run; of ``model`` and ``optimizer`` parameters may be spread over ranks.
 
         Raises:
-            CheckpointError: It is missing, torn, or of another run.
+            CheckpointError: It is missing, torn, or of another run; on every rank.
         """
-        store = self._store
-        directory = on_first(self._ranks, lambda: store.resolve(name))  # a shared place may show different pointers
+        self.settle()
+        # A shared place may show different pointers.
+        directory = on_first(self.communicator, lambda: self.store.resolve(name))
+        return self._load(directory, parts)
+
+    def resume(self, name: str, parts: Mapping[str, Stateful], warn: Callable[[str], object]) -> Resumed:
+        """Read the checkpoint that a run goes on from; in place of a damaged ``latest``, the newest good one before it.
+
+        Args:
+            name: A pointer, or a directory's name; nothing stands in for any but ``latest``.
+            parts: As `load` takes them.
+            warn: Told, on rank 0, which checkpoint is damaged, how, and which one is taken.
+
+        Raises:
+            CheckpointError: None is left; or one is of a later format, of another model or cannot be reached, which no
+                other one mends; on every rank.
+        """
+        if name != "latest":
+            directory = on_first(self.communicator, lambda: self.store.resolve(name))
+            return Resumed(directory, *self.load(directory, parts))
+        self.settle()
+        first: CheckpointError | None = None
+        candidates = on_first(self.communicator, self.store.candidates)
+        for directory in candidates.directories:
+            try:
+                manifest, state = self._load(directory, parts)
+            except UnsuitableError:
+                raise
+            except CheckpointError as error:
+                first = first or error
+                continue
+            damage = first or candidates.problem
+            if damage is not None and self.communicator.rank == 0:
+                warn(f"{damage}; going on from '{directory}' in its place (step {manifest.step})")
+            return Resumed(directory, manifest, state)
+        raise first or CheckpointError("there is no checkpoint to go on from", where=self.store.files.uri)
+
+    def _load(self, directory: str, parts: Mapping[str, Stateful]) -> tuple[Manifest, dict[str, object]]:
         model, optimizer = parts.get("model"), parts.get("optimizer")
-        if not isinstance(model, nn.Module) or not any(map(is_spread, model.parameters())):
-            return store.load(directory)
+        is_sharded = isinstance(model, nn.Module) and any(map(is_spread, model.parameters()))
+        read: list[tuple[Manifest, dict[str, object]]] = []
+        together(self.communicator, lambda: read.append(self.store.load(directory, shards=not is_sharded)))
+        manifest, state = read[0]
+        if not isinstance(model, nn.Module) or not is_sharded:
+            return manifest, state
         if not isinstance(optimizer, Optimizer):
-            raise CheckpointError(
+            raise UnsuitableError(
                 "the parameters are spread over ranks, but the part 'optimizer' is no optimizer of torch"
             )
-        manifest, state = store.load(directory, shards=False)
-        targets = _Targets(model, optimizer, parts)
+        targets = Targets(model, optimizer, parts)
         recorded = state.pop(SHARDS, None)
         if recorded is None:  # of a run that was not spread
             targets.spread(state)
             return manifest, state
         places = places_of(recorded)
         filled = {tensor: targets.memory(path) for tensor, path in places.items()}
-        read_shards(filled, store.files, directory, self._ranks)
+        read_shards(filled, self.store.files, directory, self.communicator)
         for tensor, path in places.items():
             put(state, path, filled[tensor])
         return manifest, state
-
-
-class _Targets:
-    """Where the tensors of a checkpoint go."""
-
-    def __init__(self, model: nn.Module, optimizer: Optimizer, parts: Mapping[str, Stateful]) -> None:
-        self._others = {name: part.state_dict() for name, part in parts.items() if name not in ("model", "optimizer")}
-        self._model = model.state_dict()
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-    def memory(self, path: tuple[str | int, ...]) -> Tensor:
-        """Return memory for what was saved at a path of the state."""
-        if path[0] == "model" and len(path) == 2 and path[1] in self._model:
-            tensor: Tensor = torch.empty_like(self._model[str(path[1])])
-            return tensor
-        if path[:2] == ("optimizer", "state") and isinstance(path[2], int) and path[2] < len(self._parameters):
-            return torch.empty_like(self._parameters[path[2]]).detach()
-        found: object = self._others
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if is_spread(found):
-            return torch.empty_like(found).detach()
-        raise StateError(
-            f"the run has no place for {'/'.join(map(str, path))}", mend="is the checkpoint of another model or config?"
-        )
-
-    def spread(self, state: Mapping[str, object]) -> None:
-        """Spread the tensors of a state that has them whole."""
-        model, optimizer = state.get("model"), state.get("optimizer")
-        if isinstance(model, dict):
-            for name, value in model.items():
-                model[name] = _like(value, self._model.get(name))
-        inner = optimizer.get("state") if isinstance(optimizer, dict) else None
-        if isinstance(inner, dict):
-            for number, values in inner.items():
-                parameter = self._parameters[number] if number < len(self._parameters) else None
-                for name, value in values.items():
-                    values[name] = _like(value, parameter)
-
-
-def _like(value: object, target: object) -> object:
-    if not isinstance(value, Tensor) or not is_spread(target) or value.shape != target.shape:
-        return value  # what does not fit is refused by who takes it
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

@@ -13,23 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import cast
+from typing import NamedTuple, cast
 from uuid import uuid4
 
 import msgspec
 import torch
-from torch import Tensor
 
+from treenail.adapters.checkpoint.errors import UnsuitableError
 from treenail.adapters.checkpoint.files import (
     DIRECTORY,
     MANIFEST,
     OWNER,
-    TENSORS,
-    TREE,
     Survey,
     has_its_sizes,
     persist,
-    read_verified,
+    read_snapshot,
     remove,
     remove_torn,
     survey,
@@ -38,10 +36,51 @@ from treenail.adapters.checkpoint.parts import SHARDS, places_of, put
 from treenail.adapters.checkpoint.sharded import read_whole
 from treenail.adapters.checkpoint.tree import Snapshot, freeze, thaw
 from treenail.contracts import FORMAT_VERSION, FileEntry, Manifest
-from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, did_you_mean, require
+from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError, did_you_mean
 
 _POINTER_BYTES = 256  # a larger file is no pointer
 _LOOK_AROUND = 10_000  # files that are looked at for the sake of a message
+
+
+class _Format(msgspec.Struct):
+    format_version: int
+
+
+class SaveRequest(NamedTuple):
+    """What is to be said of a checkpoint, as it was when its state was copied.
+
+    Args:
+        step: Training steps committed.
+        epoch: Training epochs completed.
+        attempt: How often the run had been resumed, plus one.
+        reason: Why it is saved.
+        pointers: Names that shall lead to it.
+    """
+
+    step: int
+    epoch: int
+    attempt: int
+    reason: str
+    pointers: tuple[str, ...]
+
+
+class Candidates(NamedTuple):
+    """Checkpoints that a run can go on from.
+
+    Args:
+        directories: The first one that is whole is to be taken.
+        problem: What is wrong with ``latest``, if it leads to none.
+    """
+
+    directories: list[str]
+    problem: str | None
+
+
+def attempt_of(checkpoint: Mapping[str, object]) -> int:
+    """Return the attempt that an engine's state tree is of; 1 of any other tree."""
+    engine = checkpoint.get("engine")
+    attempt = engine.get("attempt") if isinstance(engine, dict) else None
+    return attempt if isinstance(attempt, int) else 1
 
 
 def snapshot(state: Mapping[str, object]) -> Snapshot:
@@ -59,6 +98,7 @@ class CheckpointStore:
         files: The backend; checkpoints lie at its root.
         run: Identity of the run; a new one when None. A resumed run takes that of the checkpoint it goes on from.
         keep_last: How many checkpoints of this run stay besides those that a pointer leads to; None keeps all.
+        keep_every: Of every so many steps, the first checkpoint stays for ever.
         config: The run's config as plain data, for the manifests.
         world_size: Processes of the run.
     """
@@ -69,12 +109,14 @@ class CheckpointStore:
         *,
         run: str | None = None,
         keep_last: int | None = None,
+        keep_every: int | None = None,
         config: object = None,
         world_size: int = 1,
     ) -> None:
         self.files = files
         self.run = run or uuid4().hex
         self.keep_last = keep_last
+        self.keep_every = keep_every
         self._config = config
         self._world_size = world_size
 
@@ -86,8 +128,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: It could not be saved; earlier checkpoints are untouched.
         """
-        directory = self.begin(step)
-        return self.finish(directory, checkpoint, step=step, epoch=epoch, reason=reason, pointers=pointers)
+        request = SaveRequest(step, epoch, attempt_of(checkpoint), reason, tuple(pointers))
+        return self.finish(self.begin(step), snapshot(checkpoint), request)
 
     def begin(self, step: int) -> str:
         """Choose the directory of a new checkpoint, and remove what saves of this run left when they were killed.
@@ -102,40 +144,28 @@ class CheckpointStore:
         remove_torn(self.files, found, self.run)
         return _free_name(f"step-{step:08d}", found)
 
-    def finish(
-        self,
-        directory: str,
-        checkpoint: Mapping[str, object],
-        *,
-        step: int,
-        epoch: int,
-        reason: str,
-        pointers: Sequence[str],
-        shards: Sequence[FileEntry] = (),
-    ) -> str:
-        """Save a state tree in a directory that `begin` chose, beside the shards that ranks have written there.
+    def finish(self, directory: str, frozen: Snapshot, request: SaveRequest, shards: Sequence[FileEntry] = ()) -> str:
+        """Save a snapshot in a directory that `begin` chose, beside the shards that ranks have written there.
 
         Raises:
             CheckpointError: It could not be saved; earlier checkpoints are untouched.
         """
-        engine = checkpoint.get("engine")
-        attempt = engine.get("attempt") if isinstance(engine, dict) else None
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             run=self.run,
-            attempt=attempt if isinstance(attempt, int) else 1,
-            step=step,
-            epoch=epoch,
-            reason=reason,
+            attempt=request.attempt,
+            step=request.step,
+            epoch=request.epoch,
+            reason=request.reason,
             created=datetime.now(UTC).isoformat(),
             world_size=self._world_size,
             files=(),
             config=self._config,
             versions=_versions(),
         )
-        persist(snapshot(checkpoint), self.files, directory, manifest, shards)
+        persist(frozen, self.files, directory, manifest, shards)
         try:
-            for pointer in pointers:
+            for pointer in request.pointers:
                 self.files.write(pointer, directory.encode())
             self._retain(directory)
         except FileError as error:
@@ -156,18 +186,74 @@ class CheckpointStore:
     def _retain(self, newest: str) -> None:
         if self.keep_last is None:
             return
-        ours = sorted(
-            (manifest.step, manifest.created, directory)
-            for directory, manifest in self.manifests()
-            if manifest.run == self.run and DIRECTORY.fullmatch(directory)  # a copy by another name is somebody's
-        )
+        ours = self._of_run(self.run)
         # Of several states of one step (before and after its validation) only the newest counts.
-        last = list({step: directory for step, _, directory in ours}.values())[-self.keep_last :]
-        kept = {*last, newest, *self.pointers().values()}
+        newest_of_step: dict[int, str] = {}
+        first_of_many: dict[int, str] = {}
+        for directory, manifest in ours:
+            newest_of_step.pop(manifest.step, None)
+            newest_of_step[manifest.step] = directory
+        for step, directory in sorted(newest_of_step.items()):
+            if self.keep_every is not None and step >= self.keep_every:
+                first_of_many.setdefault(step // self.keep_every, directory)
+        last = list(newest_of_step.values())[-self.keep_last :]
+        kept = {*last, newest, *self.pointers().values(), *first_of_many.values()}
         below = survey(self.files).directories
-        for _, _, directory in ours:
+        for directory, _ in ours:
             if directory not in kept:
                 remove(self.files, directory, below[directory])
+
+    def _of_run(self, run: str) -> list[tuple[str, Manifest]]:
+        """Return the whole checkpoints of a run, the newest last; clocks may go backwards, attempts and steps do not."""
+        found = [
+            (directory, manifest)
+            for directory, manifest in self.manifests()
+            if manifest.run == run and DIRECTORY.fullmatch(directory)  # a copy by another name is somebody's
+        ]
+        return sorted(found, key=lambda each: (each[1].attempt, each[1].step, each[1].created, each[0]))
+
+    def candidates(self) -> Candidates:
+        """Return the checkpoints that a run can go on from: what ``latest`` leads to, then earlier ones of that run.
+
+        Without a pointer that leads to one, they are those of the only run that has saved here, the newest first.
+
+        Raises:
+            CheckpointError: There is none, or nothing says whose would be the right one.
+        """
+        problem = None
+        try:
+            latest = self.resolve()
+        except CheckpointError as error:
+            latest, problem, broken = None, f"{error.where}: {error.message}", error
+        try:
+            target = latest or self._pointer("latest")
+            run = None if target is None else self._run_of(target)
+            if run is None:
+                runs = sorted({each.run for name, each in self.manifests() if DIRECTORY.fullmatch(name)})
+                if len(runs) > 1:
+                    raise CheckpointError(
+                        f"'latest' leads to no whole checkpoint, and there are those of {len(runs)} runs",
+                        where=self.files.uri,
+                        mend=f"name the one to go on from: {', '.join(self._known('latest'))}",
+                    )
+                if not runs and latest is None:
+                    raise broken
+                run = runs[0] if runs else None
+            names = [] if run is None else [directory for directory, _ in reversed(self._of_run(run))]
+        except FileError as error:
+            raise UnsuitableError(f"the checkpoints are unreadable: {error.message}", where=error.where) from error
+        if latest is None:
+            return Candidates(names, problem)
+        earlier = names[names.index(latest) + 1 :] if latest in names else names
+        return Candidates([latest, *earlier], None)
+
+    def _run_of(self, directory: str) -> str | None:
+        """Return whose a checkpoint is, also where it is damaged; None where nothing says so."""
+        with suppress(CheckpointError):
+            return self._manifest(directory).run
+        with suppress(FileMissingError):
+            return self.files.read(f"{directory}/{OWNER}", 0, _POINTER_BYTES).decode(errors="replace")
+        return None
 
     def manifests(self) -> Iterator[tuple[str, Manifest]]:
         """Yield (directory, manifest) of every whole checkpoint; what cannot be decoded is none."""
@@ -208,14 +294,15 @@ class CheckpointStore:
                 "there is no whole checkpoint here (no manifest)", where=f"{self.files.uri}/{directory}"
             ) from None
         except FileError as error:
-            raise CheckpointError(f"the manifest is unreadable: {error.message}", where=where) from error
+            raise UnsuitableError(f"the manifest is unreadable: {error.message}", where=where) from error
         try:
-            found = msgspec.json.decode(content, type=Manifest)
+            version = msgspec.json.decode(content, type=_Format).format_version
+            found = msgspec.json.decode(content, type=Manifest) if version <= FORMAT_VERSION else None
         except msgspec.DecodeError as error:
             raise CheckpointError(f"the manifest cannot be read: {error}", where=where) from error
-        if found.format_version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"the checkpoint has format {found.format_version}, this treenail reads up to {FORMAT_VERSION}",
+        if found is None:
+            raise UnsuitableError(
+                f"the checkpoint has format {version}, this treenail reads up to {FORMAT_VERSION}",
                 where=where,
                 mend="upgrade treenail",
             )
@@ -274,9 +361,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: It is missing, torn or of a later format.
-            MissingDependencyError: safetensors is not installed.
         """
-        require("safetensors.torch", extra="train", purpose="loading checkpoints")
         directory = self.resolve(name)
         try:
             return self._load(directory, shards=shards)
@@ -286,17 +371,9 @@ class CheckpointStore:
             raise
 
     def _load(self, directory: str, *, shards: bool) -> tuple[Manifest, dict[str, object]]:
-        safetensors = require("safetensors.torch", extra="train", purpose="loading checkpoints")
         manifest = self._manifest(directory)
-        contents = read_verified(self.files, directory, manifest)
         where = f"{self.files.uri}/{directory}"
-        if not {TENSORS, TREE} <= contents.keys():
-            raise CheckpointError(f"the manifest does not list {TENSORS} and {TREE}", where=where)
-        try:
-            tensors: dict[str, Tensor] = safetensors.load(contents[TENSORS])
-            state = thaw(Snapshot(msgspec.json.decode(contents[TREE]), tensors))
-        except Exception as error:  # safetensors raises several types of its own
-            raise CheckpointError(f"the state cannot be decoded: {error}", where=where) from error
+        state = thaw(read_snapshot(self.files, directory, manifest))
         if not isinstance(state, dict):
             raise CheckpointError("the state is not a mapping", where=where)
         if shards and SHARDS in state:

@@ -55,8 +55,52 @@ def check_tensor(tensor: Tensor, path: str) -> None:
         )
 
 
-def pack(tensor: Tensor) -> tuple[Tensor, dict[str, object]]:
+class Buffers:
+    """Memory of snapshots, allocated once and used again: the system's first touch of a page costs several copies.
+
+    One snapshot at a time lives in it. Copies from CUDA devices go to pinned memory and are under way until `wait`; what the
+    training does next on the device comes after them, so that no copy sees it.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[torch.Size, torch.dtype, bool], list[Tensor]] = {}
+        self._used: list[Tensor] = []
+        self._events: dict[torch.device, torch.cuda.Event] = {}
+
+    def begin(self) -> None:
+        """Take the memory of the last snapshot for the next one; what that did not need is given back."""
+        self._free = {}
+        for each in self._used:
+            self._free.setdefault((each.shape, each.dtype, each.is_pinned()), []).append(each)
+        self._used = []
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """Return a contiguous copy on the CPU; one from a CUDA device is whole after `wait`."""
+        pinned = tensor.is_cuda
+        free = self._free.get((tensor.shape, tensor.dtype, pinned))
+        held = free.pop() if free else torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        self._used.append(held)
+        if not pinned:
+            return held.copy_(tensor)
+        # Rearranged on the device: on the CPU, torch would do it before the copy has come.
+        held.copy_(tensor.resolve_conj().resolve_neg().contiguous(), non_blocking=True)
+        with torch.cuda.device(tensor.device):
+            event = self._events.setdefault(tensor.device, torch.cuda.Event())  # type: ignore[no-untyped-call]  # torch's
+            event.record()
+        return held
+
+    def wait(self) -> None:
+        """Wait until all copies are whole; on any thread."""
+        for event in self._events.values():
+            event.synchronize()
+
+
+def pack(tensor: Tensor, buffers: Buffers | None = None) -> tuple[Tensor, dict[str, object]]:
     """Copy a checked tensor.
+
+    Args:
+        tensor: Of any device.
+        buffers: Where the copy lies; in memory of its own when None.
 
     The copy has the elements in the order of their indices, so that any reader of safetensors understands it.
 
@@ -66,7 +110,11 @@ def pack(tensor: Tensor) -> tuple[Tensor, dict[str, object]]:
         channels_last. Kernels that walk over memory (fused optimizers) need a state to lie as its parameter does. Of a
         view into a larger memory (a column) only the elements are kept.
     """
-    copied = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).resolve_conj().resolve_neg()
+    tensor = tensor.detach()
+    if buffers is None:
+        copied = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format).resolve_conj().resolve_neg()
+    else:
+        copied = buffers.copy(tensor)
     form: dict[str, object] = {}
     if tensor.numel() and tensor.stride() != copied.stride() and _is_dense(tensor.shape, tensor.stride()):
         form["strides"] = list(tensor.stride())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from treenail.adapters.checkpoint.tensors import check_tensor, pack, unpack
+from treenail.adapters.checkpoint.tensors import Buffers, check_tensor, pack, unpack
 from treenail.kernel import CheckpointError
 
 _INT64 = 2**63
@@ -33,7 +33,7 @@ class Snapshot(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def freeze(state: object) -> Snapshot:
+def freeze(state: object, buffers: Buffers | None = None) -> Snapshot:
     """Copy a state tree.
 
     A tensor that occurs twice (tied weights) is kept once. Tensors keep dtype and strides, but not that they are
@@ -43,17 +43,19 @@ def freeze(state: object) -> Snapshot:
     Args:
         state: Nested dicts, OrderedDicts, Counters, lists and tuples of tensors, numbers, strings, bytes, booleans and
             None; of exactly these types, since a subclass would come back as something else.
+        buffers: Where the copies of tensors lie; each in memory of its own when None.
 
     Raises:
         CheckpointError: Something else is in the tree; the message names its path.
     """
-    freezer = _Freezer()
+    freezer = _Freezer(buffers)
     return Snapshot(freezer.freeze(state, ""), freezer.tensors)
 
 
 class _Freezer:
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers | None) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._buffers = buffers
         self._marks: dict[tuple[object, ...], dict[str, object]] = {}
         self._kinds: dict[type, Callable[..., object]] = {
             int: lambda value, _: value if -_INT64 <= value < _INT64 else {"$int": str(value)},
@@ -109,7 +111,7 @@ class _Freezer:
         mark = self._marks.get(identity) if tensor.numel() else None
         if mark is None:
             name = self._free_name(path.removeprefix("/"))
-            self.tensors[name], form = pack(tensor)
+            self.tensors[name], form = pack(tensor, self._buffers)
             mark = self._marks[identity] = {"$tensor": {"name": name, **form} if form else name}
         return mark
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 
 from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
@@ -18,11 +18,12 @@ from treenail.adapters.files import LocalFiles, mounts_of, use_mounts
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
     CHECKPOINTS,
+    LIMIT,
     Place,
     Summary,
     choose_place,
+    fast_dev_run,
     has_checkpoint,
-    locked,
     on_rank_0,
     open_checkpoint,
 )
@@ -37,6 +38,8 @@ def train(options: Namespace) -> int:
     """Train, print a summary, and say how to go on after a stop; on the ranks that a launcher, or the config, started."""
     if options.checkpoint and not options.resume:
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
+    if options.fast_dev_run is not None and options.resume:
+        raise ConfigError("--fast-dev-run begins anew and keeps nothing", mend="leave out --resume, or --fast-dev-run")
     loaded = _load(options)
     settings = loaded.run.distributed
     if settings.processes > 1 and settings.launcher == "none":
@@ -52,7 +55,7 @@ def train(options: Namespace) -> int:
         started = f"a launcher started {environment.world_size}, and that counts"
         print(f"warning: distributed.processes is {settings.processes}, but {started}", file=sys.stderr)
     with _ranks(settings) as ranks:
-        return _train(options, loaded, ranks)
+        return _train(options, loaded, ranks) if options.fast_dev_run is None else _try(options, loaded, ranks)
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def _start(options: Namespace, processes: int) -> int:
     """Start this command again on every rank."""
     from treenail.adapters.cli.launching import start_ranks
 
-    given = {"--work-dir": options.work_dir, "--checkpoint": options.checkpoint}
+    given = {"--work-dir": options.work_dir, "--checkpoint": options.checkpoint, "--fast-dev-run": options.fast_dev_run}
     flags = {"--resume": options.resume, "--allow-changes": options.allow_changes, "--debug": options.debug}
     words = ["train", *_again(options, _whole), *(flag for flag, is_set in flags.items() if is_set)]
     words += [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -110,15 +113,14 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
     if first:
         print(f"work directory: {work_dir}", file=sys.stderr)
     try:
-        with locked(work_dir) if first else nullcontext():
-            summary = train_run(
-                run,
-                work_dir,
-                resume=options.checkpoint or "latest" if resume else None,
-                allow_changes=options.allow_changes,
-                document=document,
-                communicator=ranks,
-            )
+        summary = train_run(
+            run,
+            work_dir,
+            resume=options.checkpoint or "latest" if resume else None,
+            allow_changes=options.allow_changes,
+            document=document,
+            communicator=ranks,
+        )
     except BaseException:
         if first:
             with suppress(OSError):
@@ -127,7 +129,7 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
     if first:
         _print_summary(summary)
     reason = (summary.stop_reason or "").partition(" ")[0]
-    if reason not in ("SIGINT", "SIGTERM"):
+    if reason not in ("SIGINT", "SIGTERM", "SIGUSR1", LIMIT):
         return 0
     if first:
         launched = ranks.world_size > 1 and run.distributed.processes == 1
@@ -136,11 +138,27 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         with use_mounts(mounts_of(run.files)):
             saved = has_checkpoint(work_dir, elsewhere)
         if saved:
-            print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with:", file=sys.stderr)
+            higher = (
+                ", and a higher limits.max_steps" if reason == LIMIT and run.limits.max_steps == summary.step else ""
+            )
+            print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with{higher}:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)
         else:
             print(f"stopped by {summary.stop_reason} before the first step; nothing was to be saved", file=sys.stderr)
-    return 128 + int(signal.Signals[reason])
+    return 0 if reason == LIMIT else 128 + int(signal.Signals[reason])
+
+
+def _try(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
+    summary = fast_dev_run(loaded.run, options.fast_dev_run, document=loaded.document, communicator=ranks)
+    reason = (summary.stop_reason or "").partition(" ")[0]
+    if ranks.rank == 0:
+        rows = [("steps", str(summary.step)), ("time", f"{summary.seconds:.1f} s")]
+        rows += [("stopped by", summary.stop_reason)] if summary.stop_reason else []
+        rows += [(name, f"{value:.4f}") for name, value in summary.metrics.items()]
+        batches = f"{options.fast_dev_run} batch{'es' if options.fast_dev_run > 1 else ''}"
+        rows.append(("kept", f"nothing: only {batches} of each set were tried"))
+        _print_table(rows)
+    return 128 + int(signal.Signals[reason]) if reason.startswith("SIG") else 0
 
 
 def test(options: Namespace) -> int:

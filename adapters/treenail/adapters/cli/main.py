@@ -1,7 +1,7 @@
 """Runs commands, and shows errors as one line with an exit code.
 
-Exit codes: 0 done, 1 failed while running, 2 wrong input (config, arguments, checkpoint), 130 and 143 stopped by SIGINT
-and SIGTERM with a checkpoint saved.
+Exit codes: 0 done, 1 failed while running, 2 wrong input (config, arguments, checkpoint), 130, 143 and 138 stopped by
+SIGINT, SIGTERM and SIGUSR1 with a checkpoint saved.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _WRONG_INPUT = (ConfigError, BuildError, CheckpointError, SpecError, RegistryErr
 COMMANDS = {
     "train": "commands",
     "test": "commands",
+    "predict": "predicting",
     "check": "checking",
     "find-lr": "tuning",
     "find-batch-size": "tuning",
@@ -42,6 +43,8 @@ COMMANDS = {
     "complete": "completion",
     "export": "commands",
     "consolidate": "commands",
+    "inspect": "weights",
+    "convert": "weights",
     "copy": "copying",
     "adapters": "commands",
     "launch": "launching",
@@ -49,7 +52,7 @@ COMMANDS = {
     "compare": "logs",
     "plot-schedule": "plotting",
 }
-"""Where each command is; only `commands`, `launching`, `plotting` and `tuning` import torch."""
+"""Where each command is; only `commands`, `launching`, `plotting`, `predicting` and `tuning` import torch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = _Commands(whole)
     _train(commands)
     _test(commands)
+    _predict(commands)
     _check(commands)
     _config(commands)
     _find_lr(commands)
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     _plot_schedule(commands)
     _export(commands)
     _consolidate(commands)
+    _inspect(commands)
+    _convert(commands)
     _copy(commands)
     _launch(commands)
     _logs(commands)
@@ -111,7 +114,7 @@ def _train(commands: _Commands) -> None:
         "train",
         "train a model",
         "Train the run that a config describes, then test it if the config has a test.\n\n"
-        "Checkpoints, curves and logs go to the work directory. Ctrl-C and SIGTERM stop at the next step,\n"
+        "Checkpoints, curves and logs go to the work directory. Ctrl-C, SIGTERM and SIGUSR1 stop at the next step,\n"
         "with a checkpoint; --resume goes on from the latest one, exactly where the run stood.",
     )
     _add_sources(train, _CONFIG)
@@ -130,6 +133,14 @@ def _train(commands: _Commands) -> None:
         action="store_true",
         help="resume although the config changed in a way that changes the result",
     )
+    train.add_argument(
+        "--fast-dev-run",
+        type=int,
+        nargs="?",
+        const=1,
+        metavar="N",
+        help="only try it: N batches (1) of training, validation and test, and keep nothing",
+    )
 
 
 def _test(commands: _Commands) -> None:
@@ -138,6 +149,33 @@ def _test(commands: _Commands) -> None:
     test.add_argument(
         "--checkpoint", required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
     )
+
+
+def _predict(commands: _Commands) -> None:
+    predict = commands.add(
+        "predict",
+        "write a checkpoint's predictions",
+        "Write what the model of a checkpoint predicts for the data of a config, in their order, with the samples' indices.",
+    )
+    predict.add_argument("config", type=_location, help="the config the checkpoint was trained with")
+    predict.add_argument("checkpoint", help="…/checkpoints/best, …/latest, or one's directory")
+    predict.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    predict.add_argument(
+        "--data",
+        default="predict",
+        help="which data of the config: predict (default), test or val; test/NAME of several",
+    )
+    predict.add_argument(
+        "--files", nargs="+", default=[], metavar="F", help="predict for these files, with a dataset that takes 'files'"
+    )
+    predict.add_argument(
+        "--output",
+        default="predictions.jsonl",
+        metavar="FILE",
+        help="a .jsonl, .npy or .safetensors, or its URI (default: predictions.jsonl)",
+    )
+    _add_overlays(predict)
+    _add_imports(predict)
 
 
 def _check(commands: _Commands) -> None:
@@ -295,6 +333,51 @@ def _consolidate(commands: _Commands) -> None:
         "as model/0.weight)",
     )
     consolidate.add_argument("--force", action="store_true", help="write over a file that is there")
+
+
+def _inspect(commands: _Commands) -> None:
+    inspect = commands.add(
+        "inspect",
+        "show what is in a checkpoint",
+        "Show what a checkpoint holds: where it stands, its parts and their sizes. It may be one of ours, safetensors, a file\n"
+        "of torch.save, mmengine's or Lightning's; no code in it is run.",
+    )
+    inspect.add_argument(
+        "checkpoint", help="a directory, a pointer, a .safetensors, .pt, .pth or .ckpt file, or its URI"
+    )
+    inspect.add_argument(
+        "--tensors", nargs="?", const="*", metavar="PATTERN", help="list tensors with their shapes: model/head.*"
+    )
+
+
+def _convert(commands: _Commands) -> None:
+    convert = commands.add(
+        "convert",
+        "go on from a checkpoint of mmengine or Lightning",
+        "Make a checkpoint that --resume goes on from, out of one of mmengine or Lightning: weights, optimizer, schedules,\n"
+        "averages, loss scaler and position. What contradicts the config is an error; what is not taken is named.",
+    )
+    convert.add_argument("checkpoint", help="their .pth or .ckpt file, or its URI")
+    convert.add_argument("work_dir", type=_local_directory, metavar="WORK_DIR", help="where the run will go on")
+    convert.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    convert.add_argument("--config", type=_location, required=True, metavar="CONFIG", help=_CONFIG)
+    _add_overlays(convert)
+    _add_imports(convert)
+    convert.add_argument("--prefix", default="", metavar="P", help="what a LightningModule calls the model: model")
+    convert.add_argument(
+        "--revise",
+        action="append",
+        default=[],
+        metavar="PATTERN=NEW",
+        help=r"a regular expression that makes the model's names of theirs: '^net\.='; repeatable",
+    )
+    convert.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="let a part begin anew: averages, batches, optimizer, schedules, updates; repeatable",
+    )
 
 
 def _copy(commands: _Commands) -> None:

@@ -68,7 +68,7 @@ def course_of(run: Run, steps: int | None = None) -> Course:
     """
     alone = replace(run, device="cpu", distributed=Distributed(), val=None, test=None, averaging=None, hooks={}, vis={})
     with use_mounts(mounts_of(run.files)):
-        assembly = assemble(alone, Path())  # nothing is written: there is no vis
+        assembly = assemble(alone, Path(), goes_on=True)  # nothing is written: there is no vis
     batches = assembly.parts["batches"]
     if not isinstance(batches, BatchSource) or len(batches) == 0:
         raise ConfigError("there is no batch to train on", where=run.train.dataset.where)

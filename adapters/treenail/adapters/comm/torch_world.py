@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -91,8 +93,8 @@ class TorchTransport:
         self, host: _Peers, order: Sequence[int], timeout: float, name: str, group: dist.ProcessGroup | None = None
     ) -> None:
         self._groups = _Groups(host, group)
-        # A group that outlives the interpreter takes the process down with it: nobody is left to join its threads.
-        weakref.finalize(self, self._groups.release)
+        weakref.finalize(self, self._groups.release).atexit = False
+        atexit.register(self._groups.end)
         self._order = tuple(order)
         self._timeout = timeout
         self._name = name
@@ -291,8 +293,22 @@ class _Groups:
 
     def release(self) -> None:
         """Let go of them."""
+        atexit.unregister(self.end)
         self._host = self.torchs = None
         self.others.clear()
+
+    def end(self) -> None:
+        """Let the process end without them.
+
+        gloo's threads free what they have moved only after whoever waits for it goes on, and need the interpreter for it. One
+        that comes too late, since the interpreter ends, takes the process down; so they are joined before, with their group.
+        """
+        # A model over DistributedDataParallel that nothing refers to but itself keeps a group, too. If it were the last to, it
+        # would join the threads without leaving the interpreter to them: for ever.
+        held = (self._host, self.torchs, list(self.others))
+        gc.collect()
+        self.release()
+        del held
 
 
 class _Peers(Protocol):

@@ -272,12 +272,33 @@ class Checker:
                 self.visits += visited
                 return found
             tried.append(failed)
-        near = [failed for member, failed in zip(rest, tried, strict=True) if _is_alike(value, member)]
+        near = [failed for member, failed in zip(rest, tried, strict=True) if self._is_alike(value, member)]
+        if not near and all(isinstance(member, Nested) for member in rest):  # all are written as the first is
+            near = tried[:1]
         if len(near) == 1 or (near and isinstance(value, dict)):  # the member that came furthest explains best
-            nearest: list[_Wrong] = max(near, key=lambda failed: len(failed[0].path))
+            nearest: list[_Wrong] = max(
+                near, key=lambda failed: (len(failed[0].path), failed[0].path[-1:] != ("type",))
+            )
             self._wrong += nearest
             return WRONG
         return self.wrong(path, f"expected {leaves.kind_names(members)}, got {shown_value(value)}")
+
+    def _is_alike(self, value: object, kind: Kind) -> bool:
+        """Whether a value is written as values of a kind are: as a list, a mapping, a number."""
+        if isinstance(value, dict):
+            if isinstance(kind, MapOf) and isinstance(kind.value, Nested):  # components by name
+                return all(isinstance(each, dict) for each in value.values())
+            if isinstance(kind, MapOf) and isinstance(
+                kind.value, RecordOf
+            ):  # records by name, or one with a mistake in it
+                fields = {field.name for field in self._names.record(kind.value.record).fields}
+                return not fields & value.keys()
+            return isinstance(kind, MapOf | RecordOf | Nested)
+        if isinstance(value, list | tuple):
+            return isinstance(kind, ListOf | TupleOf)
+        if isinstance(kind, Scalar):
+            return type(value).__name__ == kind.type
+        return isinstance(kind, Word | Choice) and isinstance(value, str)
 
     def _anything(self, value: object, kind: Anything, path: TreePath) -> object:
         if isinstance(value, dict):
@@ -464,17 +485,6 @@ def _positional(form: Form, converted: dict[str, Any]) -> tuple[tuple[object, ..
             positional += converted.pop(field.name)
         passed.append(field.name)
     return tuple(positional), converted
-
-
-def _is_alike(value: object, kind: Kind) -> bool:
-    """Whether a value is written as values of a kind are: as a list, a mapping, or neither."""
-    if isinstance(value, dict):
-        if isinstance(kind, MapOf) and isinstance(kind.value, Nested):  # components by name
-            return all(isinstance(each, dict) for each in value.values())
-        return isinstance(kind, MapOf | RecordOf | Nested)
-    if isinstance(value, list | tuple):
-        return isinstance(kind, ListOf | TupleOf)
-    return isinstance(kind, Word | Choice) and isinstance(value, str)
 
 
 def _slot_name(kind: Kind) -> str:

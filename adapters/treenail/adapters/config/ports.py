@@ -5,6 +5,7 @@ from types import MappingProxyType
 PORTS = MappingProxyType(
     {
         "module": "torch.nn.modules.module:Module",
+        "weight_initializer": "collections.abc:Callable",
         "loss": "treenail.contracts.run:Loss",
         "optimizer": "torch.optim.optimizer:Optimizer",
         "scheduler": "torch.optim.lr_scheduler:LRScheduler",

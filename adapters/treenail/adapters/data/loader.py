@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from treenail.adapters.data.overlap import copied_ahead
 from treenail.adapters.files import Mounts, current_mounts, use_mounts
 from treenail.adapters.sampling import SampleIndex, Shard
 from treenail.adapters.seeding import seed_sample, shielded_rng
@@ -46,13 +47,17 @@ class Loader:
             batches do not depend on the number of ranks. Where a batch has less samples than there are ranks, those
             without one load the batch's first sample.
         world_size: Number of ranks. 1 where the sampler is one rank's share already; batch_size is then this rank's.
+        limit: Batches of an epoch at most, its first ones. Not for passes that follow each other by themselves beyond the first
+            epoch: nothing cuts them.
+        device: A CUDA device on which batches are yielded: while one is at work, the next is copied there from page-locked
+            memory, by a stream of its own. Elsewhere, and with None, batches stay where they are.
 
     Attributes:
         share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has); None where
             world_size is 1.
 
     Raises:
-        ValueError: batch_size does not fit the sampler, or there is no such rank.
+        ValueError: batch_size does not fit the sampler, the limit is below 1, or there is no such rank.
     """
 
     def __init__(
@@ -68,7 +73,11 @@ class Loader:
         pin_memory: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        limit: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}, must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"there is no rank {rank} in a world of {world_size}")
         if world_size > 1 and isinstance(sampler, SamplerShard):
@@ -89,6 +98,8 @@ class Loader:
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
+        self.limit = limit
+        self._device = device if device is not None and device.type == "cuda" else None
         self._shard = sampler if isinstance(sampler, SamplerShard) else Shard(sampler, 0, 1)
         self.share: tuple[int, int] | None = None
         self._keys = _Keys(self._shard, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
@@ -100,7 +111,7 @@ class Loader:
             num_workers=num_workers,
             collate_fn=_unchanged,
             generator=self._generator,
-            pin_memory=pin_memory,
+            pin_memory=pin_memory or self._device is not None,
             persistent_workers=num_workers > 0,
             worker_init_fn=_BeginWorker() if num_workers else None,
         )
@@ -110,7 +121,13 @@ class Loader:
             atexit.register(self._at_exit)
 
     def __len__(self) -> int:
-        return self._batches(len(self._shard))
+        whole = self._batches(len(self._shard))
+        return whole if self.limit is None else min(whole, self.limit)
+
+    @property
+    def endless(self) -> bool:
+        """Whether passes over the data follow each other by themselves, whatever `set_epoch` says."""
+        return isinstance(self._shard, Shard) and bool(getattr(self._shard.sampler, "endless", False))
 
     def _batches(self, items: int) -> int:
         """Return how many batches so many items of the sampler make."""
@@ -118,12 +135,16 @@ class Loader:
         return items // size if self.drop_last else -(-items // size)
 
     def __iter__(self) -> Iterator[object]:
-        return iter(self._loader) if self._keys.world_size == 1 else self._iterate()
+        if self.limit is not None:
+            self._keys.most = max(0, len(self) - self.consumed)
+        batches: Iterator[object] = iter(self._loader)
+        if self._device is not None:
+            batches = copied_ahead(batches, self._device)
+        return batches if self._keys.world_size == 1 else self._iterate(batches)
 
-    def _iterate(self) -> Iterator[object]:
-        iterator = iter(self._loader)
+    def _iterate(self, batches: Iterator[object]) -> Iterator[object]:
         shares = self._keys.shares
-        for batch in iterator:
+        for batch in batches:
             self.share = shares.popleft()
             yield batch
 
@@ -143,12 +164,12 @@ class Loader:
     @property
     def consumed(self) -> int:
         """How many batches of the current epoch have been consumed."""
-        return len(self) - self._batches(self._shard.remaining)
+        return self._batches(len(self._shard)) - self._batches(self._shard.remaining)
 
     def advance(self) -> None:
         """Record that one further batch was consumed, by each rank."""
         count = self.batch_size or 1
-        if isinstance(self._shard, Shard) and getattr(self._shard.sampler, "endless", False):
+        if self.endless:
             count = min(
                 count, self._shard.remaining
             )  # a pass's last batch is short, and nothing else says where it ends
@@ -183,6 +204,9 @@ class _BeginWorker:
     def __call__(self, _worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for name in ("SIGUSR1", "SIGUSR2"):  # which Windows does not have, and Slurm sends to every process of a job
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
         if self._chosen is not None:
             self._chosen.__enter__()  # until the process ends
 
@@ -209,9 +233,10 @@ class _Keys:
         self._rank = rank
         self.world_size = world_size
         self.shares: deque[tuple[int, int]] = deque()
+        self.most: int | None = None
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        return self._whole() if self.world_size == 1 else self._shares()
+        return islice(self._whole() if self.world_size == 1 else self._shares(), self.most)
 
     def _shares(self) -> Iterator[list[_Key]]:
         self.shares.clear()

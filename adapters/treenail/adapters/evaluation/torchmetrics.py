@@ -51,11 +51,13 @@ class TorchMetric:
         self.metric.reset()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take a batch as the metric takes it.
+        """Take a batch as the metric takes it; one without samples, which some metrics refuse, changes nothing.
 
         Raises:
             TrainingError: The metric refuses it.
         """
+        if targets.ndim and not len(targets):
+            return
         try:
             self.metric.to(outputs.device).update(outputs, targets)
         except torch.cuda.OutOfMemoryError:

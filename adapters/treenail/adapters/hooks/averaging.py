@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from treenail.adapters.averaging import (
     layers_with_statistics,
     uniform_rule,
 )
+from treenail.adapters.seeding import shielded_rng
 from treenail.contracts import StepOutput
 from treenail.contracts.averaging import Averager
 from treenail.kernel import Engine, Hook, HookError, TrainingError
@@ -33,13 +34,23 @@ _KINDS = ("ExponentialMovingAverage", "StochasticWeightAverage", *_CURVES)
 class AveragingHook(Hook):
     """Updates the engine's part ``averages`` after each training step.
 
-    A step that the optimizer skipped is no update. The averages are saved as a part of each checkpoint.
+    A step that the optimizer skipped is no update. The averages are saved as a part of each checkpoint. Where they have buffers
+    of their own, the statistics of batch normalisation are measured for them, as means over batches, before each validation
+    and test and at the end of the training.
+
+    Args:
+        batches: Returns what to measure statistics on: batches whose first item is a tensor [batch, …].
+        device: Where the model is, if the batches are elsewhere.
     """
 
     priority = 60  # behind what looks at a step's weights, before schedules and persistence
 
-    def __init__(self) -> None:
+    def __init__(
+        self, batches: Callable[[], Iterable[object]] | None = None, device: torch.device | None = None
+    ) -> None:
         self._averages: Averager | None = None
+        self._batches = batches
+        self._device = device
 
     def before_train(self, engine: Engine) -> None:
         """Look the averages up.
@@ -50,12 +61,12 @@ class AveragingHook(Hook):
         """
         averages = self._averages = engine.part(PART, Averager)
         if isinstance(averages, WeightAverages):
-            model = engine.parts.get("model")
-            if averages.buffers == "ignore" and isinstance(model, nn.Module) and layers_with_statistics(model):
+            if self._to_measure(engine) is not None and (self._batches is None or _is_sharded(engine)):
+                why = "FSDP2 has sharded the model" if self._batches else "the hook has no batches to measure them on"
                 raise TrainingError(
-                    "averages with buffers 'ignore' keep the statistics that batch normalisation had at the first of them, "
-                    "and nothing in a run measures them anew",
-                    mend="let buffers be average or copy; for update_bn, update the averages in a loop of your own",
+                    "averages with buffers 'ignore' keep the statistics that batch normalisation had at the first of them: "
+                    f"they cannot be measured anew, since {why}",
+                    mend="let buffers be average or copy",
                 )
             epochs = getattr(engine.parts.get("loop"), "max_epochs", None)
             for name, begin, last in (
@@ -67,10 +78,41 @@ class AveragingHook(Hook):
                         f"averages with {name}={begin} never begin, the training ends with {last}", mend=f"lower {name}"
                     )
 
+    def before_val(self, engine: Engine) -> None:
+        """Measure statistics."""
+        self._measure(engine)
+
+    def before_test(self, engine: Engine) -> None:
+        """Measure statistics."""
+        self._measure(engine)
+
+    def after_train(self, engine: Engine) -> None:
+        """Measure statistics, for the last checkpoint; where the training was stopped there may be no time."""
+        if engine.stop_reason is None:
+            self._measure(engine)
+
+    def _to_measure(self, engine: Engine) -> WeightAverages | None:
+        """Return the averages, where statistics belong to them that nothing else keeps."""
+        averages, model = engine.parts.get(PART), engine.parts.get("model")
+        if not isinstance(averages, WeightAverages) or averages.buffers != "ignore":
+            return None
+        return averages if isinstance(model, nn.Module) and layers_with_statistics(model) else None
+
+    def _measure(self, engine: Engine) -> None:
+        averages = self._to_measure(engine)
+        if averages is not None and self._batches is not None and averages.measured != averages.averaged:
+            with shielded_rng(devices=True):
+                averages.measure(self._batches(), self._device)
+
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Update the averages, if the optimizer made its step."""
         if self._averages is not None and not (isinstance(outputs, StepOutput) and not outputs.stepped):
             self._averages.update(engine.step + 1, engine.epoch + 1)
+
+
+def _is_sharded(engine: Engine) -> bool:
+    model = engine.parts.get("model")
+    return isinstance(model, nn.Module) and any(hasattr(each, "set_requires_gradient_sync") for each in model.modules())
 
 
 class EMAHook(AveragingHook):

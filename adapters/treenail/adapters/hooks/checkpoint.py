@@ -2,41 +2,126 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from time import monotonic
+from typing import Annotated, Final, Literal
 
 import torch
 from msgspec import Meta
-from torch import nn
+from torch import Tensor, nn
 
-from treenail.kernel import Engine, Hook, TrainingError
+from treenail.adapters.checkpoint import RankCheckpointer, publish
+from treenail.adapters.hooks.best import GREATER_KEYS, LESS_KEYS, BestHook
+from treenail.kernel import Communicator, Engine, EngineError, Hook, TrainingError
+
+_MODES: Final[dict[str | None, Literal["max", "min"] | None]] = {"greater": "max", "less": "min", None: None}
+_FARTHEST: Final = 1024
+"""Most steps between two looks at the clock that ranks take together."""
 
 
 class CheckpointHook(Hook):
-    """Requests a checkpoint every so many epochs or steps, and one when training ends or is stopped.
+    """Requests a checkpoint every so many epochs, steps or seconds, and one when training ends or is stopped.
 
     A checkpoint of an epoch is taken before the epoch's validation, so that a failing validation loses nothing.
 
     Args:
-        interval: How many epochs or steps lie between two.
+        interval: How many epochs, steps or seconds lie between two; None: none are taken but the last and the best.
         by: What is counted.
+        begin: The epoch or step from which on it is counted.
+        save_last: Save when training ends; when it is stopped before, that is saved in any case.
+        save_best: Names of validation metrics, of which the best checkpoints are kept under pointers; ``auto`` is the first
+            metric. It attaches a `BestHook` named ``best``.
+        rule: Whether a greater or a lesser value is better; one for all metrics, or one for each. None: as their names say.
+        greater_keys: What such a metric's name is, or contains, if greater is better.
+        less_keys: The same, if less is better.
+        keep_best: How many checkpoints are kept of each metric.
+        published: Of which checkpoints the weights are written to one file of safetensors at the end of the run, averaged ones
+            if there are averages: ``published/step-00000200-0a1b2c3d.safetensors``, with the beginning of its SHA-256.
+        communicator: The ranks of the run; needed where several count seconds.
     """
 
     priority = 90
 
-    def __init__(self, interval: Annotated[int, Meta(ge=1)] = 1, by: Literal["epoch", "step"] = "epoch") -> None:
-        if interval < 1:
+    def __init__(
+        self,
+        interval: Annotated[int, Meta(ge=1)] | None = 1,
+        by: Literal["epoch", "step", "second"] = "epoch",
+        *,
+        begin: Annotated[int, Meta(ge=0)] = 0,
+        save_last: bool = True,
+        save_best: str | tuple[str, ...] | None = None,
+        rule: Literal["greater", "less"] | tuple[Literal["greater", "less"] | None, ...] | None = None,
+        greater_keys: tuple[str, ...] = GREATER_KEYS,
+        less_keys: tuple[str, ...] = LESS_KEYS,
+        keep_best: Annotated[int, Meta(ge=1)] = 1,
+        published: tuple[Literal["last", "best"], ...] = (),
+        communicator: Communicator | None = None,
+    ) -> None:
+        if interval is not None and interval < 1:
             raise ValueError(f"interval is {interval}, must be at least 1")
+        if by not in ("epoch", "step", "second"):
+            raise ValueError(f"by is '{by}', must be 'epoch', 'step' or 'second'")
+        if begin < 0 or (begin and by == "second"):
+            raise ValueError(f"begin is {begin}: it counts epochs or steps")
+        if save_best is None and rule is not None:
+            raise ValueError("rule is of save_best, and there is none")
+        if wrong := set(published) - {"last", "best"}:
+            raise ValueError(f"published has '{min(wrong)}', must be of 'last' and 'best'")
+        if "best" in published and save_best is None:
+            raise ValueError("the best cannot be published: save_best says no metric")
+        rules = tuple(rule) if isinstance(rule, tuple | list) else (rule,)
+        if unknown := [each for each in rules if each not in _MODES]:
+            raise ValueError(f"rule is '{unknown[0]}', must be 'greater' or 'less'")
         self.interval = interval
         self.by = by
+        self.begin = begin
+        self.save_last = save_last
+        self.published = published
+        modes = tuple(_MODES[each] for each in rules)
+        self.best_hook = (
+            None
+            if save_best is None
+            else BestHook(
+                save_best,
+                modes if isinstance(rule, tuple | list) else modes[0],
+                keep=keep_best,
+                greater_keys=greater_keys,
+                less_keys=less_keys,
+            )
+        )
+        self._clock = _Clock(interval, communicator) if by == "second" and interval is not None else None
+
+    def before_run(self, engine: Engine) -> None:
+        """Attach the hook that looks for the best.
+
+        Raises:
+            EngineError: The config has another one of that name.
+        """
+        if self.best_hook is None:
+            return
+        if (found := engine.hooks.get("best")) is None:
+            engine.attach(self.best_hook, "best")
+        elif found is not self.best_hook:
+            raise EngineError("there are save_best and a hook 'best' of its own", mend="leave out one of them")
+
+    def before_train(self, engine: Engine) -> None:
+        """Begin to count seconds."""
+        if self._clock is not None:
+            self._clock.begin()
+
+    def _is_due(self, done: int) -> bool:
+        return self.interval is not None and done >= self.begin and (done - self.begin) % self.interval == 0
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
-        """Request one if enough steps were made."""
-        if self.by == "step" and (engine.step + 1) % self.interval == 0:
-            engine.request_checkpoint(f"every {self.interval} steps")
+        """Request one if enough steps were made, or enough time has passed."""
+        if self.by == "step":
+            if self._is_due(engine.step + 1):
+                engine.request_checkpoint(f"every {self.interval} steps")
+        elif self._clock is not None and self._clock.is_due():
+            engine.request_checkpoint(f"every {self.interval} seconds")
 
     def after_train_epoch(self, engine: Engine) -> None:
         """Request one if enough epochs were made."""
-        if self.by == "epoch" and (engine.epoch + 1) % self.interval == 0:
+        if self.by == "epoch" and self._is_due(engine.epoch + 1):
             engine.request_checkpoint(f"every {self.interval} epochs")
 
     def before_save_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
@@ -48,17 +133,84 @@ class CheckpointHook(Hook):
         model = engine.parts.get("model")
         if isinstance(model, nn.Module):
             for name, parameter in model.named_parameters():
-                if parameter.is_floating_point() and not torch.isfinite(parameter).all():
+                if not _has_bounds(parameter, finite=True):
                     raise _lost(f"the parameter '{name}'", engine.step)
             saved = checkpoint.get("model")
             for name, buffer in model.named_buffers():
                 # One may be infinite on purpose, as a mask for attention is.
-                if isinstance(saved, dict) and name in saved and buffer.is_floating_point() and buffer.isnan().any():
+                if isinstance(saved, dict) and name in saved and not _has_bounds(buffer, finite=False):
                     raise _lost(f"the buffer '{name}'", engine.step)
 
     def after_train(self, engine: Engine) -> None:
         """Request the last one."""
-        engine.request_checkpoint(engine.stop_reason or "end of training")
+        if self.save_last or engine.stop_reason is not None:
+            engine.request_checkpoint(engine.stop_reason or "end of training")
+
+    def after_run(self, engine: Engine) -> None:
+        """Publish the weights that shall be.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, or the files cannot be written.
+        """
+        if (
+            not self.published
+            or engine.stop_reason is not None
+            or not isinstance(engine.checkpointer, RankCheckpointer)
+        ):
+            return
+        names = {"last": "latest", "best": "best"}
+        for each in dict.fromkeys(self.published):
+            publish(engine.checkpointer, names[each])
+
+
+class _Clock:
+    """Tells when seconds have passed; on several ranks, at the same step for all, by the clock of rank 0.
+
+    Ranks meet for it as rarely as the time that is left allows.
+
+    Args:
+        interval: Seconds.
+        communicator: The ranks; one process when None.
+    """
+
+    def __init__(self, interval: float, communicator: Communicator | None) -> None:
+        self._interval = interval
+        self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._since = self._looked = monotonic()
+        self._steps = self._left = 1
+
+    def is_due(self) -> bool:
+        """Return whether the time is over, and if so begin anew; called once a step."""
+        self._left -= 1
+        if self._left:
+            return False
+        now = monotonic()
+        over = now - self._since >= self._interval
+        if self._ranks is not None:
+            step = max((now - self._looked) / self._steps, 1e-6)
+            rest = self._interval if over else self._interval - (now - self._since)
+            ahead = max(1, min(int(rest / step / 2), 2 * self._steps, _FARTHEST))
+            told = torch.tensor([float(over), float(ahead)] if self._ranks.rank == 0 else [0.0, 0.0])
+            is_over, steps = self._ranks.all_reduce(told, "max").tolist()
+            over, self._steps, self._looked = bool(is_over), int(steps), now
+        self._left = self._steps
+        if over:
+            self._since = now
+        return over
+
+
+def _has_bounds(tensor: Tensor, *, finite: bool) -> bool:
+    """Return whether a tensor has no NaN and, if asked, no infinity; by one pass that makes no copy where torch has one."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    if type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and tensor.dtype.itemsize > 1:
+        least, most = tensor.detach().aminmax()  # a NaN becomes both
+        return bool(torch.isfinite(least) & torch.isfinite(most)) if finite else not bool(least.isnan())
+    return bool(torch.isfinite(tensor).all()) if finite else not bool(tensor.isnan().any())
 
 
 def _lost(what: str, step: int) -> TrainingError:

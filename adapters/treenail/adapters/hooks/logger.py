@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from treenail.adapters.comm import all_reduce_dict
 from treenail.adapters.hooks.nonfinite import updaters_of
-from treenail.adapters.logging import JsonLog, terminal_logger
+from treenail.adapters.logging import JsonLog, record_environment, terminal_logger
 from treenail.adapters.optim import OptimWrapper
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
@@ -33,9 +34,13 @@ class LoggerHook(Hook):
         terminal: A structlog logger for people; one that writes to standard error when None.
         log_file: A file that gets the same lines as JSON.
         communicator: The ranks of the run: means are over all of them, and only rank 0 writes to the terminal.
+        max_bytes: How large the file may become before it gives way to a new one, ``log.jsonl.1`` and so on; None: without end.
+        keep: How many earlier files stay then.
+        environment: What else is to be known of the run, such as its seed. It is written to the file once an attempt, with what
+            this process runs on, and into ``environment.jsonl`` beside the file; None writes neither.
 
     Raises:
-        ValueError: The interval is below 1.
+        ValueError: The interval or max_bytes is below 1, or keep below 0.
         TrainingError: (while training) the loss of a step that was not skipped is not finite; the message says which.
     """
 
@@ -48,13 +53,19 @@ class LoggerHook(Hook):
         terminal: FilteringBoundLogger | None = None,
         log_file: Path | None = None,
         communicator: Communicator | None = None,
+        max_bytes: Annotated[int, Meta(ge=1)] | None = None,
+        keep: Annotated[int, Meta(ge=0)] = 5,
+        environment: Mapping[str, object] | None = None,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"interval is {interval}, must be at least 1")
+        for name, value, least in (("interval", interval, 1), ("max_bytes", max_bytes, 1), ("keep", keep, 0)):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, must be at least {least}")
         self.interval = interval
         self.least_seconds = least_seconds
         self._terminal = terminal or terminal_logger()
         self._log_file = log_file
+        self._max_bytes, self._keep = max_bytes, keep
+        self._environment = environment
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._json: JsonLog | None = None
         self._subscribed = False
@@ -67,18 +78,23 @@ class LoggerHook(Hook):
     def before_run(self, engine: Engine) -> None:
         """Open the file and listen to what is committed."""
         if self._log_file is not None:
-            self._json = JsonLog(self._log_file)
+            self._json = JsonLog(self._log_file, max_bytes=self._max_bytes, keep=self._keep)
         if not self._subscribed:
             engine.subscribe(self._log)
             self._subscribed = True
 
     def before_train(self, engine: Engine) -> None:
-        """Begin with what a checkpoint has counted."""
+        """Begin with what a checkpoint has counted, and write down what this attempt runs on."""
         self._losses.clear()
         self._waits = bool(engine.meters.state_dict())
         self._updaters = list(updaters_of(engine))
         self._counted = self._skipped = self._count()
         self._offer_skipped(engine)
+        if self._environment is not None and self._json is not None and self._log_file is not None:
+            report = record_environment(
+                self._log_file.parent, {"attempt": engine.attempt, "from_step": engine.step, **self._environment}
+            )
+            self._json.logger.info("environment", **report)
 
     def _count(self) -> int:
         return sum(updater.skipped for updater in self._updaters)
@@ -98,8 +114,12 @@ class LoggerHook(Hook):
                 self._offer_skipped(engine)
             else:
                 self._take(engine, outputs)
-        if (engine.step + 1) % self.interval == 0:
+        if self._is_due(engine, batch_index):
             self._publish(engine, engine.step + 1)
+
+    def _is_due(self, engine: Engine, batch_index: int) -> bool:
+        """Return whether a record follows the step under way."""
+        return (engine.step + 1) % self.interval == 0
 
     def _take(self, engine: Engine, outputs: StepOutput) -> None:
         engine.meters.add("train/loss", outputs.loss, outputs.weight)
@@ -119,15 +139,23 @@ class LoggerHook(Hook):
         loss = values.get("train/loss", 0.0)
         if not isfinite(loss):
             first, steps = self._first_lost(), len(self._losses)
+            lost = [
+                name.removeprefix("train/") for name, each in values.items() if "loss_" in name and not isfinite(each)
+            ]
             raise TrainingError(
                 f"the loss became {loss} {f'in the {steps} steps up to' if steps > 1 else 'by'} step {step}"
-                + (f", first in step {first}" if first else ""),
+                + (f", first in step {first}" if first else "")
+                + (f"; not finite: {', '.join(lost)}" if lost else ""),
                 mend="lower the learning rate, or check the data and the loss; the hook 'nonfinite' can stop at the step "
                 "itself, skip it or go back",
             )
         self._losses.clear()
         self._waits = False
-        engine.publish(values)
+        engine.publish(self._completed(engine, values))
+
+    def _completed(self, engine: Engine, values: dict[str, float]) -> dict[str, float]:
+        """Return a record of the training with what else belongs in it."""
+        return values
 
     def _first_lost(self) -> int | None:
         """Return the first step of the window whose loss is not finite, on any rank, if it was in this process."""
@@ -157,8 +185,11 @@ class LoggerHook(Hook):
             self._due = now + self.least_seconds
         if self._json is not None:
             self._json.logger.info(kind, **{**record.values, "step": record.step, "epoch": record.epoch})
-        if self._ranks is not None and self._ranks.rank > 0:
-            return
+        if self._ranks is None or self._ranks.rank == 0:
+            self._show(kind, record)
+
+    def _show(self, kind: str, record: Record) -> None:
+        """Write a record for people."""
         values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
         self._terminal.info(kind, **{"step": record.step, "epoch": record.epoch, **values})
 

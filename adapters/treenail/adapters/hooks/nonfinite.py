@@ -186,6 +186,8 @@ class NonFiniteHook(Hook):
         gradients = dict(_gradients(engine))
         names = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
         text = f"step {engine.step + 1}: the loss is {float(outputs.loss):g}"
+        if lost := [name for name, value in outputs.logs.items() if "loss" in name and not isfinite(float(value))]:
+            text += f" (not finite: {', '.join(lost)})"
         if gradients:
             text += f", the norm of the gradients {float(torch.nn.utils.get_total_norm(gradients.values())):g}"
         if names:

@@ -150,7 +150,7 @@ class ScheduleHook(Hook):
         )
         if "optimizer" in engine.parts:
             scheduled = {name for each in schedules for name in scheduled_params(each.scheduler)}
-            engine.meters.gauges.update(_gauges(engine.parts["optimizer"], ["lr", *sorted(scheduled - {"lr"})]))
+            engine.meters.gauges.update(group_gauges(engine.parts["optimizer"], ["lr", *sorted(scheduled - {"lr"})]))
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Step the schedulers that count steps."""
@@ -237,7 +237,7 @@ def _by_name(optimizer: HasGroups | HasOptimizers) -> dict[str, HasGroups]:
     return {"": optimizer}
 
 
-def _gauges(optimizer: object, params: Sequence[str]) -> Iterator[tuple[str, functools.partial[float]]]:
+def group_gauges(optimizer: object, params: Sequence[str]) -> Iterator[tuple[str, functools.partial[float]]]:
     """Yield by name what reads each group's value."""
     if not isinstance(optimizer, HasGroups | HasOptimizers):
         return

@@ -17,7 +17,7 @@ from treenail.adapters.launch.failures import Failure, RankFailedError, rank_fai
 from treenail.adapters.launch.rendezvous import Meeting
 
 _ROLE: Final = "rank"
-_STOPS: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
+_STOPS: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1})
 
 
 class StoppedError(Exception):

@@ -31,7 +31,7 @@ LAUNCH_ID: Final = "TREENAIL_LAUNCH_ID"
 """The environment variable that is equal in all attempts of one launch, and in those of no other."""
 
 _WORKER: Final = Path(__file__).with_name("worker.py")
-_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
 class Machines(NamedTuple):
@@ -70,8 +70,8 @@ def launch(
 ) -> int:
     """Run a command on every rank and wait for the end; return 0, or 128 + n when signal n stopped all of them.
 
-    SIGTERM, SIGINT, SIGHUP and SIGQUIT are passed on to the ranks. A rank that fails ends the others; then all start again,
-    `max_restarts` times. Ranks that a signal stopped in good order do not. Where machines may come and go, a launcher that gets
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1 are passed on to the ranks. A rank that fails ends the others; then all start
+    again, `max_restarts` times. Ranks that a signal stopped in good order do not. Where machines may come and go, a launcher that gets
     a signal leaves, and the ranks of the others start again, as they do when a machine joins.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import threading
 import time
@@ -58,6 +59,9 @@ def process_group(
         device = _take_device(environment)
         meeting, shared = _meet(environment, timeout, device)
         chosen = _choose_backend(backend, shared=shared, environment=environment)
+        # What is the default group when torch imports this (as the first optimizer does) stays its functions' default for ever,
+        # and with it gloo's threads, which take the process down when they need the interpreter while it ends.
+        importlib.import_module("torch.distributed.nn.functional")
         try:
             dist.init_process_group(
                 chosen,

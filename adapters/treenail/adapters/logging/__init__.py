@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from treenail.adapters.logging.environment import ENVIRONMENT, collect_environment, record_environment
 from treenail.adapters.logging.rotating import RotatingFile, rotated
 from treenail.adapters.logging.runs import Point, RunLog
 
@@ -88,4 +89,14 @@ class _Terminal:
     debug = info = warning = error = critical = msg
 
 
-__all__ = ["JsonLog", "Point", "RotatingFile", "RunLog", "rotated", "terminal_logger"]
+__all__ = [
+    "ENVIRONMENT",
+    "JsonLog",
+    "Point",
+    "RotatingFile",
+    "RunLog",
+    "collect_environment",
+    "record_environment",
+    "rotated",
+    "terminal_logger",
+]

@@ -1,9 +1,8 @@
-"""Evaluation: one pass over the data without gradients, that leaves the training as it was."""
+"""Evaluation: a pass over one or several sets of data without gradients, that leaves the training as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from math import fsum, nan
 from typing import Literal, NamedTuple
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from treenail.adapters.comm import broadcast_object
-from treenail.adapters.optim import as_pair
-from treenail.adapters.seeding import seed_process, shielded_rng
-from treenail.contracts import Loss, LossSum
-from treenail.contracts.averaging import Averager
+from treenail.adapters.loops.gathering import RankBatch, RankBatches
+from treenail.adapters.loops.inference import Precision, autocast, inference, model_of, own_step
+from treenail.adapters.loops.measures import KeptResults, as_measure, scored, tell_samples
+from treenail.adapters.optim import as_pair, moved
+from treenail.contracts import Loss, LossSum, MeasuresSamples, TakesPredictions
 from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
 
 
@@ -32,9 +32,14 @@ class EvalLoop:
     The model (and a loss that is a module) is in eval mode meanwhile and each module gets its own mode back; the generators
     are shielded, so that how often one validates does not change a training.
 
+    Without a loss, a model that has a `val_step` (`test_step` in a test) is given whole batches, and predicts what it likes.
+    A `Metric` then needs tensors (scores, targets), a tensor of scores for batches (inputs, targets), or one mapping a sample
+    with ``pred_score`` and ``gt_label``; a `MeasuresSamples` takes any predictions. Of a model without such a step it gets
+    mappings of that form.
+
     Args:
         mode: Which hook points fire and how results are prefixed.
-        model: Takes the inputs.
+        model: Takes the inputs, or has a step.
         loss: (outputs, targets) → 0-dim mean loss, or a sum; None measures only metrics.
         batches: The data.
         metrics: What to measure besides the loss.
@@ -43,9 +48,17 @@ class EvalLoop:
         communicator: On many ranks, each of which has every world_size-th sample of each batch: what they compute is
             gathered on rank 0 in the order of the batch, and measured there as one process would; all get the results.
         averaged: A second module, built and parallelised as the model, that takes averages of a model that cannot be copied.
+        precision: What the model and the loss compute in, by automatic mixed precision.
+        name: Of the data, where there are several sets; results are then called ``val/NAME/accuracy``.
 
     Attributes:
         metrics: The results by name; None before the first pass and after an interrupted one.
+        mode: As given.
+        prefix: Of the results' names: ``val``, or ``val/NAME``.
+
+    Raises:
+        ValueError: There is no such precision on this device, or the name is empty or has a slash in it.
+        TypeError: Something is no metric.
     """
 
     def __init__(
@@ -54,22 +67,30 @@ class EvalLoop:
         model: nn.Module,
         loss: Loss | None,
         batches: BatchSource,
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[Metric | MeasuresSamples | TakesPredictions] = (),
         device: torch.device | None = None,
         seed: int = 0,
         communicator: Communicator | None = None,
         averaged: nn.Module | None = None,
+        precision: Precision = "float32",
+        name: str | None = None,
     ) -> None:
+        if name is not None and (not name or "/" in name):
+            raise ValueError(f"the {mode} data are called '{name}'; a name is not empty and has no slash")
         self.metrics: dict[str, float] | None = None
-        self._mode: Literal["val", "test"] = mode
+        self.mode: Literal["val", "test"] = mode
+        self.prefix = mode if name is None else f"{mode}/{name}"
         self._model = model
         self._averaged = averaged
         self._loss = loss
         self._batches = batches
-        self._measures = metrics
+        self._measures = [as_measure(metric) for metric in metrics]
+        self._takers = [each for each in self._measures if isinstance(each, TakesPredictions)]
+        self._metrics = [each for each in self._measures if isinstance(each, Metric)]
         self._device = device if device is not None and device.type != "cpu" else None
-        self._seed = seed
+        self._seed = mix(seed, mode) if name is None else mix(seed, mode, name)
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
+        self._autocast = autocast(precision, self._device)
 
     def run(self, engine: Engine) -> None:
         """Evaluate, unless the engine is asked to stop meanwhile.
@@ -77,88 +98,114 @@ class EvalLoop:
         Raises:
             TrainingError: There is no data, or two metrics share a name.
         """
-        points, validating = engine.points, self._mode == "val"
-        self.metrics = None
-        if fire := points.before_val if validating else points.before_test:
-            fire(engine)
-        if fire := points.before_val_epoch if validating else points.before_test_epoch:
-            fire(engine)
-        averages = engine.parts.get("averages")
-        model = averages.view(self._averaged) if isinstance(averages, Averager) else self._model
-        measured = [part for part in (model, self._loss) if isinstance(part, nn.Module)]
-        modes = {module: module.training for part in measured for module in part.modules()}
-        for part in measured:
-            part.eval()
-        try:
-            with shielded_rng(devices=True), torch.no_grad(), _buffers_of_rank_0(model, self._ranks):
-                seed_process(mix(self._seed, self._mode))
-                results = self._pass(engine, model)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        if results is None:
-            return
-        self.metrics = results
-        engine.publish(results)
-        if fire_metrics := points.after_val_epoch if validating else points.after_test_epoch:
-            fire_metrics(engine, results)
-        if fire := points.after_val if validating else points.after_test:
-            fire(engine)
-        if not validating:
-            engine.commit()  # a validation is committed by the training around it
+        _evaluate(engine, self.mode, [self])
 
-    def _pass(self, engine: Engine, model: nn.Module) -> dict[str, float] | None:
-        points, validating = engine.points, self._mode == "val"
-        for measure in self._measures:
-            measure.reset()
-        losses: list[_Measured] = []
-        seen = 0
-        self._batches.set_epoch(0)
-        for index, batch in enumerate(self._batches):
+    def measure(self, engine: Engine, begin: int = 0) -> int | None:
+        """Go through the data once and set `metrics`, without the hook points around it.
+
+        Args:
+            engine: Its hooks are told of each batch.
+            begin: Index of the first batch for hooks.
+
+        Returns:
+            The index after the last batch; None when the engine was asked to stop, with `metrics` None.
+        """
+        self.metrics = None
+        model = model_of(engine, self._model, self._averaged)
+        with inference(model, self._loss, self._seed, self._ranks):
+            losses: list[_Measured] = []
+            kept = [KeptResults(each, self._ranks) for each in self._measures if isinstance(each, MeasuresSamples)]
+            for measure in self._measures:
+                if not isinstance(measure, MeasuresSamples):
+                    measure.reset()
+            index = self._pass(engine, model, losses, kept, begin)
+            if index is None:
+                return None
+            merged = [each.merged() for each in kept]
+            results = self._results(losses, merged) if self._ranks is None or self._ranks.rank == 0 else {}
+        self.metrics = results if self._ranks is None else broadcast_object(self._ranks, results)
+        return index
+
+    def _pass(
+        self, engine: Engine, model: nn.Module, losses: list[_Measured], kept: Sequence[KeptResults], index: int
+    ) -> int | None:
+        points, validating = engine.points, self.mode == "val"
+        source = RankBatches(self._batches, self._ranks, self.prefix)
+        step = own_step(model, self.mode) if self._loss is None else None
+        for mine in source:
             if engine.check_stop():
                 return None
+            if mine is None:  # another rank has one more batch
+                self._take(source, None, None, None, losses)
+                continue
             if before := points.before_val_iter if validating else points.before_test_iter:
-                before(engine, index, batch)
-            inputs, targets = as_pair(batch, self._device)
-            outputs = model(inputs)
-            seen += 1
-            whole = (outputs, targets) if self._ranks is None else self._merge(self._ranks, outputs, targets)
-            if whole is not None:
-                if self._loss is not None:
-                    losses.append(_measured(self._loss(*whole), len(whole[1])))
-                for measure in self._measures:
-                    measure.update(*whole)
+                before(engine, index, mine.batch)
+            outputs, targets = self._outputs(mine.batch, model, step)
+            for each in kept:
+                each.process(mine, tell_samples(outputs, targets))
+            self._take(source, mine, outputs, targets, losses)
             if after := points.after_val_iter if validating else points.after_test_iter:
-                after(engine, index, batch, outputs)
-        if not seen or seen != len(self._batches):
-            raise TrainingError(
-                f"the {self._mode} data ended after {seen} of {len(self._batches)} batches",
-                mend="is the dataset empty, does it raise StopIteration, or have another length than it says?",
-            )
-        if self._ranks is None:
-            return self._results(losses)
-        return broadcast_object(self._ranks, self._results(losses) if self._ranks.rank == 0 else {})
+                after(engine, index, mine.batch, outputs)
+            index += 1
+        return index
 
-    def _results(self, losses: Sequence[_Measured]) -> dict[str, float]:
+    def _outputs(
+        self, batch: object, model: nn.Module, step: Callable[[object], object] | None
+    ) -> tuple[object, Tensor | None]:
+        """Return what the model returns for a batch, and the targets where the batch, and not the model, has them."""
+        with self._autocast:
+            if step is not None:
+                return step(batch if self._device is None else moved(batch, self._device)), None
+            inputs, targets = as_pair(batch, self._device)
+            return model(inputs), targets
+
+    def _take(
+        self,
+        source: RankBatches,
+        mine: RankBatch | None,
+        outputs: object,
+        targets: Tensor | None,
+        losses: list[_Measured],
+    ) -> None:
+        """Measure on rank 0 what all ranks computed for a batch."""
+        if self._takers:
+            predictions = source.merge(mine, outputs)
+            indices = source.merge(mine, None if mine is None else mine.indices)
+            for taker in self._takers if predictions is not None else ():
+                taker.take(indices, predictions)
+        if self._loss is None and not self._metrics:
+            return
+        pair = (None, None) if mine is None else scored(outputs, targets, mine.batch)
+        scores, right = source.merge(mine, pair[0]), source.merge(mine, pair[1])
+        if scores is None or right is None:
+            return
+        if self._loss is not None:
+            with self._autocast:
+                losses.append(_measured(self._loss(scores, right), len(right)))
+        for metric in self._metrics:
+            metric.update(scores, right)
+
+    def _results(self, losses: Sequence[_Measured], merged: Sequence[Mapping[str, float]]) -> dict[str, float]:
         results: dict[str, float] = {}
+        givers: dict[str, str] = {}
         if self._loss is not None:
             weight = fsum(float(each.weight) for each in losses)
             total = fsum(float(each.loss) * each.times for each in losses)
-            results[f"{self._mode}/loss"] = total / weight if weight else nan
-        for measure in self._measures:
-            for name, value in measure.compute().items():
-                if f"{self._mode}/{name}" in results:
-                    raise TrainingError(f"two metrics give '{self._mode}/{name}'", mend="rename one")
-                results[f"{self._mode}/{name}"] = float(value)
+            results[f"{self.prefix}/loss"] = total / weight if weight else nan
+            givers[f"{self.prefix}/loss"] = "the loss"
+        of_samples = iter(merged)
+        for number, measure in enumerate(self._measures):
+            giver = f"{type(measure).__name__} (metrics.{number})"
+            values = next(of_samples) if isinstance(measure, MeasuresSamples) else measure.compute()
+            for name, value in values.items():
+                whole = f"{self.prefix}/{name}"
+                if whole in results:
+                    raise TrainingError(
+                        f"two metrics give '{whole}': {givers[whole]} and {giver}",
+                        mend="leave one out, or give it a name or prefix of its own",
+                    )
+                results[whole], givers[whole] = float(value), giver
         return results
-
-    def _merge(self, ranks: Communicator, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return what all ranks computed of a batch, in its order, on rank 0; None elsewhere."""
-        share = getattr(self._batches, "share", None)
-        mine = len(targets) if share is None else share[0]  # a rank without a sample was given one that does not count
-        parts = [ranks.gather(each[:mine]) for each in (outputs, targets)]
-        merged = [None if part is None else interleave(part) for part in parts]
-        return None if merged[0] is None or merged[1] is None else (merged[0], merged[1])
 
     def state_dict(self) -> dict[str, object]:
         """Return an empty state: an interrupted pass begins anew."""
@@ -168,43 +215,74 @@ class EvalLoop:
         """Take nothing."""
 
 
-def _measured(loss: Tensor | LossSum, samples: int) -> _Measured:
-    return _Measured(*loss) if isinstance(loss, LossSum) else _Measured(loss, samples, samples)
+class EvalSets:
+    """Measures a model on several sets of data, as one validation or test.
 
-
-def interleave(parts: Sequence[Tensor]) -> Tensor:
-    """Return rows in the order in which ranks drew them: the first of each part, the second of each, and so on.
+    The hook points around an evaluation fire once, ``after_val_epoch`` with the results of all sets; the index of a batch
+    goes on from set to set.
 
     Args:
-        parts: [rows, …] of each rank; no part has more rows than one before it.
+        loops: One for each set, in their order, all of one mode.
+
+    Attributes:
+        metrics: The results of all sets by name; None before the first pass and after an interrupted one.
+
+    Raises:
+        ValueError: There is no set, the loops are of different modes, or two have the same name.
     """
-    whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
-    for rank, part in enumerate(parts):
-        whole[rank :: len(parts)] = part
-    return whole
+
+    def __init__(self, loops: Sequence[EvalLoop]) -> None:
+        if not loops or len({loop.mode for loop in loops}) > 1:
+            raise ValueError(
+                f"{len(loops)} sets are no evaluation: give at least one loop, all for val or all for test"
+            )
+        if len({loop.prefix for loop in loops}) < len(loops):
+            raise ValueError(f"sets share a name: {', '.join(loop.prefix for loop in loops)}")
+        self.metrics: dict[str, float] | None = None
+        self.mode: Literal["val", "test"] = loops[0].mode
+        self._loops = tuple(loops)
+
+    def run(self, engine: Engine) -> None:
+        """Evaluate on all sets, unless the engine is asked to stop meanwhile.
+
+        Raises:
+            TrainingError: There is no data, or two metrics share a name.
+        """
+        self.metrics = None
+        self.metrics = _evaluate(engine, self.mode, self._loops)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return an empty state: an interrupted pass begins anew, with the first set."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take nothing."""
 
 
-@contextmanager
-def _buffers_of_rank_0(model: nn.Module, ranks: Communicator | None) -> Iterator[None]:
-    """Let every rank have the buffers of rank 0 meanwhile, whose checkpoint has them; its own are of its samples only."""
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for buffer in model.buffers() if ranks is not None else ():
-        groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
-    own = [(group, _packed(group)) for group in groups.values()]
-    try:
-        for group, before in own:
-            if ranks is not None:  # one message for all buffers of a dtype
-                _unpack(ranks.broadcast(before), group)
-        yield
-    finally:
-        for group, before in own:
-            _unpack(before, group)
+def _evaluate(engine: Engine, mode: Literal["val", "test"], loops: Sequence[EvalLoop]) -> dict[str, float] | None:
+    """Run loops as one evaluation; return the results of all, None when the engine was asked to stop meanwhile."""
+    points, validating = engine.points, mode == "val"
+    if fire := points.before_val if validating else points.before_test:
+        fire(engine)
+    if fire := points.before_val_epoch if validating else points.before_test_epoch:
+        fire(engine)
+    results: dict[str, float] = {}
+    begin = 0
+    for loop in loops:
+        end = loop.measure(engine, begin)
+        if end is None:
+            return None
+        begin = end
+        results |= loop.metrics or {}
+    engine.publish(results)
+    if fire_metrics := points.after_val_epoch if validating else points.after_test_epoch:
+        fire_metrics(engine, results)
+    if fire := points.after_val if validating else points.after_test:
+        fire(engine)
+    if not validating:
+        engine.commit()  # a validation is committed by the training around it
+    return results
 
 
-def _packed(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _unpack(packed: Tensor, tensors: Sequence[Tensor]) -> None:
-    for tensor, values in zip(tensors, packed.split_with_sizes([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(values.view(tensor.shape))
+def _measured(loss: Tensor | LossSum, samples: int) -> _Measured:
+    return _Measured(*loss) if isinstance(loss, LossSum) else _Measured(loss, samples, samples)

@@ -86,11 +86,80 @@ def moved(batch: object, device: torch.device) -> object:
 
 
 def batch_size(batch: object) -> int:
-    """Return how many samples a batch has: the length of the first tensor in it, 1 where there is none."""
+    """Return how many samples a batch has: the length of the first tensor in it, 1 where there is none.
+
+    Lists in a mapping without tensors hold a sample in each place.
+    """
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    values = list(batch.values()) if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else []
+    if isinstance(batch, Mapping) and not any(isinstance(value, Tensor) for value in values):
+        listed = next((len(value) for value in values if isinstance(value, list)), None)
+        if listed is not None:
+            return listed
     return next((batch_size(value) for value in values if isinstance(value, Tensor | Mapping | tuple | list)), 1)
+
+
+def equal_parts(batch: object, parts: int) -> list[object]:
+    """Split a batch of any structure, without copying its tensors, into parts of as many samples.
+
+    Samples are the rows of tensors, and the entries of lists in mappings or beside tensors; single values go to each part.
+
+    Args:
+        batch: A tensor, or tuples, lists and mappings of tensors and lists.
+        parts: How many.
+
+    Raises:
+        TrainingError: Its tensors and lists are of different lengths, or of one that is no multiple of `parts`.
+    """
+    lengths = set(_lengths(batch, listed=False))
+    if len(lengths) != 1:
+        found = " and ".join(map(str, sorted(lengths))) or "no"
+        raise TrainingError(
+            f"a {describe(batch)} with {found} samples cannot be split into micro-batches",
+            mend="let all its tensors and lists have a row for each sample, or leave out accumulative_counts",
+        )
+    (samples,) = lengths
+    if samples % parts:
+        raise TrainingError(
+            f"{samples} samples are no equal parts of {parts} micro-batches, which a train_step averages as equals",
+            mend=f"let each rank's share of batch_size be a multiple of {parts}, with drop_last: true",
+        )
+    size = samples // parts
+    return [_rows(batch, slice(begin, begin + size), listed=False) for begin in range(0, samples, size)]
+
+
+def _lengths(value: object, *, listed: bool) -> Iterator[int]:
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield len(value)
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _lengths(each, listed=True)
+    elif isinstance(value, tuple | list):
+        if listed:
+            yield len(value)
+        else:
+            for each in value:
+                yield from _lengths(each, listed=_holds_samples(each))
+
+
+def _rows(value: object, rows: slice, *, listed: bool) -> object:
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim else value
+    if isinstance(value, Mapping):
+        return {name: _rows(each, rows, listed=True) for name, each in value.items()}
+    if not isinstance(value, tuple | list):
+        return value
+    if listed:
+        return value[rows]
+    parts = [_rows(each, rows, listed=_holds_samples(each)) for each in value]
+    return getattr(value, "_make", type(value))(parts)
+
+
+def _holds_samples(value: object) -> bool:
+    """Tell a list of samples beside tensors from a pair of tensors."""
+    return isinstance(value, list) and not any(isinstance(each, Tensor) for each in value)
 
 
 def describe(value: object) -> str:

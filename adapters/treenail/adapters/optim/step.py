@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from treenail.adapters.optim.anomalies import parameters_outside
-from treenail.adapters.optim.batches import as_pair, batch_size, describe, micro_batches, moved
+from treenail.adapters.optim.batches import as_pair, batch_size, describe, equal_parts, micro_batches, moved
 from treenail.adapters.optim.several import OptimWrapperDict
 from treenail.adapters.optim.wrapper import OptimWrapper
 from treenail.adapters.parallel import bare, needs_closure
@@ -196,7 +196,7 @@ class SupervisedStep:
 class OwnStep:
     """The step of a model that says itself what it trains, with one optimizer or several.
 
-    It gets whole batches, and accumulates nothing over them.
+    It gets whole batches; where updaters accumulate, it is called for as many equal parts of each, and reports their means.
 
     Args:
         model: Has ``train_step(data, optim_wrapper) -> {name: 0-dim tensor}``.
@@ -207,7 +207,8 @@ class OwnStep:
         world_size: Number of ranks.
 
     Raises:
-        ValueError: An updater accumulates, or its optimizer evaluates the loss several times a step.
+        ValueError: Updaters accumulate different numbers of micro-batches, or an optimizer evaluates the loss several times
+            a step.
     """
 
     def __init__(
@@ -219,15 +220,20 @@ class OwnStep:
         world_size: int = 1,
     ) -> None:
         named = dict(updaters) if isinstance(updaters, OptimWrapperDict) else {"": updaters}
+        counts = {updater.accumulative_counts for updater in named.values()}
+        if len(counts) > 1:
+            raise ValueError(
+                f"accumulative_counts are {' and '.join(map(str, sorted(counts)))}: a train_step gets the same micro-batches "
+                "for all optimizers, so give all of them as many"
+            )
         for updater in named.values():
-            if updater.accumulative_counts > 1:
-                raise ValueError("a train_step gets whole batches: split them in it, and leave accumulative_counts out")
             if needs_closure(updater.optimizer):
                 name = type(updater.optimizer).__name__
                 raise ValueError(f"{name} evaluates the loss several times a step, which a train_step does once")
         self._model = model
         self._updaters = updaters
         self._named = named
+        self._parts = max(counts, default=1)
         self._device = device if device is not None and device.type != "cpu" else None
         self._share = share if world_size > 1 else None
         self._world_size = world_size
@@ -251,13 +257,14 @@ class OwnStep:
         for updater in self._named.values():
             updater.outcome = None
         data = batch if self._device is None else moved(batch, self._device)
-        returned = self._model.train_step(data, updaters)
-        if not isinstance(returned, Mapping):
-            raise TrainingError(
-                f"train_step of {type(self._model).__name__} returned a {describe(returned)}",
-                mend='return a mapping of names to numbers: {"loss": loss}',
-            )
-        logs = {str(name): self._scalar(name, value) for name, value in returned.items()}
+        if self._parts == 1:
+            logs = self._train(data)
+        else:
+            told: dict[str, list[Tensor | float]] = {}
+            for part in equal_parts(data, self._parts):
+                for name, value in self._train(part).items():
+                    told.setdefault(name, []).append(value)
+            logs = {name: sum(values) / len(values) for name, values in told.items()}
         losses = [value for name, value in logs.items() if "loss" in name]
         if not losses:
             raise TrainingError(
@@ -271,6 +278,15 @@ class OwnStep:
         # One that updates by itself, past its optim_wrapper, makes steps that nobody counts.
         stepped = updaters.steps > made or updaters.skipped == skipped
         return StepOutput(loss, batch_size(batch), stepped, logs)
+
+    def _train(self, data: object) -> dict[str, Tensor | float]:
+        returned = self._model.train_step(data, self._updaters)
+        if not isinstance(returned, Mapping):
+            raise TrainingError(
+                f"train_step of {type(self._model).__name__} returned a {describe(returned)}",
+                mend='return a mapping of names to numbers: {"loss": loss}',
+            )
+        return {str(name): self._scalar(name, value) for name, value in returned.items()}
 
     def _scalar(self, name: object, value: object) -> Tensor | float:
         if isinstance(value, Tensor) and value.numel() == 1:

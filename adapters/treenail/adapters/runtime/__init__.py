@@ -1,9 +1,15 @@
 """A whole run from its config: training, test, export."""
 
 from treenail.adapters.runtime.assemble import Assembly, assemble
+from treenail.adapters.runtime.converting import SKIPPABLE, Conversion
+from treenail.adapters.runtime.converting import convert as convert_checkpoint
+from treenail.adapters.runtime.limits import LIMIT
+from treenail.adapters.runtime.locks import locked
+from treenail.adapters.runtime.predict import Predicted, predict
 from treenail.adapters.runtime.ranks import RankRng, StopVote, failures_told, on_rank_0
 from treenail.adapters.runtime.rollback import RollbackLoop
-from treenail.adapters.runtime.run import Summary, export, open_checkpoint, test, train
+from treenail.adapters.runtime.run import Summary, fast_dev_run, train
+from treenail.adapters.runtime.trained import export, open_checkpoint, test
 from treenail.adapters.runtime.tuning import train_two_steps, tune_batch_size, tune_lr
 from treenail.adapters.runtime.updates import build_groups, build_optimizer
 from treenail.adapters.runtime.workdir import (
@@ -12,13 +18,16 @@ from treenail.adapters.runtime.workdir import (
     choose_place,
     choose_work_dir,
     has_checkpoint,
-    locked,
 )
 
 __all__ = [
     "CHECKPOINTS",
+    "LIMIT",
+    "SKIPPABLE",
     "Assembly",
+    "Conversion",
     "Place",
+    "Predicted",
     "RankRng",
     "RollbackLoop",
     "StopVote",
@@ -28,12 +37,15 @@ __all__ = [
     "build_optimizer",
     "choose_place",
     "choose_work_dir",
+    "convert_checkpoint",
     "export",
     "failures_told",
+    "fast_dev_run",
     "has_checkpoint",
     "locked",
     "on_rank_0",
     "open_checkpoint",
+    "predict",
     "test",
     "train",
     "train_two_steps",

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import msgspec
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.config import Document, recorded
-from treenail.adapters.data import Loader
-from treenail.adapters.evaluation import as_metric
+from treenail.adapters.data import Indexed, Loader
 from treenail.adapters.hooks import Schedules
-from treenail.adapters.loops import EvalLoop
+from treenail.adapters.logging import terminal_logger
+from treenail.adapters.loops import EvalLoop, EvalSets
+from treenail.adapters.models import BaseModel, BaseModule, trained_through
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
 from treenail.adapters.parallel import bare, compiled, data_parallel, data_share, recompute, separate_data_parallel
 from treenail.adapters.runtime.ranks import RankRng
 from treenail.adapters.runtime.updates import build_groups, build_optimizer, build_updater
 from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
 from treenail.adapters.seeding import seed_process, shielded_rng
+from treenail.adapters.weights import load_from
 from treenail.contracts import (
     BatchSampler,
     Evaluation,
+    EvaluationLoop,
+    LoadFrom,
     Loss,
+    MeasuresSamples,
     Run,
     SamplerShard,
     Samples,
@@ -48,19 +55,28 @@ class Assembly(NamedTuple):
         test: The test loop, if the config has a test.
         vis: Where curves go, by name.
         config: The config as plain data, without secrets.
+        validation: What the training loop validates with.
+        sanity: Builds a validation of a few batches only, if the config asks for one and has a validation.
     """
 
     model: nn.Module
     device: torch.device
     parts: dict[str, Stateful]
     loop: Loop
-    test: EvalLoop | None
+    test: EvalLoop | EvalSets | None
     vis: dict[str, VisBackend]
     config: object
+    validation: EvaluationLoop | None = None
+    sanity: Callable[[], EvaluationLoop] | None = None
 
 
 def assemble(
-    run: Run, work_dir: Path, document: Document | None = None, communicator: Communicator | None = None
+    run: Run,
+    work_dir: Path,
+    document: Document | None = None,
+    communicator: Communicator | None = None,
+    *,
+    goes_on: bool = False,
 ) -> Assembly:
     """Build a run for training.
 
@@ -69,15 +85,19 @@ def assemble(
         work_dir: Below it each vis backend gets a directory.
         document: The config that the run comes from, if there is one.
         communicator: The ranks of the run, those of torch's process group; one when None.
+        goes_on: Its parts take the states of a checkpoint, so that weights to begin with are not looked at.
 
     Raises:
         BuildError: A component's constructor raised.
         ConfigError: The device does not exist here, or the parts do not fit each other.
+        CheckpointError: The weights to begin with cannot be used.
     """
     communicator = communicator or SingleProcess()
     device = prepare_process(run)
     seed_process(run.seed)
-    model = _model(run, device)
+    model = _model(run, device, begins=not goes_on)
+    if run.load_from is not None and not goes_on:
+        _begin_with(run.load_from, model, communicator)
     loss = run.loss.build() if run.loss is not None else None
     if isinstance(loss, nn.Module):
         loss.to(device)
@@ -89,14 +109,18 @@ def assemble(
     updater = build_updater(run, optimizer, ranks)
     averages = run.averaging.build(model) if run.averaging else None
     averaged = _second(run, model, device, communicator) if averages else None
-    batches = load(run.train, run.seed, "train", device, ranks)
-    schedules = Schedules.built(run.schedules, optimizer, epoch_length=len(batches))
+    batches = load(run.train, run.seed, "train", device, ranks, limit=run.limits.train_batches)
+    _refuse_cut_passes(run, batches)
     work = TrainWork(
         step=_step(run, called, loss, updater, device, lambda: batches.share, ranks),
         batches=batches,
-        validation=evaluation(run, run.val, "val", model, loss, device, ranks, averaged) if run.val else None,
+        validation=evaluation(run, run.val, "val", model, loss, device, ranks, averaged)
+        if run.val is not None
+        else None,
     )
     loop = run.loop.build(work)
+    epoch_length = getattr(loop, "epoch_length", None) or len(batches)
+    schedules = Schedules.built(run.schedules, optimizer, epoch_length=epoch_length)
     named = run.vis.items() if communicator.rank == 0 else ()
     vis = {name: each.build(work_dir / name) for name, each in named if each is not None}
     parts: dict[str, Stateful] = {
@@ -112,14 +136,40 @@ def assemble(
         parts["loss"] = loss
     if averages is not None:
         parts["averages"] = averages
-    test = evaluation(run, run.test, "test", model, loss, device, ranks, averaged) if run.test else None
+    test = evaluation(run, run.test, "test", model, loss, device, ranks, averaged) if run.test is not None else None
     if run.distributed.diff_rank_seed and ranks.rank > 0:  # all that is equal on all ranks has been built
         seed_process(mix(run.seed, "rank", ranks.rank))
-    return Assembly(model, device, parts, loop, test, vis, recorded(run, document))
+    sanity = None
+    if run.val and run.limits.sanity_batches:
+        limits = msgspec.structs.replace(run.limits, val_batches=run.limits.sanity_batches)
+        few = msgspec.structs.replace(run, limits=limits)
+        sanity = partial(evaluation, few, run.val, "val", model, loss, device, ranks, averaged)
+    return Assembly(model, device, parts, loop, test, vis, recorded(run, document), work.validation, sanity)
 
 
-def _model(run: Run, device: torch.device) -> nn.Module:
-    model = run.model.build().to(device)
+def _refuse_cut_passes(run: Run, batches: Loader) -> None:
+    most, steps = run.limits.train_batches, run.limits.max_steps
+    if most is not None and batches.endless and (steps is None or steps > most):
+        raise ConfigError(
+            f"passes of {type(batches.sampler).__name__} follow each other without end, so that no second epoch would begin "
+            "at their beginning",
+            where="limits.train_batches",
+            mend="leave it out, and give the loop an epoch_length; or take another sampler",
+        )
+
+
+def _begin_with(weights: LoadFrom, model: nn.Module, communicator: Communicator) -> None:
+    report = load_from(model, weights)
+    if communicator.rank == 0:
+        logger = terminal_logger()
+        (logger.info if report.complete else logger.warning)(str(report))
+
+
+def _model(run: Run, device: torch.device, *, begins: bool = False) -> nn.Module:
+    model = run.model.build()
+    if begins and isinstance(model, BaseModule) and not model.is_init:
+        model.init_weights()
+    model.to(device)
     if run.recompute is None:
         return model
     try:
@@ -189,10 +239,12 @@ def _parallel(run: Run, model: nn.Module, communicator: Communicator) -> nn.Modu
         )
     chosen = run.distributed.parallel
     # A wrapper around the whole would hide a train_step, and is not called by it.
-    default = data_parallel if run.loss is not None else separate_data_parallel
+    whole = run.loss is not None or (isinstance(model, BaseModel) and not isinstance(run.optimizer, Mapping))
+    default = data_parallel if whole else separate_data_parallel
     called = default(model) if chosen is None else chosen.build(model)
     if not isinstance(called, nn.Module):
         raise ConfigError(f"a {type(called).__name__} came back, no module", where="distributed.parallel")
+    called = trained_through(called)
     if run.compile is None:
         return called
     return compiled(called, mode=run.compile.mode, fullgraph=run.compile.fullgraph, dynamic=run.compile.dynamic)
@@ -218,34 +270,71 @@ def _data_ranks(called: nn.Module, communicator: Communicator) -> Communicator:
 
 def evaluation(
     run: Run,
-    data: Evaluation,
-    mode: str,
+    data: Evaluation | Mapping[str, Evaluation],
+    mode: Literal["val", "test"],
     model: nn.Module,
     loss: Loss | None,
     device: torch.device,
     ranks: Communicator | None = None,
     averaged: nn.Module | None = None,
-) -> EvalLoop:
-    """Build the loop of a validation or test, on one rank or many."""
-    metrics = [as_metric(metric.build()) for metric in data.metrics]
-    if loss is None and not metrics:
-        raise ConfigError("there is no loss, and no metric to measure", where=f"{mode}.metrics", mend="add metrics")
-    batches = load(data, run.seed, mode, device, ranks)
-    if len(batches) == 0:
-        raise ConfigError(
-            f"there is no batch to evaluate on ({mode})", where=data.dataset.where, mend="is the dataset empty?"
-        )
-    return EvalLoop(
-        "val" if mode == "val" else "test", model, loss, batches, metrics, device, run.seed, ranks, averaged
-    )
+) -> EvalLoop | EvalSets:
+    """Build the loop of a validation or test on one set of data or several, on one rank or many."""
+
+    def loop(each: Evaluation, name: str | None) -> EvalLoop:
+        where = mode if name is None else f"{mode}.{name}"
+        metrics = [metric.build() for metric in each.metrics]
+        if loss is None and not metrics:
+            raise ConfigError(
+                "there is no loss, and no metric to measure", where=f"{where}.metrics", mend="add metrics"
+            )
+        dataset = Indexed(each.dataset.build())
+        limit = run.limits.val_batches if mode == "val" else run.limits.test_batches
+        batches = load(each, run.seed, where, device, ranks, dataset, limit)
+        if len(batches) == 0 and (ranks is None or ranks.world_size == 1):  # a rank's share may be empty
+            raise ConfigError(
+                f"there is no batch to evaluate on ({where})", where=each.dataset.where, mend="is the dataset empty?"
+            )
+        meta = getattr(dataset.dataset, "metainfo", None)
+        for metric in metrics:
+            if isinstance(metric, MeasuresSamples):
+                metric.dataset_meta = meta  # type: ignore[attr-defined]  # as mmengine's metrics have it
+        try:
+            return EvalLoop(
+                mode, model, loss, batches, metrics, device, run.seed, ranks, averaged, each.precision, name
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error), where=where) from None
+
+    if isinstance(data, Evaluation):
+        return loop(data, None)
+    if not data:
+        raise ConfigError("there are no data by name", where=mode, mend=f"leave {mode} out, or name a set of data")
+    return EvalSets([loop(each, name) for name, each in data.items()])
 
 
-def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Communicator | None = None) -> Loader:
+def load(
+    data: Samples,
+    seed: int,
+    mode: str,
+    device: torch.device,
+    ranks: Communicator | None = None,
+    indexed: Indexed | None = None,
+    limit: int | None = None,
+) -> Loader:
     """Build dataset, sampler and loader; randomness of the mode follows from the run's seed.
 
     Each of several ranks loads its share of each batch, unless the sampler gives it a share of the samples already.
+
+    Args:
+        data: What to load.
+        seed: The run's.
+        mode: What the data are for: train, or a name of evaluation data.
+        device: Where the model is.
+        ranks: The ranks; None: only this process.
+        indexed: The built dataset, where each batch shall tell its samples: as an `IndexedBatch`.
+        limit: Batches of an epoch at most.
     """
-    dataset = data.dataset.build()
+    dataset = data.dataset.build() if indexed is None else indexed.dataset
     seed = mix(seed, mode)
     sampler: Sampler | BatchSampler
     if data.batch_sampler is not None:
@@ -273,15 +362,17 @@ def load(data: Samples, seed: int, mode: str, device: torch.device, ranks: Commu
             )
         world_size, batch_size = 1, batch_size // world_size
     return Loader(
-        dataset,
+        dataset if indexed is None else indexed,
         sampler,
+        collate=None if indexed is None else indexed.collate,
         batch_size=None if whole else batch_size,
         num_workers=data.num_workers,
         drop_last=data.drop_last and not whole,
         seed=seed,
-        pin_memory=device.type == "cuda",
         rank=ranks.rank if ranks and world_size > 1 else 0,
         world_size=world_size,
+        limit=limit,
+        device=device,
     )
 
 

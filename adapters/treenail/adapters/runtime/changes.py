@@ -5,7 +5,9 @@ from __future__ import annotations
 from treenail.kernel import ConfigError
 
 _HARMLESS = (
-    *("loop.max_epochs", "hooks", "vis", "checkpoints", "imports", "test"),
+    *("loop.max_epochs", "loop.max_steps", "loop.max_iters"),
+    *("limits.max_seconds", "limits.max_steps", "limits.sanity_batches", "limits.test_batches"),
+    *("hooks", "priorities", "vis", "checkpoints", "imports", "test", "load_from"),
     *("distributed", "files", "device", "threads", "recompute"),
     "updates.accumulative_counts",
 )
@@ -27,6 +29,8 @@ def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     Raises:
         ConfigError: Something else differs; the message names the first differences.
     """
+    # A config without limits has none to compare one by one.
+    before, now = ({"limits": {}, **tree} if isinstance(tree, dict) else tree for tree in (before, now))
     changes = [
         f"{path}: {old} → {new}"
         for path, old, new in differences(before, now)

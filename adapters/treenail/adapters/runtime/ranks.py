@@ -22,7 +22,7 @@ _LONGEST = 64
 
 
 class StopVote(Hook):
-    """Lets all ranks of a run stop at the same step, when one of them wants to: an engine's `agree`.
+    """Lets all ranks of a run stop, or save, at the same step, when one of them wants to: an engine's `agree`.
 
     The ranks vote about once a second: each vote decides how many calls the next one is away, as the slowest rank needs them.
     As a hook it begins anew with every phase, whose calls may take much longer.
@@ -30,13 +30,26 @@ class StopVote(Hook):
     Args:
         communicator: The ranks.
         before_stop: Called on every rank once they stop.
+        save: Called on every rank once they shall save a checkpoint, with the reason.
     """
 
-    def __init__(self, communicator: Communicator, before_stop: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        communicator: Communicator,
+        before_stop: Callable[[str], None] | None = None,
+        *,
+        save: Callable[[str], None] | None = None,
+    ) -> None:
         self._communicator = communicator
         self._before_stop = before_stop
+        self._save = save
+        self._wish: str | None = None
         self._interval = self._left = 1
         self._since = perf_counter()
+
+    def request_checkpoint(self, reason: str) -> None:
+        """Ask all ranks for a checkpoint at the next vote; safe in a signal handler."""
+        self._wish = self._wish or reason
 
     def before_train_epoch(self, engine: Engine) -> None:
         """Vote at the next call."""
@@ -62,8 +75,15 @@ class StopVote(Hook):
         ranks = self._communicator
         now = perf_counter()
         seconds, self._since = (now - self._since) / self._interval, now
-        own = torch.tensor([0.0 if reason is None else ranks.rank + 1.0, seconds], dtype=torch.float64)
-        voter, slowest = ranks.all_reduce(own, "max").tolist()
+        wish, mine = self._wish, ranks.rank + 1.0
+        wants = [0.0 if reason is None else mine, 0.0 if wish is None else mine]
+        own = torch.tensor([*wants, seconds], dtype=torch.float64)
+        voter, saver, slowest = ranks.all_reduce(own, "max").tolist()
+        if saver:
+            common = broadcast_object(ranks, wish or "", int(saver) - 1)
+            self._wish = None
+            if self._save is not None:
+                self._save(common)
         if voter:
             source = int(voter) - 1
             common = broadcast_object(ranks, reason or "", source)

@@ -34,11 +34,11 @@ class RollbackLoop:
             try:
                 self._loop.run(engine)
                 return
-            except (RollbackError, _LeaveOutError) as error:
+            except RollbackError as error:
                 # As at the end and the beginning of a process: hooks close their files, and open them again.
                 if tell := engine.points.on_exception:
                     tell(engine, error)
-                failure = (error.step, error.message) if isinstance(error, RollbackError) else None
+                failure = None if isinstance(error, _LeaveOutError) else (error.step, error.message)
             if fire := engine.points.before_run:
                 fire(engine)
             if failure is None:
@@ -73,7 +73,7 @@ class RollbackLoop:
         self._loop.load_state_dict(state_dict)
 
 
-class _LeaveOutError(TrainingError):
+class _LeaveOutError(RollbackError):
     """The batch at hand shall not be trained."""
 
 
@@ -87,7 +87,7 @@ class _LeavesOut(Hook):
 
     def before_train_iter(self, engine: Engine, batch_index: int, batch: object) -> None:
         if engine.step in self.steps:
-            raise _LeaveOutError(f"the batch of step {engine.step + 1} is left out")
+            raise _LeaveOutError(f"the batch of step {engine.step + 1} is left out", step=engine.step)
 
 
 __all__ = ["RollbackLoop"]

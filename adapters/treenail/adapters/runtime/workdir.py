@@ -12,9 +12,10 @@ from uuid import uuid4
 
 import msgspec
 
+from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.documents import Location, replace_text
-from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, lock, redacted
-from treenail.contracts.files import CreatesFiles
+from treenail.adapters.files import LocalFiles, backend_at, current_mounts, file_exists, redacted
+from treenail.adapters.runtime.locks import create, is_alive
 from treenail.kernel import CheckpointError, ConfigError, FileBackend, FileError, FileMissingError
 
 CHECKPOINTS = "checkpoints"
@@ -80,7 +81,7 @@ def claimed(files: FileBackend, run: str, work_dir: Path, *, resume: bool) -> It
     content = msgspec.json.encode(ours)
     if resume:
         files.write(CLAIM, content)
-    elif (saved := file_exists(files, "latest")) or not _create(files, CLAIM, content):
+    elif (saved := file_exists(files, "latest")) or not create(files, CLAIM, content):
         theirs = _claim(files)
         # A run that ended before its first checkpoint, in this work directory or on this machine, needs the place no more.
         if saved or not (theirs is None or theirs.work_dir == ours.work_dir or theirs.is_over()):
@@ -113,24 +114,7 @@ class _Claim(msgspec.Struct, frozen=True):
 
     def is_over(self) -> bool:
         """Return whether the process is known to have ended."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.process, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
-
-
-def _create(files: FileBackend, path: str, content: bytes) -> bool:
-    if isinstance(files, CreatesFiles):
-        return files.create(path, content)
-    if file_exists(files, path):
-        return False
-    files.write(path, content)
-    return True
+        return self.host == socket.gethostname() and not is_alive(self.process)
 
 
 def _claim(files: FileBackend) -> _Claim | None:
@@ -253,37 +237,10 @@ def _new_directory(parent: Path, number: int) -> Path:
         return made
 
 
-@contextmanager
-def locked(work_dir: Path) -> Iterator[None]:
-    """Hold a work directory for this process; the lock ends with the process, however it ends.
-
-    Raises:
-        ConfigError: Another process holds it; the message says which.
-    """
-    path = work_dir / "lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            lock(file, wait=False)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise ConfigError(
-                f"{holder} is writing this work directory",
-                where=str(work_dir),
-                mend="wait for it, or choose another --work-dir",
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is still held
-
-
 def has_checkpoint(work_dir: Path, elsewhere: str | None = None) -> bool:
     """Return whether there is something to resume, in a work directory or where the config keeps checkpoints."""
-    return file_exists(checkpoint_files(work_dir, elsewhere), "latest")
+    files = checkpoint_files(work_dir, elsewhere)
+    return file_exists(files, "latest") or any(CheckpointStore(files).manifests())
 
 
 def _probe(work_dir: Path) -> None:

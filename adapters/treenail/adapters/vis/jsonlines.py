@@ -10,13 +10,15 @@ from typing import BinaryIO
 import msgspec
 from torch import Tensor, nn
 
+from treenail.contracts.vis import Histogram
 from treenail.kernel import FileError, Record, require
 
 
 class JsonLines:
-    """Writes ``scalars.jsonl``, ``images/``, ``texts/``, ``config.txt`` and ``graph.txt``.
+    """Writes ``scalars.jsonl``, ``histograms.jsonl``, ``images/``, ``texts/``, ``config.txt`` and ``graph.txt``.
 
-    A line of ``scalars.jsonl`` is a record: step, epoch, commit, attempt, and the values by name.
+    A line of ``scalars.jsonl`` is a record: step, epoch, commit, attempt, and the values by name. One of ``histograms.jsonl``
+    is a distribution: step, name, and the fields of `treenail.contracts.vis.Histogram`.
 
     Args:
         directory: Where; it is made when the run starts.
@@ -25,15 +27,18 @@ class JsonLines:
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         self._file: BinaryIO | None = None
+        self._histograms: BinaryIO | None = None
         self._encoder = msgspec.json.Encoder()
 
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Open the files; lines of earlier attempts from later commits are dropped."""
-        path = self.directory / "scalars.jsonl"
+        path, histograms = self.directory / "scalars.jsonl", self.directory / "histograms.jsonl"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                _drop_tail(path, commit)
+                _drop_tail(path, "commit", commit)
+            if histograms.exists():
+                _drop_tail(histograms, "step", step)
             self._file = path.open("ab", buffering=0)  # a line is written at once, whatever happens then
         except OSError as error:
             raise FileError(f"cannot write: {error.strerror}", where=str(path)) from error
@@ -45,6 +50,15 @@ class JsonLines:
         own = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")}
         line = own | dict(record.values) | own  # first in the line, and nobody's to replace
         self._file.write(self._encoder.encode(line) + b"\n")
+
+    def histogram(self, name: str, histogram: Histogram, *, step: int) -> None:
+        """Add a line to ``histograms.jsonl``; the first one makes the file."""
+        if self._file is None:
+            raise FileError("a histogram before start() or after close()", where=str(self.directory))
+        if self._histograms is None:
+            self._histograms = (self.directory / "histograms.jsonl").open("ab", buffering=0)
+        line = {"step": step, "name": name, **histogram._asdict()}
+        self._histograms.write(self._encoder.encode(line) + b"\n")
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Write ``images/NAME/STEP.png``.
@@ -77,10 +91,11 @@ class JsonLines:
         path.write_text(text, encoding="utf-8")
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the files."""
+        for file in (self._file, self._histograms):
+            if file is not None:
+                file.close()
+        self._file = self._histograms = None
 
     def _below(self, kind: str, name: str) -> Path:
         parts = name.split("/")
@@ -89,15 +104,15 @@ class JsonLines:
         return self.directory.joinpath(kind, *parts)
 
 
-def _drop_tail(path: Path, commit: int) -> None:
-    """Keep the whole lines up to a commit; a line that a crash tore is dropped, too."""
+def _drop_tail(path: Path, key: str, last: int) -> None:
+    """Keep the whole lines up to a commit, or a step; a line that a crash tore is dropped, too."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("commit"), int) and record["commit"] <= commit:
+        if isinstance(record, dict) and isinstance(record.get(key), int) and record[key] <= last:
             kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from treenail.contracts.vis import Histogram
 from treenail.kernel import FileError, Record, require
 
 if TYPE_CHECKING:
@@ -65,6 +66,21 @@ class TensorBoard:
     def text(self, name: str, text: str, *, step: int) -> None:
         """Add a text."""
         self._started().add_text(name, text, step)
+
+    def histogram(self, name: str, histogram: Histogram, *, step: int) -> None:
+        """Add a distribution."""
+        edges, counts = histogram.edges, histogram.counts
+        self._started().add_histogram_raw(
+            name,
+            min=edges[0],
+            max=edges[-1],
+            num=sum(counts),
+            sum=histogram.total,
+            sum_squares=histogram.squares,
+            bucket_limits=list(edges[1:]),
+            bucket_counts=list(counts),
+            global_step=step,
+        )
 
     def close(self) -> None:
         """Flush and close the event file."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
-from treenail.adapters.evaluation.compat.metrics import BaseMetric, DataElement, DumpResults, SampleMetric
+from treenail.adapters.evaluation.compat.metrics import BaseMetric, DumpResults, SampleMetric
+from treenail.adapters.evaluation.samples import as_plain
 from treenail.adapters.evaluation.torchmetrics import as_metric
 from treenail.adapters.registries import mmengine
 
@@ -60,10 +61,9 @@ class Evaluator:
                 anything else reaches the metrics as it is.
             data_batch: The batch as the loader gave it.
         """
-        if isinstance(data_samples, list | tuple) and any(isinstance(each, DataElement) for each in data_samples):
-            data_samples = [each.to_dict() if isinstance(each, DataElement) else each for each in data_samples]
+        plain = as_plain(data_samples)
         for metric in self.metrics:
-            metric.process(data_batch, data_samples)
+            metric.process(data_batch, plain)
 
     def evaluate(self, size: int) -> dict[str, Any]:  # Any: as in `BaseMetric`
         """Measure everything that was processed, on all ranks, and begin anew.

@@ -6,29 +6,14 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import Any, Literal
 
 from treenail.adapters import files
 from treenail.adapters.comm import broadcast_object, collect_results, current_communicator
+from treenail.adapters.evaluation.samples import score_and_target, stacked, to_cpu
 from treenail.kernel import Metric, TrainingError
 
 _LOG = logging.getLogger("mmengine")
-
-
-@runtime_checkable
-class DataElement(Protocol):
-    """What a sample is in mmengine's libraries, as far as metrics look at it."""
-
-    def to_dict(self) -> dict[str, Any]:  # Any: each element has fields of its own
-        """Return what it holds, by name."""
-        ...
-
-    def to(self, device: str, /) -> object:
-        """Return it with its tensors on a device."""
-        ...
 
 
 class BaseMetric(ABC):
@@ -219,24 +204,7 @@ class SampleMetric(BaseMetric):
             TrainingError: A sample has none.
         """
         for sample in data_samples:
-            if isinstance(sample, Mapping):
-                missing = [key for key in self._keys if key not in sample]
-                if missing:
-                    raise TrainingError(
-                        f"a data sample has no '{missing[0]}', but {', '.join(map(str, sample)) or 'nothing'}",
-                        mend="say SampleMetric(metric, outputs=…, targets=…)",
-                    )
-                pair = [sample[key] for key in self._keys]
-            elif isinstance(sample, tuple | list) and len(sample) == 2:
-                pair = list(sample)
-            else:
-                raise TrainingError(
-                    f"a data sample is a {type(sample).__name__}", mend="give mappings, or pairs (scores, target)"
-                )
-            outputs, target = (torch.as_tensor(value).detach().cpu() for value in pair)
-            if target.shape == (1,) != outputs.shape:  # mmpretrain's labels are tensors of one number
-                target = target.reshape(())
-            self.results.append((outputs, target))
+            self.results.append(score_and_target(sample, *self._keys))
 
     def compute_metrics(self, results: list[Any]) -> Mapping[str, float]:
         """Measure all samples.
@@ -247,25 +215,5 @@ class SampleMetric(BaseMetric):
         self.metric.reset()
         for begin in range(0, len(results), self._batch_size):
             outputs, targets = zip(*results[begin : begin + self._batch_size], strict=True)
-            self.metric.update(_stacked(outputs, self._keys[0]), _stacked(targets, self._keys[1]))
+            self.metric.update(stacked(outputs, self._keys[0]), stacked(targets, self._keys[1]))
         return self.metric.compute()
-
-
-def _stacked(values: Sequence[Tensor], what: str) -> Tensor:
-    try:
-        return torch.stack(tuple(values))
-    except RuntimeError as error:
-        raise TrainingError(f"the samples' '{what}' cannot be put together: {error}") from error
-
-
-def to_cpu(data: Any) -> Any:  # Any: what goes in comes out
-    """Return data with its tensors on the CPU: tensors, data elements, and those in lists, tuples and mappings."""
-    if isinstance(data, Tensor):
-        return data.detach().cpu()
-    if isinstance(data, Mapping):
-        return {key: to_cpu(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [to_cpu(value) for value in data]
-    if isinstance(data, tuple):
-        return getattr(data, "_make", tuple)(to_cpu(value) for value in data)
-    return data.to("cpu") if isinstance(data, DataElement) else data

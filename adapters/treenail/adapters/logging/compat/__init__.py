@@ -1,5 +1,6 @@
 """Logs as mmengine has them: histories of values, the hub that collects them, and what makes lines of them."""
 
+from treenail.adapters.logging.compat.environment import collect_env
 from treenail.adapters.logging.compat.errors import ConflictError, KindError, UnknownLoggerError, UnknownNameError
 from treenail.adapters.logging.compat.history import HistoryBuffer
 from treenail.adapters.logging.compat.hub import MessageHub
@@ -16,5 +17,6 @@ __all__ = [
     "MessageHub",
     "UnknownLoggerError",
     "UnknownNameError",
+    "collect_env",
     "print_log",
 ]

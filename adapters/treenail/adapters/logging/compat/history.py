@@ -95,6 +95,11 @@ class HistoryBuffer:
         """How many entries are kept."""
         return self._entries.max_length
 
+    @property
+    def updates(self) -> int:
+        """How many entries there were since the buffer was made, or a state was loaded, those that went included."""
+        return self._entries.last
+
     def update(self, log_val: float, count: float = 1) -> None:
         """Add a value.
 

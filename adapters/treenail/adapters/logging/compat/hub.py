@@ -262,6 +262,8 @@ _HUBS: Final = Instances[MessageHub]("message hub")
 
 def _single(key: str, value: object) -> float:
     """Return a single number as Python has it."""
+    if type(value) is float or type(value) is int:  # nearly always, and much faster to find out
+        return value
     item = getattr(value, "item", None)
     if callable(item):  # of a tensor, an array, or a number of numpy
         try:

@@ -55,3 +55,11 @@ class Instances(Generic[T]):
                 mend=f"get it by get_instance({name!r}) alone, or choose another name",
             )
         return found
+
+    def drop(self, name: str) -> None:
+        """Forget the instance of a name, if there is one.
+
+        Args:
+            name: Its name.
+        """
+        self._held.set({other: each for other, each in self._held.get({}).items() if other != name})

@@ -125,7 +125,9 @@ class MMLogger(logging.Logger):
             logger = logger.parent if logger.propagate else None
 
     def close(self) -> None:
-        """Close the file and let the handlers go; calling it twice is harmless."""
+        """Close the file and let the handlers go; nobody finds it by its name any more. Calling it twice is harmless."""
+        if _LOGGERS.get(self._instance_name) is self:
+            _LOGGERS.drop(self._instance_name)
         for handler in list(self.handlers):
             self.removeHandler(handler)
             handler.close()

@@ -222,11 +222,11 @@ class LogProcessor:
 
     def _header(self, runner: LoggedRun, batch_idx: int, mode: Mode, *, whole: bool = False) -> str:
         if mode == "train" and not self.by_epoch:
-            done, length = runner.iter + 1, runner.max_iters
+            done, length = runner.iter + 1, str(runner.max_iters)
         else:
             length = _length(runner, mode)
-            done = length if whole else batch_idx + 1
-        iterations = f"[{done:>{len(str(length))}}/{length}]"
+            done = int(length) if whole and length.isdigit() else batch_idx + 1
+        iterations = f"[{done:>{len(length)}}/{length}]"
         if not self.by_epoch:
             return f"Iter({mode}) {iterations}"
         if mode == "test":
@@ -276,9 +276,15 @@ def _epoch(runner: LoggedRun, mode: Mode) -> int:
     return runner.epoch + 1 if mode == "train" else runner.epoch
 
 
-def _length(runner: LoggedRun, mode: Mode) -> int:
-    loader: Sized = getattr(runner, f"{mode}_dataloader")
-    return len(loader)
+def _length(runner: LoggedRun, mode: Mode) -> str:
+    """Return how many iterations there are, ``?`` where nobody knows."""
+    try:
+        if mode == "train" and isinstance(length := getattr(runner, "epoch_length", None), int):
+            return str(length)
+        loader: Sized = getattr(runner, f"{mode}_dataloader")
+        return str(len(loader))
+    except (AttributeError, TypeError):  # a loader of data without a length has none, either
+        return "?"
 
 
 def _duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ class RootRegistries:
         TRANSFORMS: What changes a sample.
         MODELS: Models and their parts; the port ``module``.
         MODEL_WRAPPERS: What wraps a model, to distribute it for example.
-        WEIGHT_INITIALIZERS: What initializes weights.
+        WEIGHT_INITIALIZERS: What initializes weights; the port ``weight_initializer``.
         OPTIMIZERS: The port ``optimizer``.
         OPTIM_WRAPPER: What carries out the steps of an optimizer.
         OPTIM_WRAPPER_CONSTRUCTORS: What makes those.
@@ -59,7 +59,7 @@ class RootRegistries:
         self.TRANSFORMS = self._root("transform")
         self.MODELS = self._root("model", "module", build_func=build_model_from_cfg)
         self.MODEL_WRAPPERS = self._root("model_wrapper")
-        self.WEIGHT_INITIALIZERS = self._root("weight initializer")
+        self.WEIGHT_INITIALIZERS = self._root("weight initializer", "weight_initializer")
         self.OPTIMIZERS = self._root("optimizer", "optimizer")
         self.OPTIM_WRAPPER = self._root("optim_wrapper")
         self.OPTIM_WRAPPER_CONSTRUCTORS = self._root("optimizer wrapper constructor")

@@ -1,0 +1,407 @@
+"""What hooks written for mmengine see of a run: its state under the names that mmengine's Runner has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, runtime_checkable
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from treenail.adapters.comm import current_communicator
+from treenail.adapters.hooks.schedule import Schedules
+from treenail.adapters.logging.compat import MessageHub, MMLogger
+from treenail.adapters.optim import OptimWrapperDict
+from treenail.contracts import StepOutput
+from treenail.kernel import Communicator, Engine, Stateful, VisBackend, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class SeesRunner(Protocol):
+    """A hook that looks at a run through a `Runner`."""
+
+    runner_view: Runner | None
+
+
+def runner_of(engine: Engine, hook: SeesRunner) -> Runner:
+    """Return the view of an engine's run, which is the same for all of its hooks.
+
+    Args:
+        engine: The engine.
+        hook: Who asks, one of its hooks.
+    """
+    mine = hook.runner_view
+    if mine is not None and mine.engine is engine:
+        return mine
+    views = [each.runner_view for each in engine.hooks.values() if isinstance(each, SeesRunner)]
+    found = next((view for view in views if view is not None and view.engine is engine), None)
+    if found is None:
+        found = mine if mine is not None and mine.engine is None else Runner()
+        found.engine = engine
+    hook.runner_view = found
+    return found
+
+
+def bind_runner(
+    hooks: Iterable[object],
+    *,
+    work_dir: Path | None = None,
+    config: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    communicator: Communicator | None = None,
+    backends: Sequence[VisBackend] | None = None,
+    test_loop: object = None,
+) -> None:
+    """Let those hooks that look at a run through a `Runner` share one that knows what an engine does not.
+
+    Args:
+        hooks: Those of a run, before it begins.
+        work_dir: Its work directory, whose name is that of the experiment.
+        config: Its config as plain data.
+        seed: What everything random in it follows from.
+        communicator: Its ranks; the `current_communicator` when None.
+        backends: Where its images go.
+        test_loop: The loop that tests, if there is one.
+    """
+    runner = Runner(work_dir, config, seed, communicator, backends, test_loop)
+    for hook in hooks:
+        if isinstance(hook, SeesRunner):
+            hook.runner_view = runner
+
+
+class Runner:
+    """A view of a run with the attributes that hooks written for mmengine read; attributes of their own may be set.
+
+    What a run cannot tell is an AttributeError that names what it can. The arguments are those of `bind_runner`.
+
+    Attributes:
+        engine: The engine; None until it calls one of the hooks.
+
+    References:
+        https://mmengine.readthedocs.io/en/latest/api/generated/mmengine.runner.Runner.html
+    """
+
+    engine: Engine | None
+
+    def __init__(
+        self,
+        work_dir: Path | None = None,
+        config: Mapping[str, object] | None = None,
+        seed: int | None = None,
+        communicator: Communicator | None = None,
+        backends: Sequence[VisBackend] | None = None,
+        test_loop: object = None,
+    ) -> None:
+        self.engine = None
+        self._work_dir = work_dir
+        self._config = config
+        self._seed = seed
+        self._communicator = communicator
+        self._backends = backends
+        self._test_loop = test_loop
+        self._hub: MessageHub | None = None
+        self._logger: MMLogger | None = None
+        self._outputs: Outputs | None = None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what there is instead.
+
+        Raises:
+            AttributeError: Always.
+        """
+        known = [each for each, value in vars(Runner).items() if isinstance(value, property)]
+        if name in known:  # the property itself found nothing
+            raise AttributeError(f"this run cannot tell its '{name}'", name=name, obj=self)
+        mend = did_you_mean(name, known) or f"there are {', '.join(known)}"
+        raise AttributeError(f"a run shows hooks of mmengine's no '{name}'; {mend}", name=name, obj=self)
+
+    # Where it stands
+
+    @property
+    def epoch(self) -> int:
+        """Training epochs completed; while validation follows an epoch, that epoch counts."""
+        engine = self._engine()
+        loop = engine.parts.get("loop")
+        return engine.epoch + bool(loop is not None and loop.state_dict().get("trained"))
+
+    @property
+    def iter(self) -> int:
+        """Training iterations completed."""
+        return self._engine().step
+
+    @property
+    def max_epochs(self) -> int:
+        """Training epochs of the whole run."""
+        return self._number(self.train_loop, "max_epochs")
+
+    @property
+    def max_iters(self) -> int:
+        """Training iterations of the whole run."""
+        total = self._engine().total_steps
+        return total if total is not None else self._number(self.train_loop, "max_steps")
+
+    @property
+    def epoch_length(self) -> int:
+        """Training iterations of an epoch, where a loop has another idea than the data."""
+        return self._number(self.train_loop, "epoch_length")
+
+    # What it is made of
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, without what makes it parallel."""
+        found = self._part("model")
+        return found if isinstance(found, nn.Module) else _unknown()
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model's class."""
+        return type(self.model).__name__
+
+    @property
+    def optim_wrapper(self) -> Stateful:
+        """What brings gradients to the optimizer, or an `OptimWrapperDict` of several."""
+        return self._part("updates")
+
+    @property
+    def param_schedulers(self) -> list[LRScheduler] | dict[str, list[LRScheduler]]:
+        """The schedulers; by the optimizer's name where there are several."""
+        part = self._part("schedules")
+        schedulers = [each.scheduler for each in part.schedules] if isinstance(part, Schedules) else _unknown()
+        updates = self._engine().parts.get("updates")
+        if not isinstance(updates, OptimWrapperDict):
+            return schedulers
+        return {
+            name: [each for each in schedulers if each.optimizer is updater.optimizer]
+            for name, updater in updates.items()
+        }
+
+    @property
+    def train_loop(self) -> Stateful:
+        """The training loop."""
+        return self._part("loop")
+
+    @property
+    def train_dataloader(self) -> Stateful:
+        """The training data, by batches."""
+        return self._part("batches")
+
+    @property
+    def val_loop(self) -> object:
+        """The loop that validates."""
+        return _told(getattr(self.train_loop, "validation", None))
+
+    @property
+    def val_dataloader(self) -> Sized:
+        """The validation data, by batches."""
+        return _batches(self.val_loop)
+
+    @property
+    def val_interval(self) -> int:
+        """Epochs, or iterations, between two validations."""
+        return self._number(self.train_loop, "val_interval")
+
+    @property
+    def val_begin(self) -> int:
+        """The first epoch, or iteration, that is validated."""
+        return self._number(self.train_loop, "val_begin")
+
+    @property
+    def test_loop(self) -> object:
+        """The loop that tests."""
+        return _told(self._test_loop)
+
+    @property
+    def test_dataloader(self) -> Sized:
+        """The test data, by batches."""
+        return _batches(self.test_loop)
+
+    @property
+    def hooks(self) -> list[object]:
+        """All hooks, in the order in which they run."""
+        return list(self._engine().hooks.values())
+
+    # What it says of itself
+
+    @property
+    def message_hub(self) -> MessageHub:
+        """The run's hub, which is `MessageHub.get_current_instance()` from its first use on."""
+        if self._hub is None:
+            name = self._work_dir.name if self._work_dir is not None else "run"
+            # Another run in this context may have the name already.
+            taken = MessageHub.check_instance_created(name)
+            self._hub = MessageHub.get_instance(f"{name}-{uuid4().hex[:8]}" if taken else name)
+        return self._hub
+
+    @property
+    def logger(self) -> MMLogger:
+        """The run's logger; the `MMLogger` made last where the run has none of its own."""
+        return self._logger or MMLogger.get_current_instance()
+
+    @logger.setter
+    def logger(self, logger: MMLogger) -> None:
+        self._logger = logger
+
+    @property
+    def visualizer(self) -> Visualizer:
+        """What takes scalars and images for the run's curves."""
+        return Visualizer(self._engine(), self._backends)
+
+    @property
+    def work_dir(self) -> str:
+        """The work directory."""
+        return str(_told(self._work_dir))
+
+    @property
+    def log_dir(self) -> str:
+        """Where logs lie: the work directory."""
+        return self.work_dir
+
+    @property
+    def experiment_name(self) -> str:
+        """The name of the work directory."""
+        return _told(self._work_dir).name
+
+    @property
+    def cfg(self) -> Mapping[str, object]:
+        """The config as plain data."""
+        return _told(self._config)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return _told(self._seed)
+
+    @property
+    def communicator(self) -> Communicator:
+        """The run's ranks."""
+        return self._communicator or current_communicator()
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+        return self.communicator.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.communicator.world_size
+
+    @property
+    def distributed(self) -> bool:
+        """Whether there are several processes."""
+        return self.world_size > 1
+
+    @property
+    def running(self) -> Engine:
+        """The engine."""
+        return self._engine()
+
+    def outputs_of(self, output: StepOutput) -> Outputs:
+        """Return what a training step tells as mmengine's ``train_step`` does."""
+        if self._outputs is None or self._outputs.step_output is not output:  # several hooks ask for the same
+            self._outputs = Outputs(output)
+        return self._outputs
+
+    def _engine(self) -> Engine:
+        return _told(self.engine)
+
+    def _part(self, name: str) -> Stateful:
+        return _told(self._engine().parts.get(name))
+
+    @staticmethod
+    def _number(loop: object, name: str) -> int:
+        found = getattr(loop, name, None)
+        return found if isinstance(found, int) else _unknown()
+
+
+class Outputs(Mapping[str, Tensor]):
+    """What a training step tells, as 0-dim tensors by name, ``loss`` among them.
+
+    Args:
+        step_output: The same as the step gave it.
+    """
+
+    def __init__(self, step_output: StepOutput) -> None:
+        self.step_output = step_output
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a number.
+
+        Raises:
+            KeyError: The step told none of this name.
+        """
+        return torch.as_tensor(self.step_output.loss if name == "loss" else self.step_output.logs[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(("loss", *self.step_output.logs))
+
+    def __len__(self) -> int:
+        """Return how many numbers there are."""
+        return 1 + len(self.step_output.logs)
+
+
+class Visualizer:
+    """The part of mmengine's Visualizer that records: scalars and images of a run.
+
+    Args:
+        engine: Publishes scalars when it commits the step under way.
+        backends: Where images go; None where the run cannot tell.
+    """
+
+    def __init__(self, engine: Engine, backends: Sequence[VisBackend] | None) -> None:
+        self._engine = engine
+        self._backends = backends
+
+    def add_scalar(self, name: str, value: float | Tensor, step: int = 0) -> None:
+        """Add a point to a curve, at the step that is committed next: `step` is for mmengine's own alone."""
+        self._engine.publish({name: float(value)})
+
+    def add_scalars(
+        self, scalar_dict: Mapping[str, float | Tensor], step: int = 0, file_path: str | None = None
+    ) -> None:
+        """Add a point to each of several curves, as `add_scalar` does; `file_path` is for mmengine's own alone."""
+        self._engine.publish({name: float(value) for name, value in scalar_dict.items()})
+
+    def add_image(self, name: str, image: NDArray[np.uint8], step: int = 0) -> None:
+        """Add a picture.
+
+        Args:
+            name: Its name.
+            image: uint8[height, width, 3], RGB.
+            step: Where it stands.
+
+        Raises:
+            AttributeError: The run cannot tell where images go.
+            ValueError: It is another kind of array.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8":
+            raise ValueError(f"an image is uint8[height, width, 3], got {image.dtype}{list(image.shape)}")
+        if self._backends is None:
+            raise AttributeError("this run cannot tell where images go", name="add_image", obj=self)
+        picture = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
+        for backend in self._backends:
+            backend.image(name, picture, step=step)
+
+
+def _unknown() -> NoReturn:
+    raise AttributeError  # `__getattr__` says what of
+
+
+def _told(value: T | None) -> T:
+    return value if value is not None else _unknown()
+
+
+def _batches(loop: object) -> Sized:
+    batches = getattr(loop, "batches", None)
+    return batches if isinstance(batches, Sized) else _unknown()

@@ -1,0 +1,146 @@
+"""Batches of evaluation data on many ranks, and what these computed, brought to rank 0 in the order of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from treenail.adapters.comm import gather_object
+from treenail.adapters.data import IndexedBatch
+from treenail.kernel import BatchSource, Communicator, TrainingError
+
+T = TypeVar("T")
+
+
+class RankBatch(NamedTuple):
+    """What a rank has of a batch.
+
+    Args:
+        batch: As the dataset's samples were collated.
+        indices: Of its samples in the dataset, int64[samples], those of padding included; None where batches do not tell them.
+        counting: Which of its samples count, int64[…]: none of padding; None where all do.
+        shared: Whether it is a part of a batch that the ranks share.
+    """
+
+    batch: object
+    indices: Tensor | None
+    counting: Tensor | None
+    shared: bool
+
+
+class RankBatches:
+    """Goes through evaluation data in step with the other ranks, which may have fewer batches, or none.
+
+    Args:
+        batches: This rank's batches.
+        ranks: The ranks; None: only this process.
+        what: Which data they are, for messages.
+    """
+
+    def __init__(self, batches: BatchSource, ranks: Communicator | None, what: str) -> None:
+        self._batches = batches
+        self.ranks = ranks
+        self._what = what
+
+    def __iter__(self) -> Iterator[RankBatch | None]:
+        """Yield this rank's batches, then None for as long as another rank has one.
+
+        Raises:
+            TrainingError: There are less batches than the data say.
+        """
+        batches, ranks = self._batches, self.ranks
+        batches.set_epoch(0)
+        own = rounds = len(batches)
+        if ranks is not None:
+            rounds = int(ranks.all_reduce(torch.tensor(own), "max"))
+        seen = 0
+        for item in batches:
+            yield self._described(item)
+            seen += 1
+        if not rounds or seen != own:
+            raise TrainingError(
+                f"the {self._what} data ended after {seen} of {own} batches",
+                mend="is the dataset empty, does it raise StopIteration, or have another length than it says?",
+            )
+        for _ in range(seen, rounds):
+            yield None
+
+    def _described(self, item: object) -> RankBatch:
+        share = None if self.ranks is None else getattr(self._batches, "share", None)
+        batch, indices, padding = item if isinstance(item, IndexedBatch) else (item, None, None)
+        counting = None
+        if share is not None and share[0] == 0:  # a rank without a sample was given one that does not count
+            counting = torch.empty(0, dtype=torch.int64)
+        elif padding is not None and padding.any():
+            counting = (~padding).nonzero().flatten()
+        return RankBatch(batch, indices, counting, share is not None)
+
+    def merge(self, mine: RankBatch | None, data: T | None) -> T | None:
+        """Return what all ranks computed for their batches, in the order of the data, on rank 0; None elsewhere.
+
+        Args:
+            mine: This rank's batch; None where it has no more.
+            data: What it computed: tensors [samples, …], lists of one a sample, or mappings and tuples of such.
+        """
+        if data is not None and mine is not None and mine.counting is not None:
+            data = rows_of(data, mine.counting)
+        if self.ranks is None:
+            return data
+        if mine is not None and mine.shared and isinstance(data, Tensor):  # one message, since its form is known
+            parts = self.ranks.gather(data)
+            return None if parts is None else interleave(parts)  # type: ignore[return-value]  # T is Tensor
+        told = gather_object(self.ranks, data)
+        found = [each for each in told or () if each is not None]
+        return _interleaved(found) if found else None
+
+
+def interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Return rows in the order in which ranks drew them: the first of each part, the second of each, and so on.
+
+    Args:
+        parts: [rows, …] of each rank.
+    """
+    return torch.cat(tuple(parts)).index_select(0, _turns([len(part) for part in parts]).to(parts[0].device))
+
+
+def _turns(sizes: Sequence[int]) -> Tensor:
+    """Return which rows of parts that follow each other come in turn, int64[sum of sizes]."""
+    turn = torch.cat([torch.arange(size) for size in sizes])
+    return turn.argsort(stable=True)
+
+
+def in_turns(parts: Sequence[Sequence[T]]) -> list[T]:
+    """Return the first item of each part, then the second of each, and so on."""
+    flat = [item for part in parts for item in part]
+    return [flat[place] for place in _turns([len(part) for part in parts]).tolist()]
+
+
+def _interleaved(parts: list[Any]) -> Any:  # Any: what goes in comes out
+    """Return what ranks computed as one: tensors and lists in turns, mappings and tuples place by place."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return interleave([part.to(first.device) for part in parts])
+    if isinstance(first, Mapping):
+        return {name: _interleaved([part[name] for part in parts]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_interleaved(list(values)) for values in zip(*parts, strict=True))
+    return in_turns(parts)
+
+
+def rows_of(data: Any, rows: Tensor) -> Any:  # Any: what goes in comes out
+    """Return what was computed for some samples of a batch.
+
+    Args:
+        data: Tensors [samples, …], lists of one a sample, or mappings and tuples of such.
+        rows: Which, int64[…].
+    """
+    if isinstance(data, Tensor):
+        return data.index_select(0, rows.to(data.device))
+    if isinstance(data, Mapping):
+        return {name: rows_of(value, rows) for name, value in data.items()}
+    if isinstance(data, tuple):
+        return tuple(rows_of(value, rows) for value in data)
+    return [data[row] for row in rows.tolist()]

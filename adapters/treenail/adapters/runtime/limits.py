@@ -1,0 +1,172 @@
+"""What ends a run before its own end, and runs that are only tried."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from treenail.adapters.data import Loader
+from treenail.adapters.runtime.assemble import Assembly
+from treenail.adapters.seeding import shielded_rng
+from treenail.contracts import EvaluationLoop, Limits, Run
+from treenail.kernel import ConfigError, Engine, Hook, Loop, Stateful
+
+LIMIT = "limit"
+"""What the reason begins with for which a run stops at one of its limits."""
+
+
+@contextmanager
+def time_limit(engine: Engine, seconds: float | None, *, save: bool) -> Iterator[None]:
+    """While inside, request a stop when the time is over; steps cost nothing more for it.
+
+    Args:
+        engine: What to stop.
+        seconds: From now on; None: no limit.
+        save: Request a checkpoint, too; not needed where a hook does so at the end of training.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def stop() -> None:
+        reason = f"{LIMIT} of time"
+        engine.request_stop(reason)
+        if save:
+            engine.request_checkpoint(reason)
+
+    timer = threading.Timer(max(0.0, seconds), stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def workers_ended(assembly: Assembly) -> Iterator[None]:
+    """End the loader processes of the training with it, whatever still refers to the loader."""
+    try:
+        yield
+    finally:
+        if isinstance(batches := assembly.parts["batches"], Loader):
+            batches.close()
+
+
+class StepLimit(Hook):
+    """Stops a run after so many steps; all ranks know that without a vote.
+
+    Args:
+        max_steps: Steps of the whole run.
+        save: Request a checkpoint, too; not needed where a hook does so at the end of training.
+    """
+
+    priority = 95  # behind those that may raise and have the step made anew
+
+    def __init__(self, max_steps: int, *, save: bool) -> None:
+        self._reason = f"{LIMIT} of {max_steps} step{'s' if max_steps > 1 else ''}"
+        self._max_steps = max_steps
+        self._save = save
+
+    def before_train(self, engine: Engine) -> None:
+        """Stop at once where a resumed run has made them already."""
+        self._look(engine, engine.step)
+
+    def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
+        """Stop after this step if it is the last one."""
+        self._look(engine, engine.step + 1)
+
+    def _look(self, engine: Engine, step: int) -> None:
+        if step >= self._max_steps and engine.stop_reason is None:
+            engine.stop_reason = self._reason
+            if self._save:
+                engine.request_checkpoint(self._reason)
+
+
+def check_validation(build: Callable[[], EvaluationLoop] | None, parts: Mapping[str, Stateful]) -> None:
+    """Validate a few batches before a training, in an engine without hooks; the generators are left as they were.
+
+    Args:
+        build: Returns the validation; None: there is none.
+        parts: Those of the run's engine: averages of the weights may be what is validated.
+    """
+    if build is None:
+        return
+    try:
+        with shielded_rng(devices=True):
+            build().run(Engine(parts))
+    except Exception as error:
+        error.add_note("in the sanity validation, before the first step")
+        raise
+
+
+def shortened(run: Run, batches: int) -> Run:
+    """Return a run of a few batches of training, validation and test that leaves no files.
+
+    Raises:
+        ConfigError: It is not at least one batch.
+    """
+    if batches < 1:
+        raise ConfigError(f"a trial of {batches} batches is none", mend="try at least 1")
+    limits = Limits(max_steps=batches, train_batches=batches, val_batches=batches, test_batches=batches)
+    files = msgspec.structs.replace(run.files, checkpoints=None)
+    return msgspec.structs.replace(run, limits=limits, vis={}, files=files)
+
+
+class Trial:
+    """Trains until the limit of steps, then validates: the training `Loop` of a run that is only tried.
+
+    Args:
+        train: Trains.
+        validation: Validates, if there is one; the training ended before its own.
+    """
+
+    def __init__(self, train: Loop, validation: EvaluationLoop | None) -> None:
+        self._train = train
+        self._validation = validation
+
+    def run(self, engine: Engine) -> None:
+        """Do both, unless the run is asked to stop for another reason."""
+        self._train.run(engine)
+        if (engine.stop_reason or "").startswith(LIMIT):
+            engine.stop_reason = None  # so that a test follows, too
+        if self._validation is not None and engine.stop_reason is None:
+            self._validation.run(engine)
+            engine.commit()
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the training's state."""
+        return self._train.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take a state of the training."""
+        self._train.load_state_dict(state_dict)
+
+
+class DiscardedCheckpoints:
+    """A `Checkpointer` that keeps nothing: what a run would save is made, and dropped."""
+
+    def save(
+        self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
+    ) -> str:
+        """Drop a state tree."""
+        return "nowhere"
+
+
+def hook_points(assembly: Assembly) -> type[Hook]:
+    """Return the class whose methods are the hook points of a run: the loop's attribute `hook_points`, or `Hook`.
+
+    Raises:
+        ConfigError: That is no class of hooks.
+    """
+    points = getattr(assembly.loop, "hook_points", Hook)
+    if not isinstance(points, type) or not issubclass(points, Hook):
+        raise ConfigError(
+            f"hook_points of {type(assembly.loop).__name__} is {points!r}",
+            where="loop",
+            mend="let it be a subclass of Hook whose methods before_… and after_… are the points",
+        )
+    return points

@@ -1,0 +1,176 @@
+"""Locks of the places that one run at a time writes: its work directory, and where its checkpoints lie."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+from uuid import uuid4
+
+import msgspec
+
+from treenail.adapters.files import file_exists, lock, redacted
+from treenail.adapters.logging import terminal_logger
+from treenail.contracts.files import CreatesFiles
+from treenail.kernel import ConfigError, FileBackend, FileError, FileMissingError
+
+LOCK: Final = "lock"
+"""Name of the file that says which process writes a place."""
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The process that writes a place.
+
+    Args:
+        host: Its machine.
+        process: Its number there.
+        token: Tells it from a process that has the same number later.
+    """
+
+    host: str
+    process: int
+    token: str
+
+    def is_over(self) -> bool:
+        """Return whether the process is known to have ended; that of another machine never is."""
+        return self.host == socket.gethostname() and (self.process == os.getpid() or not is_alive(self.process))
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine may be running."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Hold a work directory for this process; the lock ends with the process, however it ends.
+
+    A lock that a killed process of this machine left is taken over with a notice.
+
+    Raises:
+        ConfigError: It is held, by this process, too; or a process of another machine left it; the message says which.
+    """
+    path = work_dir / LOCK
+    with _opened(path, work_dir) as file:
+        file.seek(0)
+        _take_over(file.read().strip(), path)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is still held
+
+
+@contextmanager
+def _opened(path: Path, work_dir: Path) -> Iterator[IO[str]]:
+    """Open the lock file and lock it."""
+    while True:
+        with path.open("a+", encoding="utf-8", errors="replace") as file:
+            _close_in_children(file)
+            try:
+                lock(file, wait=False)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise ConfigError(
+                    f"{holder} is writing this work directory",
+                    where=str(work_dir),
+                    mend="wait for it, or choose another --work-dir",
+                ) from None
+            with suppress(FileNotFoundError):
+                # Whoever held it may have removed it between the two calls: a lock of a file without a name locks nothing.
+                if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield file
+                    return
+
+
+def _take_over(left: str, path: Path) -> None:
+    if not left:
+        return
+    found = re.fullmatch(r"process (\d+) on (.+)", left)
+    if found is not None and found[2] != socket.gethostname():
+        raise ConfigError(
+            f"{left} has not released this work directory: it was killed, or is running where locks of files do not reach",
+            where=str(path.parent),
+            mend=f"if it is over, delete {path}; else wait for it, or choose another --work-dir",
+        )
+    terminal_logger().warning(f"{path.parent}: {left} was killed; its lock is taken over")
+
+
+def _close_in_children(file: IO[str]) -> None:
+    """Let no forked process keep a lock: a loader's workers live on for seconds when their parent is killed."""
+    known = weakref.ref(file)
+
+    def close() -> None:
+        if (opened := known()) is not None:
+            opened.close()
+
+    if hasattr(os, "register_at_fork"):  # POSIX only
+        os.register_at_fork(after_in_child=close)
+
+
+@contextmanager
+def locked_checkpoints(files: FileBackend) -> Iterator[None]:
+    """Hold a place of checkpoints for this process; for any store, where nothing but a file can say so.
+
+    A lock that a killed process of this machine left is taken over with a notice.
+
+    Raises:
+        ConfigError: Another process holds it, or may do so on another machine; the message says which.
+        FileError: The store failed.
+    """
+    ours = Holder(socket.gethostname(), os.getpid(), uuid4().hex)
+    content = msgspec.json.encode(ours)
+    if not create(files, LOCK, content):
+        theirs = _holder(files)
+        if theirs is None or not theirs.is_over():
+            raise ConfigError(
+                f"{theirs or 'another process'} is saving its checkpoints there",
+                where=redacted(files.uri),
+                mend=f"wait for it, choose another place in files.checkpoints, or, if it is over, delete the file '{LOCK}' there",
+            )
+        terminal_logger().warning(f"{redacted(files.uri)}: {theirs} has ended; its lock is taken over")
+        files.write(LOCK, content)
+    if _holder(files) != ours:  # two took it over, or a store without conditional writes let both in
+        raise ConfigError(
+            "another process took this place at the same time", where=redacted(files.uri), mend="try again"
+        )
+    try:
+        yield
+    finally:
+        with suppress(FileError):  # the run's own end counts
+            if _holder(files) == ours:
+                files.delete(LOCK)
+
+
+def _holder(files: FileBackend) -> Holder | None:
+    try:
+        return msgspec.json.decode(files.read(LOCK), type=Holder)
+    except (FileMissingError, msgspec.DecodeError):
+        return None
+
+
+def create(files: FileBackend, path: str, content: bytes) -> bool:
+    """Write a file where there is none; return whether there was none."""
+    if isinstance(files, CreatesFiles):
+        return files.create(path, content)
+    if file_exists(files, path):
+        return False
+    files.write(path, content)
+    return True

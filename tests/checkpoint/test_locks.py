@@ -1,0 +1,90 @@
+"""Two processes do not write one place."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from treenail.adapters.files import LocalFiles, MemoryFiles
+from treenail.adapters.runtime.locks import LOCK, Holder, locked, locked_checkpoints
+from treenail.kernel import ConfigError, FileBackend
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture(scope="module")
+def ended() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_work_directory_is_held_once_and_released(tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def another() -> None:  # a lock of an open file keeps others of the same process out, too
+        try:
+            with locked(tmp_path):
+                pass
+        except ConfigError as error:
+            refusals.append(str(error))
+
+    with locked(tmp_path):
+        another()
+    assert len(refusals) == 1
+    assert f"on {HOST} is writing this work directory; wait for it, or choose another --work-dir" in refusals[0]
+    assert not (tmp_path / LOCK).exists()
+    another()
+    assert len(refusals) == 1
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(
+    tmp_path: Path, ended: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / LOCK).write_text(f"process {ended} on {HOST}")
+    with locked(tmp_path):
+        assert f"process {ended} on {HOST} was killed; its lock is taken over" in capfd.readouterr().err
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_the_lock_of_another_machine_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("process 12 on elsewhere.example")
+    message = rf"process 12 on elsewhere\.example has not released this work directory.*if it is over, delete .*/{LOCK}"
+    with pytest.raises(ConfigError, match=message), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == "process 12 on elsewhere.example"
+
+
+@pytest.mark.parametrize("kind", ["memory", "local"])
+def test_a_place_of_checkpoints_is_held_once_and_released(
+    kind: str, tmp_path: Path, ended: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files: FileBackend = MemoryFiles() if kind == "memory" else LocalFiles(tmp_path)
+    with locked_checkpoints(files):
+        holder = msgspec.json.decode(files.read(LOCK), type=Holder)
+        assert holder.host == HOST
+    assert list(files.list()) == []
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as alive:
+        for number, host in ((alive.pid, HOST), (ended, "elsewhere.example")):
+            left = msgspec.json.encode(Holder(host, number, "token"))
+            files.write(LOCK, left)
+            refused = (
+                rf"process {number} on {host} is saving its checkpoints there; wait .* delete the file 'lock' there"
+            )
+            with pytest.raises(ConfigError, match=refused), locked_checkpoints(files):
+                pass
+            assert files.read(LOCK) == left
+        alive.communicate(b"\n")
+    files.write(LOCK, b"nonsense")
+    with pytest.raises(ConfigError, match="another process is saving"), locked_checkpoints(files):
+        pass
+    files.write(LOCK, msgspec.json.encode(Holder(HOST, ended, "token")))
+    with locked_checkpoints(files):
+        assert "has ended; its lock is taken over" in capfd.readouterr().err
+    assert list(files.list()) == []

@@ -1,0 +1,96 @@
+"""mmengine's hooks in whole runs: their place among the default hooks, and a resume with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.hooks.test_compat_runs import Stops
+from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks.compat import IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
+from treenail.adapters.loops import EpochLoop
+from treenail.adapters.runtime import assemble, train
+from treenail.adapters.runtime.default_hooks import default_hooks
+from treenail.contracts import Data, Evaluation, Run
+from treenail.kernel import Engine, Hook, Spec, late, spec
+
+
+class Points:
+    """Twenty points and what a layer shall make of them."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        point = torch.randn(4, generator=torch.Generator().manual_seed(index))
+        return point, point.sum().reshape(1)
+
+
+def small_run(**hooks: Spec[Hook] | None) -> Run:
+    """Return a run of two epochs of five steps, with a validation after each."""
+    return Run(
+        seed=1,
+        device="cpu",
+        threads=1,
+        model=spec(nn.Linear)(4, 1),
+        loss=spec(nn.MSELoss)(),
+        optimizer=late(torch.optim.SGD)(lr=0.01),
+        train=Data(dataset=spec(Points)(), batch_size=4),
+        val=Evaluation(dataset=spec(Points)(), batch_size=8),
+        loop=late(EpochLoop)(max_epochs=2),
+        hooks={"progress": None, **hooks},
+    )
+
+
+def order(run: Run, work_dir: Path) -> tuple[list[str], list[str]]:
+    """Return the names of a run's hooks as they are attached, and as they run."""
+    hooks = default_hooks(run, assemble(run, work_dir), work_dir)
+    engine = Engine()
+    for name, hook in hooks.items():
+        engine.attach(hook, name)
+    return list(hooks), list(engine.hooks)
+
+
+def test_a_default_that_is_replaced_keeps_its_place_and_one_that_is_null_is_gone(tmp_path: Path) -> None:
+    attached, running = order(small_run(), tmp_path)
+    replaced = order(
+        small_run(logger=spec(LoggerHook)(), schedule=spec(ParamSchedulerHook)(), timer=spec(IterTimerHook)()), tmp_path
+    )
+    assert replaced[0] == attached, "as many, in the same places"
+    assert [name for name in replaced[1] if name != "timer"] == [name for name in running if name != "timer"]
+    assert order(small_run(logger=None), tmp_path)[0] == [name for name in attached if name != "logger"]
+    more, run_more = order(small_run(runtime_info=spec(RuntimeInfoHook)()), tmp_path)
+    assert set(more) - set(attached) == {"runtime_info"}
+    assert run_more.index("runtime_info") < run_more.index("logger")
+
+
+def final(work_dir: Path) -> dict[str, object]:
+    return CheckpointStore(LocalFiles(work_dir / "checkpoints")).load()[1]
+
+
+@pytest.mark.parametrize("stop", [3, 5, 7])
+def test_a_resumed_run_has_the_weights_and_the_histories_of_one_that_was_never_stopped(
+    tmp_path: Path, stop: int
+) -> None:
+    hooks: dict[str, Spec[Hook] | None] = {
+        "logger": spec(LoggerHook)(2),
+        "info": spec(RuntimeInfoHook)(),
+        "schedule": spec(ParamSchedulerHook)(),
+    }
+    train(small_run(**hooks), tmp_path / "whole")
+    train(small_run(**hooks, stops=spec(Stops)(stop)), tmp_path / "parts")
+    summary = train(small_run(**hooks), tmp_path / "parts", resume="latest", allow_changes=True)
+    assert summary.step == 10
+    states = [final(tmp_path / name) for name in ("whole", "parts")]
+    for name in ("weight", "bias"):
+        first, second = (state["model"][name] for state in states)  # type: ignore[index]  # it is a mapping of tensors
+        assert torch.equal(first, second)
+    scalars = [state["hooks"]["info"]["log_scalars"] for state in states]  # type: ignore[index]  # as above
+    for name in ("train/loss", "train/lr", "val/loss"):
+        first, second = (each[name]["log_history"] for each in scalars)
+        assert torch.equal(first, second), name
+        assert len(first) == (2 if name == "val/loss" else 10)

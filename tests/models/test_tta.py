@@ -1,0 +1,56 @@
+"""Views of samples are predicted one after another, and merged sample by sample, as mmengine does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmengine.model import BaseTTAModel as Theirs
+from torch import Tensor, nn
+
+from tests.models.test_model import Ours
+from tests.models.test_model import Theirs as TheirModel
+from treenail.adapters.models import BaseTTAModel, ImgDataPreprocessor
+from treenail.kernel import TrainingError
+
+
+class _Merged:
+    def merge_preds(self, data_samples_list: list[list[Tensor]]) -> list[Any]:
+        return [[int(each) for each in views] for views in data_samples_list]
+
+
+class Mine(_Merged, BaseTTAModel):
+    """Keeps the predictions for all views."""
+
+
+class Other(_Merged, Theirs):  # type: ignore[misc]  # mmengine has no types
+    """Keeps the predictions for all views."""
+
+
+def views() -> dict[str, Any]:
+    torch.manual_seed(3)
+    images = [torch.randint(0, 256, (1, 6, 6), dtype=torch.uint8) for _ in range(4)]
+    return {
+        "inputs": [images, [each.flip(2) for each in images], [255 - each for each in images]],
+        "data_samples": None,
+    }
+
+
+def test_predictions_are_those_of_mmengine() -> None:
+    batch = views()
+    found = Mine(Ours(ImgDataPreprocessor([100.0], [50.0]))).test_step(batch)
+    theirs = Other(TheirModel({"type": "ImgDataPreprocessor", "mean": [100.0], "std": [50.0]}))
+    assert [len(each) for each in found] == [3, 3, 3, 3]
+    assert found == theirs.test_step({**batch, "data_samples": [None] * 3})
+    assert Mine(Ours(ImgDataPreprocessor([100.0], [50.0]))).val_step((batch["inputs"],)) == found
+
+
+def test_what_cannot_be_tested_is_named() -> None:
+    model = Mine(Ours())
+    with pytest.raises(TrainingError, match=r"different numbers of views \(inputs: 1, data_samples: 2\)"):
+        model.test_step({"inputs": [1], "data_samples": [1, 2]})
+    with pytest.raises(TrainingError, match="Mine only tests"):
+        model(torch.ones(1))
+    with pytest.raises(TypeError, match="a Linear has no test_step"):
+        Mine(nn.Linear(1, 1))

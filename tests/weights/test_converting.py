@@ -1,0 +1,223 @@
+"""Trainings of mmengine and Lightning go on as runs of ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.weights.trainings import EPOCHS, MMENGINE_SCHEDULES, STEPS, TORCH_SCHEDULES, Points, network, run
+from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.files import LocalFiles
+from treenail.adapters.optim import OptimWrapper
+from treenail.adapters.runtime import Conversion, convert_checkpoint, train
+from treenail.adapters.schedule.compat import LinearLR, StepLR
+from treenail.adapters.weights import open_source, weights_of
+from treenail.contracts import Data, Run, Schedule
+from treenail.kernel import CheckpointError, ConfigError, late, spec
+
+MMENGINE = {"epoch_1.pth": STEPS, "epoch_2.pth": 2 * STEPS, "iter_6.pth": 6}
+LIGHTNING = {"epoch-step=4.ckpt": STEPS, "epoch-step=8.ckpt": 2 * STEPS, "step-step=6.ckpt": 6}
+
+
+def weights_of_latest(work_dir: Path, part: str = "model") -> dict[str, object]:
+    return weights_of(open_source(work_dir / "checkpoints" / "latest"), part)
+
+
+def assert_equal(ours: dict[str, object], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def converted(run: Run, path: Path, work_dir: Path, prefix: str) -> Conversion:
+    return convert_checkpoint(run, path, work_dir, prefix=prefix)
+
+
+@pytest.mark.parametrize(("name", "step"), MMENGINE.items())
+def test_a_training_of_mmengine_ends_with_the_very_weights_that_it_ends_with_there(
+    of_mmengine: Path, tmp_path: Path, name: str, step: int
+) -> None:
+    config = run(MMENGINE_SCHEDULES, averages=True)
+    done = converted(config, of_mmengine / name, tmp_path, "net")
+    assert (done.step, done.epoch) == (step, step // STEPS)
+    assert any(each.startswith("message_hub") for each in done.left)
+    assert any(each.startswith("order of samples") for each in done.left) == (step % STEPS > 0)
+    assert train(config, tmp_path, resume="latest").step == EPOCHS * STEPS
+    assert_equal(weights_of_latest(tmp_path), torch.load(of_mmengine / "end.pt"))
+    averages = {
+        each.removeprefix("net."): tensor
+        for each, tensor in weights_of(open_source(of_mmengine / f"epoch_{EPOCHS}.pth")).items()
+    }
+    found = weights_of_latest(tmp_path, "averages")
+    for each, tensor in averages.items():
+        torch.testing.assert_close(found[each], tensor, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "step"), LIGHTNING.items())
+def test_a_training_of_lightning_ends_with_the_very_weights_that_it_ends_with_there(
+    of_lightning: Path, tmp_path: Path, name: str, step: int
+) -> None:
+    config = run(TORCH_SCHEDULES)
+    done = converted(config, of_lightning / name, tmp_path, "model")
+    assert (done.step, done.epoch) == (step, step // STEPS)
+    assert any(each.startswith("callbacks") for each in done.left)
+    assert train(config, tmp_path, resume="latest").epoch == EPOCHS
+    assert_equal(weights_of_latest(tmp_path), torch.load(of_lightning / "end.pt"))
+
+
+def test_averages_of_lightning_go_on(of_lightning: Path, tmp_path: Path) -> None:
+    config = run(TORCH_SCHEDULES, averages=True)
+    converted(config, of_lightning / "averaged" / "step-step=6.ckpt", tmp_path, "model")
+    train(config, tmp_path, resume="latest")
+    assert_equal(weights_of_latest(tmp_path), torch.load(of_lightning / "end.pt"))
+    found, averages = weights_of_latest(tmp_path, "averages"), torch.load(of_lightning / "averaged" / "end.pt")
+    for name in dict(network().named_parameters()):
+        torch.testing.assert_close(found[name], averages[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_loss_scaler_goes_on_and_is_not_dropped(of_lightning: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(of_lightning / "epoch-step=4.ckpt", weights_only=True)
+    checkpoint["MixedPrecision"] = torch.amp.GradScaler("cpu", init_scale=512.0).state_dict()
+    torch.save(checkpoint, tmp_path / "scaled.ckpt")
+    with pytest.raises(CheckpointError, match="updates: it has a loss scaler, the run has none"):
+        converted(run(TORCH_SCHEDULES), tmp_path / "scaled.ckpt", tmp_path / "without", "model")
+    scaled = changed(updates=late(OptimWrapper)(precision="float16"))
+    converted(scaled, tmp_path / "scaled.ckpt", tmp_path / "with", "model")
+    _, state = CheckpointStore(LocalFiles(tmp_path / "with" / "checkpoints")).load()
+    assert isinstance(state["updates"], dict)
+    assert state["updates"]["loss_scaler"]["scale"] == 512.0
+
+
+def test_the_checkpoint_is_one_of_the_run_and_says_where_it_comes_from(of_lightning: Path, tmp_path: Path) -> None:
+    converted(run(TORCH_SCHEDULES), of_lightning / "epoch-step=4.ckpt", tmp_path, "model")
+    manifest, state = CheckpointStore(LocalFiles(tmp_path / "checkpoints")).load()
+    assert (manifest.step, manifest.epoch, manifest.attempt) == (4, 1, 1)
+    assert manifest.reason.endswith("epoch-step=4.ckpt")
+    assert isinstance(state["optimizer"], dict)
+    assert len(state["optimizer"]["state"]) == 6
+
+
+class Fewer(Points):
+    def __len__(self) -> int:
+        return 6
+
+
+def changed(**fields: object) -> Run:
+    return msgspec.structs.replace(run(TORCH_SCHEDULES), **fields)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (changed(optimizer=late(torch.optim.AdamW)(lr=0.1)), "optimizer: it is not of AdamW: its groups have momentum"),
+        (
+            changed(optimizer=late(torch.optim.SGD)(lr=0.1, momentum=0.9)),
+            "optimizer: its weight_decay of group 0 is 0.001, the run's 0",
+        ),
+        (
+            changed(optimizer=late(torch.optim.SGD)(lr=0.2, momentum=0.9, weight_decay=1e-3)),
+            "optimizer: its lr of group 0 is 0.1, the run's 0.2",
+        ),
+        (changed(schedules=()), "schedules: there are 1 schedules in it, the run has 0"),
+        (
+            changed(schedules=(Schedule(scheduler=late(torch.optim.lr_scheduler.StepLR)(step_size=3, gamma=0.5)),)),
+            "schedules: schedule 0: its step_size is 2, the run's 3",
+        ),
+        (
+            changed(schedules=(Schedule(scheduler=late(torch.optim.lr_scheduler.ExponentialLR)(gamma=0.5)),)),
+            "schedules: schedule 0: it is not of ExponentialLR: it has step_size",
+        ),
+        (
+            changed(
+                schedules=(
+                    Schedule(scheduler=late(torch.optim.lr_scheduler.StepLR)(step_size=2, gamma=0.5), every="step"),
+                )
+            ),
+            "schedules: schedule 0: it stands at 1, and would at 4",
+        ),
+        (
+            changed(schedules=(Schedule(scheduler=late(StepLR)(step_size=2, gamma=0.5)),)),
+            "schedules: schedule 0: its state is of one of torch's",
+        ),
+        (
+            changed(train=Data(dataset=spec(Fewer)(), batch_size=2)),
+            "batches: an epoch had 4 steps, one of the run has 3",
+        ),
+        (
+            changed(averaging=run(averages=True).averaging),
+            "averages: there are no averages in it",
+        ),
+    ],
+)
+def test_what_contradicts_the_config_is_an_error(
+    of_lightning: Path, tmp_path: Path, config: Run, complaint: str
+) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(complaint)):
+        converted(config, of_lightning / "epoch-step=4.ckpt", tmp_path, "model")
+    assert not (tmp_path / "checkpoints" / "latest").exists()
+
+
+def test_what_is_skipped_begins_anew_and_is_named(of_lightning: Path, tmp_path: Path) -> None:
+    config = changed(optimizer=late(torch.optim.AdamW)(lr=0.1), schedules=())
+    done = convert_checkpoint(
+        config,
+        of_lightning / "epoch-step=4.ckpt",
+        tmp_path,
+        prefix="model",
+        skip=("optimizer", "schedules"),
+    )
+    assert {"optimizer: skipped", "schedules: skipped"} <= set(done.left)
+    _, state = CheckpointStore(LocalFiles(tmp_path / "checkpoints")).load()
+    assert isinstance(state["optimizer"], dict)
+    assert state["optimizer"]["state"] == {}
+    assert train(config, tmp_path, resume="latest").step == EPOCHS * STEPS
+
+
+def test_a_part_that_cannot_be_skipped_is_named(of_lightning: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'optimizer'"):
+        convert_checkpoint(run(), of_lightning / "epoch-step=4.ckpt", tmp_path, skip=("optimiser",))
+
+
+def test_schedules_of_mmengine_are_compared_by_their_kind_and_arguments(of_mmengine: Path, tmp_path: Path) -> None:
+    warm, steps = MMENGINE_SCHEDULES
+    other = Schedule(scheduler=late(LinearLR)(start_factor=0.2, begin=0, end=3, by_epoch=False))
+    for number, (schedules, complaint) in enumerate(
+        (
+            ((steps, warm), "schedule 0: it stands at 4, and would at 1"),
+            ((other, steps), "schedule 0: its start_factor is 0.1, the run's 0.2"),
+            (
+                (warm, Schedule(scheduler=late(StepLR)(step_size=2, gamma=0.5))),
+                "schedule 1: it is of the kind MultiStep",
+            ),
+        )
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(complaint)):
+            converted(run(schedules), of_mmengine / "epoch_1.pth", tmp_path / str(number), "net")
+
+
+class Reordered(nn.Module):
+    """The model with its layers registered in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, module in {"3": nn.Linear(4, 1), "1": nn.BatchNorm1d(4), "0": nn.Linear(3, 4)}.items():
+            self.add_module(name, module)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = inputs
+        return outputs
+
+
+def test_an_optimizer_whose_parameters_come_in_another_order_is_refused(of_lightning: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=re.escape("its parameter 0 is '0.weight', the run's '3.weight'")):
+        converted(changed(model=spec(Reordered)()), of_lightning / "epoch-step=4.ckpt", tmp_path, "model")
+
+
+def test_files_without_a_training_are_refused_with_what_to_do(of_lightning: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"this is a file of torch\.save.*load_from"):
+        converted(run(), of_lightning / "end.pt", tmp_path, "")
