@@ -71,8 +71,8 @@ def launch(
     """Run a command on every rank and wait for the end; return 0, or 128 + n when signal n stopped all of them.
 
     SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1 are passed on to the ranks. A rank that fails ends the others; then all start
-    again, `max_restarts` times. Ranks that a signal stopped in good order do not. Where machines may come and go, a launcher that gets
-    a signal leaves, and the ranks of the others start again, as they do when a machine joins.
+    again, `max_restarts` times. Ranks that a signal stopped in good order do not. Where machines may come and go, a
+    launcher that gets a signal leaves, and the ranks of the others start again, as they do when a machine joins.
 
     Args:
         command: ``["script", path, *arguments]`` or ``["module", name, *arguments]``.
