@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.processes import Starter
+
 
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
@@ -12,3 +14,10 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Start new processes; all tests of a test process share what starts them."""
+    with Starter("torch.distributed.fsdp", "torch.distributed.optim", "treenail.adapters.runtime") as started:
+        yield started

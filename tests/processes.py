@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ class Starter:
     else.
 
     Args:
-        modules: What the fresh interpreter imports.
+        modules: What the fresh interpreter imports, besides torch and what the first optimizer of a process imports.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -41,8 +42,12 @@ class Starter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._tasks.close()
+        with suppress(BrokenPipeError):  # it may be dead
+            self._tasks.send(
+                None
+            )  # processes forked since then hold this end of the pipe, too, so that closing it says nothing
         self._server.join()
+        self._tasks.close()
 
     def launch(
         self,
@@ -76,14 +81,16 @@ class Starter:
 
 
 def _serve(tasks: Connection, modules: tuple[str, ...]) -> None:
-    for module in modules:
+    for module in ("torch._dynamo", *modules):
         importlib.import_module(module)
     # Spawned processes would spawn theirs: a loader's workers would import all anew, unlike those of a user's program.
     multiprocessing.set_start_method("fork", force=True)
     while True:
         try:
             task = tasks.recv()
-        except EOFError:  # the tests are through, or dead
+        except EOFError:  # the tests are dead
+            return
+        if task is None:
             return
         tasks.send(_run_ranks(*task))
 

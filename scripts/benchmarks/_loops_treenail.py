@@ -66,7 +66,7 @@ def _train(names: Iterable[str], *, work: bool = True) -> Callable[[StampedBatch
 def treenail() -> list[Contestant]:
     """Return treenail with its default hooks, and with none."""
     on = (
-        "step timer, log line every 10 steps (console and JSON file), progress bar drawn 5 times a second, schedules (none "
+        "step timer, log line every 10 steps (console and JSON file), progress bar drawn twice a second, schedules (none "
         "given), curves as JSON lines, two checkpoints with fsync (end of epoch, end of training)"
     )
     return [

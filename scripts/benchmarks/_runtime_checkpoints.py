@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from mmengine.runner import save_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -31,6 +31,8 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks import CheckpointHook
+from treenail.kernel import Engine
 
 State = dict[str, Tensor]
 
@@ -38,8 +40,11 @@ METHOD = """\
 A state of {megabytes} MB in 100 float32 tensors, to a directory of this disk; the median of the rounds, all in turns.
 stall      how long the call keeps the training, which may go on when it returns; the second and later saves of a run, which
            is when whoever keeps buffers has them. "of a copy" is by one copy of the tensors into others that exist.
-total      until what was saved is whole on disk. Treenail's has SHA-256 sums in it, and fsync of files and directories;
-           "torch.save, fsync" has fsync, the others leave their data to the operating system.
+           Treenail's is a commit of its engine, with the hook that refuses to save a model that is not finite.
+total      until what was saved is whole on disk. Treenail's has that check and SHA-256 sums in it, fsync of files and
+           directories, and the removal of the checkpoint before. "torch.save, fsync, rename" writes a new file, too, the
+           others write over their last one, whose memory is warm, and leave their data to the operating system; but
+           "torch.save, fsync" has fsync.
 load       the state from the file, which the operating system still has in memory."""
 
 
@@ -66,7 +71,7 @@ def make_state(megabytes: int) -> State:
     """Return tensors of so much in all."""
     numbers = megabytes * 1_000_000 // 4 // 100
     generator = torch.Generator().manual_seed(0)
-    return {f"layer{index}.weight": torch.rand(numbers, generator=generator) for index in range(100)}
+    return {f"layer{index}_weight": torch.rand(numbers, generator=generator) for index in range(100)}
 
 
 class Copies:
@@ -85,18 +90,19 @@ class Copies:
 
 
 class Treenail:
-    """Treenail's checkpoints: the copies' memory is kept, as in a run."""
+    """Treenail's checkpoints, as a run saves them: the copies' memory is kept."""
 
-    def __init__(self, directory: Path, *, asynchronous: bool) -> None:
+    def __init__(self, state: State, directory: Path, *, asynchronous: bool) -> None:
         self.store = CheckpointStore(LocalFiles(directory), keep_last=1)
         self._checkpointer = RankCheckpointer(self.store, SingleProcess(), asynchronous=asynchronous)
-        self._step = 0
+        self._engine = Engine({"model": nn.ParameterDict(state)}, checkpointer=self._checkpointer)
+        self._engine.attach(CheckpointHook(interval=None))
 
-    def save(self, state: State, _: Path) -> Saved:
-        """Save, and wait until it is durable."""
-        self._step += 1
+    def save(self, _: State, __: Path) -> Saved:
+        """Save the state of the beginning, and wait until it is durable."""
+        self._engine.request_checkpoint("benchmark")
         begin = perf_counter()
-        self._checkpointer.save({"model": state}, step=self._step, epoch=0, reason="", pointers=["latest"])
+        self._engine.commit(steps=1)
         stall = perf_counter() - begin
         self._checkpointer.flush()
         return Saved(stall, perf_counter() - begin)
@@ -114,6 +120,21 @@ def _torch_save(state: State, directory: Path, *, durable: bool = False) -> Save
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+    taken = perf_counter() - begin
+    return Saved(taken, taken)
+
+
+def _torch_save_aside(state: State, directory: Path) -> Saved:
+    """Save as whoever must not lose the file before does: in a new file, flushed, then renamed over it."""
+    begin = perf_counter()
+    with (directory / "new.pt").open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    (directory / "new.pt").replace(directory / "state.pt")
+    descriptor = os.open(directory, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
     taken = perf_counter() - begin
     return Saved(taken, taken)
 
@@ -179,14 +200,15 @@ def race_checkpoints(rounds: int, megabytes: int) -> dict[str, dict[str, float]]
     state = make_state(megabytes)
     with TemporaryDirectory() as folder, _one_rank():
         root = Path(folder)
-        background = Treenail(root / "background", asynchronous=True)
-        waiting = Treenail(root / "waiting", asynchronous=False)
+        background = Treenail(state, root / "background", asynchronous=True)
+        waiting = Treenail(state, root / "waiting", asynchronous=False)
         peers: dict[str, Peer] = {
             "one memory copy": Peer(Copies(state).save, None),
             "treenail": Peer(background.save, background.load),
             "treenail, asynchronous: false": Peer(waiting.save, waiting.load),
             "torch.save": Peer(_torch_save, _torch_load),
             "torch.save, fsync": Peer(lambda its, where: _torch_save(its, where, durable=True), None),
+            "torch.save, fsync, rename": Peer(_torch_save_aside, None),
             "DCP async_save": Peer(_distributed_save, _distributed_load),
             "Lightning AsyncCheckpointIO": Peer(_lightning, None),
             "mmengine": Peer(_mmengine, None),

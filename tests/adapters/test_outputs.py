@@ -72,6 +72,14 @@ def test_every_kind_of_output_is_written(tmp_path: Path, kind: type[JsonLines] |
         place.scalars(Record({}, 1, 0, 1, 1))
 
 
+def test_a_hook_may_publish_a_tensor(tmp_path: Path) -> None:
+    curves = JsonLines(tmp_path)
+    curves.start(run="r", attempt=1, step=0, commit=0)
+    curves.scalars(Record({"loss": torch.tensor(0.5)}, 1, 0, 1, 1))  # type: ignore[dict-item]  # as an untyped hook does
+    curves.close()
+    assert records(tmp_path / "scalars.jsonl")[0]["loss"] == 0.5
+
+
 def test_tensorboard_drops_the_tail_of_an_earlier_attempt(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from tests.processes import Starter
 from torch import Tensor, nn
 
 from treenail.adapters.averaging import exponential_average
 from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.cli import main
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import (
     CheckpointHook,
@@ -291,20 +292,23 @@ run = run(18, max_rollbacks=5)
 """
 
 
+def train_ranked(directory: Path, option: str) -> int:
+    """Run the command as one of its ranks, and write down what it says."""
+    with (directory / f"said-{os.environ['RANK']}").open("w") as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+    torch.set_num_threads(1)
+    return main(["train", str(directory / "ranked.py"), "--work-dir", str(directory / "run"), option])
+
+
 @pytest.mark.parametrize("look_at", ["both", "loss"])
-def test_ranks_go_back_together(tmp_path: Path, look_at: str) -> None:
+def test_ranks_go_back_together(tmp_path: Path, starter: Starter, look_at: str) -> None:
     """Sample 18 is in the share of rank 0 of two only, so that rank 1's own loss is finite."""
-    config = tmp_path / "ranked.py"
-    config.write_text(RANKED)
-    command = [sys.executable, "-m", "treenail.adapters.cli", "launch", "--nproc=2", "train", str(config)]
-    command += ["--work-dir", str(tmp_path / "run"), f"+hooks.nonfinite.look_at={look_at}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE"))}
-    python_path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(python_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("its update was not made") == (2 if look_at == "both" else 0), done.stderr
-    assert done.stderr.count("its update was made") == (2 if look_at == "loss" else 0), done.stderr
+    (tmp_path / "ranked.py").write_text(RANKED)
+    codes = starter.launch(train_ranked, tmp_path, 2, f"+hooks.nonfinite.look_at={look_at}")
+    said = "".join((tmp_path / f"said-{rank}").read_text() for rank in range(2))
+    assert codes == [0, 0], said
+    assert said.count("its update was not made") == (2 if look_at == "both" else 0), said
+    assert said.count("its update was made") == (2 if look_at == "loss" else 0), said
     engine = state(tmp_path / "run")["engine"]
     assert (engine["step"], engine["attempt"]) == (12, 3)
     model = state(tmp_path / "run")["model"].values()

@@ -1,8 +1,6 @@
 """Loops, loader and step: what a training does, by example."""
 
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -336,23 +334,6 @@ def test_a_collate_that_draws_depends_on_the_batch_alone_and_disturbs_nobody() -
     assert torch.equal(torch.rand(1), expected)
     assert len(plain) == 2
     assert all(map(torch.equal, plain, parallel))
-
-
-ENDS_WITH_A_LOADER = """
-from treenail.adapters.data import Loader
-from treenail.adapters.sampling import SequentialSampler
-loader = Loader(list(range(8)), SequentialSampler(8), batch_size=2, num_workers=2)
-print(next(iter(loader)))
-{end}
-"""
-
-
-@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise ValueError", 1)])
-def test_a_program_ends_while_a_loader_has_workers(end: str, code: int) -> None:
-    program = ENDS_WITH_A_LOADER.format(end=end)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    assert done.stdout == "tensor([0, 1])\n"
 
 
 def test_a_loader_can_be_closed_and_iterated_again() -> None:

@@ -302,7 +302,14 @@ def test_a_state_may_know_other_frozen_parameters() -> None:
 
 def _state(weights: dict[str, Tensor], buffers: dict[str, Tensor] | None = None) -> dict[str, object]:
     buffers = buffers or {}
-    return {"updates": 1, "averaged": 1, "names": [*weights, *buffers], "weights": weights, "buffers": buffers}
+    return {
+        "updates": 1,
+        "averaged": 1,
+        "measured": None,
+        "names": [*weights, *buffers],
+        "weights": weights,
+        "buffers": buffers,
+    }
 
 
 @pytest.mark.parametrize(
@@ -310,8 +317,8 @@ def _state(weights: dict[str, Tensor], buffers: dict[str, Tensor] | None = None)
     [
         ({}, "no counts of averages"),
         ({"updates": 1, "averaged": 2}, "no counts of averages"),
-        ({"updates": 1, "averaged": 1, "weights": {"weight": 1}}, "no tensors 'weights'"),
-        ({"updates": 1, "averaged": 1, "weights": {}, "buffers": {}}, "no list of 'names'"),
+        ({"updates": 1, "averaged": 1, "measured": None, "weights": {"weight": 1}}, "no tensors 'weights'"),
+        ({"updates": 1, "averaged": 1, "measured": None, "weights": {}, "buffers": {}}, "no list of 'names'"),
         (_state({"wieght": torch.ones(1)}), "did you mean 'weight'"),
         (_state({"weight": torch.ones(1)}), r"\[1\], in the model"),
         (_state({}, {"b": torch.ones(1)}), "the model has no 'b'"),

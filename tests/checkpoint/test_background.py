@@ -12,17 +12,16 @@ from threading import Event
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from torch import nn
 
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.checkpoint.receipts import collect_receipts, write_receipt
-from treenail.adapters.checkpoint.state_file import write_state
 from treenail.adapters.checkpoint.tensors import Buffers
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks import CheckpointHook
 from treenail.contracts import FileEntry
-from treenail.contracts.checkpoint import BLOCK_BYTES
-from treenail.kernel import CheckpointError, Engine, FileError
+from treenail.kernel import CheckpointError, Engine, FileError, TrainingError
 
 
 class Gated(LocalFiles):
@@ -184,6 +183,108 @@ def test_what_ends_a_run_waits_for_its_last_checkpoint_and_says_if_that_failed_t
     assert "the last checkpoint was not saved, either" in caught.value.__notes__[0]
 
 
+class Weights(nn.Module):
+    """Weights of which one may be shared, complex, laid out otherwise, or hidden from the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Parameter(torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last))
+        self.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        self.tied = self.image
+        self.hidden = nn.Parameter(torch.ones(2))
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+        def hide(module: nn.Module, state: dict[str, object], prefix: str, metadata: object) -> None:
+            del state[f"{prefix}hidden"]
+
+        self.register_state_dict_post_hook(hide)  # type: ignore[no-untyped-call]  # torch's
+
+
+class Waits:
+    """A loop of steps until it is stopped."""
+
+    def __init__(self, engine_files: Gated, model: Weights) -> None:
+        self.files, self.model, self.count = engine_files, model, 0
+
+    def run(self, engine: Engine) -> None:
+        while engine.stop_reason is None and self.count < 1000:
+            self.count += 1
+            if self.count == 2:
+                while not (self.files.root / "latest").exists():
+                    Event().wait(0.01)
+                with torch.no_grad():
+                    self.model.image[1, 2, 3, 4] = torch.nan
+            if self.count <= 2:
+                engine.request_checkpoint("test", "best")
+            else:
+                Event().wait(0.01)
+            engine.commit(steps=1)
+        engine.request_checkpoint("end")
+        engine.commit()
+
+    def state_dict(self) -> dict[str, object]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        raise AssertionError("nothing is resumed here")
+
+
+def test_a_lost_model_is_found_in_the_background_and_the_last_good_one_stays(tmp_path: Path) -> None:
+    files, model = Gated(tmp_path), Weights()
+    files.open.set()
+    store = CheckpointStore(files, keep_last=1)
+    loop = Waits(files, model)
+    engine = Engine({"model": model, "loop": loop})
+    checkpointer = RankCheckpointer(store, SingleProcess(), asynchronous=True, on_failure=engine.fail)
+    engine.checkpointer = checkpointer
+    engine.attach(CheckpointHook(interval=None))
+    with (
+        pytest.raises(
+            TrainingError, match=r"the parameter 'image' is not finite after step 2; this state was not saved"
+        ),
+        checkpointer.flushed(),
+    ):
+        engine.run(loop)
+    assert 2 <= loop.count < 1000
+    assert store.pointers() == {"best": "step-00000001", "latest": "step-00000001"}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["best", "latest", "step-00000001"]
+    assert store.load()[0].step == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("image", "parameter"), ("phase", "parameter"), ("hidden", "parameter"), ("mask", "buffer")],
+)
+def test_whatever_is_lost_of_a_model_is_named(tmp_path: Path, name: str, what: str) -> None:
+    model = Weights()
+    checkpointer = RankCheckpointer(CheckpointStore(LocalFiles(tmp_path)), SingleProcess())
+    engine = Engine({"model": model}, checkpointer=checkpointer)
+    engine.attach(CheckpointHook(interval=None))
+    engine.request_checkpoint("good")
+    engine.commit()
+    assert checkpointer.store.load()[0].reason == "good"
+    with torch.no_grad():
+        model.get_parameter(name).fill_(torch.nan) if what == "parameter" else model.get_buffer(name).fill_(torch.nan)
+    engine.request_checkpoint("bad")
+    with pytest.raises(TrainingError, match=f"the {what} '{name}' is not finite"):
+        engine.commit()
+    assert [manifest.reason for _, manifest in checkpointer.store.manifests()] == ["good"]
+
+
+def test_a_check_is_of_one_save_only(tmp_path: Path) -> None:
+    checkpointer = RankCheckpointer(CheckpointStore(LocalFiles(tmp_path)), SingleProcess())
+    seen: list[dict[str, torch.Tensor]] = []
+    checkpointer.check_copy("model", lambda copies: seen.append(dict(copies)))
+    for step in (1, 2):
+        save(checkpointer, torch.ones(2), step)
+    assert [sorted(each) for each in seen] == [["weight"]]
+    checkpointer.check_copy("missing", dict)
+    with pytest.raises(CheckpointError, match="no mapping 'missing'"):
+        save(checkpointer, torch.ones(2), 3)
+    save(checkpointer, torch.ones(2), 3)
+    assert checkpointer.store.resolve() == "step-00000003"
+
+
 PROCESS = """
 import os, sys, threading, torch
 from pathlib import Path
@@ -233,57 +334,6 @@ def test_the_end_of_the_interpreter_waits_for_a_save_and_a_kill_leaves_the_one_b
     assert not (tmp_path / "killed" / "step-00000002" / "manifest.json").exists()
     save(RankCheckpointer(store, SingleProcess()), torch.ones(1), 2)
     assert store.resolve() == "step-00000002"
-
-
-def test_blocks_of_a_large_file_are_verified_and_safetensors_reads_it(tmp_path: Path) -> None:
-    store = CheckpointStore(LocalFiles(tmp_path))
-    weight = torch.arange(BLOCK_BYTES // 2, dtype=torch.int32)
-    state = tree(weight)
-    odd = {"odd": torch.tensor([True]), "half": torch.rand(3, 5).half(), "empty": torch.empty(0, 4)}
-    state["optimizer"] = odd
-    store.save(state, step=1, epoch=0, reason="test", pointers=["latest"])
-    manifest, found = store.load()
-    assert len(manifest.blocks["state.safetensors"]) == 3
-    optimizer = found["optimizer"]
-    assert isinstance(optimizer, dict)
-    for name, tensor in odd.items():
-        assert torch.equal(optimizer[name], tensor)
-        assert optimizer[name].dtype == tensor.dtype
-    path = tmp_path / "step-00000001" / "state.safetensors"
-    assert torch.equal(load_file(path)["model/weight"], weight)
-    assert torch.equal(weight_of(store), weight)
-    content = bytearray(path.read_bytes())
-    for place in (9, BLOCK_BYTES + 5, len(content) - 1):
-        content[place] ^= 64
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"checksum|torn"):
-            store.load()
-        content[place] ^= 64
-
-
-def test_a_checkpoint_without_digests_of_blocks_is_verified_as_a_whole(tmp_path: Path) -> None:
-    store = CheckpointStore(LocalFiles(tmp_path))
-    store.save(tree(torch.ones(100)), step=1, epoch=0, reason="test", pointers=["latest"])
-    manifest = tmp_path / "step-00000001" / "manifest.json"
-    text = manifest.read_text()
-    start, end = text.index('  "blocks"'), text.index('  "config"')
-    manifest.write_text(text[:start] + text[end:])
-    assert weight_of(store).eq(1).all()
-    path = tmp_path / "step-00000001" / "state.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="checksum"):
-        store.load()
-
-
-def test_many_small_tensors_make_one_file(tmp_path: Path) -> None:
-    tensors = {f"{number}": torch.full((number % 7,), number, dtype=torch.int16) for number in range(300)}
-    files = LocalFiles(tmp_path)
-    written = write_state(files, "a/b", tensors)
-    assert written.size == files.stat("a/b").size
-    found = load_file(tmp_path / "a" / "b")
-    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
 def test_rank_0_waits_for_the_parts_of_others_and_gives_up_when_told_or_after_a_time(tmp_path: Path) -> None:

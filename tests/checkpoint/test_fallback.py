@@ -104,14 +104,15 @@ def test_a_sound_latest_is_taken_without_a_word(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_a_checkpoint_newer_than_the_software_is_an_error_and_no_damage(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_format_is_an_error_and_no_damage(tmp_path: Path) -> None:
     store = CheckpointStore(LocalFiles(tmp_path))
     for step in (1, 2):
         save(store, step)
     path = tmp_path / "step-00000002" / "manifest.json"
-    path.write_text('{"format_version": 99, "nothing": "else that is known"}')
-    with pytest.raises(UnsuitableError, match=r"has format 99, this treenail reads up to 1; upgrade treenail"):
-        RankCheckpointer(store, SingleProcess()).resume("latest", {}, print)
+    for version, mend in ((99, "upgrade treenail"), (1, "go on with the treenail that wrote it")):
+        path.write_text(f'{{"format_version": {version}, "nothing": "else that is known"}}')
+        with pytest.raises(UnsuitableError, match=rf"has format {version}, this treenail reads 2; {mend}"):
+            RankCheckpointer(store, SingleProcess()).resume("latest", {}, print)
 
 
 class Unreachable(LocalFiles):

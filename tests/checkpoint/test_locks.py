@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -59,6 +63,42 @@ def test_the_lock_of_another_machine_is_refused_with_what_to_do(tmp_path: Path) 
     with pytest.raises(ConfigError, match=message), locked(tmp_path):
         pass
     assert (tmp_path / LOCK).read_text() == "process 12 on elsewhere.example"
+
+
+def test_a_requeued_job_takes_over_what_it_left_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    files = MemoryFiles()
+    for job, restart, is_over in (("4711", 1, True), ("4711", 2, False), ("4712", 1, False), ("", 0, False)):
+        left = Holder("elsewhere.example", 12, "token", job, restart)
+        (tmp_path / LOCK).write_text(str(left))
+        files.write(LOCK, msgspec.json.encode(left))
+        for held in (locked(tmp_path), locked_checkpoints(files)):
+            with nullcontext() if is_over else pytest.raises(ConfigError, match="12 on elsewhere"), held:
+                pass
+        assert ("is taken over" in capfd.readouterr().err) == is_over
+    (tmp_path / LOCK).unlink()
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).read_text().endswith(f"on {HOST}, restart 2 of Slurm job 4711")
+
+
+def test_a_file_system_without_locks_is_told_from_one_that_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int
+) -> None:
+    def refuse(file: object, operation: int) -> None:  # as flock(2) of such a mount
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+    (tmp_path / LOCK).write_text(f"process {ended} on {HOST}")
+    with locked(tmp_path):
+        pass
+    (tmp_path / LOCK).write_text(f"process {os.getppid()} on {HOST}")
+    with pytest.raises(ConfigError, match=f"process {os.getppid()} on {HOST} is writing"), locked(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])

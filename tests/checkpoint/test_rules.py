@@ -71,6 +71,11 @@ class Epochs:
     def load_state_dict(self, state_dict: dict[str, object]) -> None: ...
 
 
+def test_metrics_whose_pointers_would_be_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"cannot share a pointer.*'val/a b/loss': best-a-b-loss"):
+        BestHook(("val/a b/loss", "val/a-b/loss"), None)
+
+
 def requested(hook: CheckpointHook, epochs: int = 6, stop_after: int | None = None) -> list[int]:
     requests = Requests()
     engine = Engine(checkpointer=requests)
@@ -297,3 +302,23 @@ def test_a_failure_on_rank_0_is_told_on_every_rank(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     assert run_threads(2, fail_on_rank_0, tmp_path) == [["CheckpointError"]] * 2
     assert CheckpointStore(LocalFiles(tmp_path / "good")).load()[0].world_size == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"step-0000", b"\xff\xfe"])
+def test_a_damaged_pointer_loses_nothing_and_is_mended(tmp_path: Path, content: bytes) -> None:
+    files = LocalFiles(tmp_path)
+    store = CheckpointStore(files, keep_last=1)
+    for step in range(1, 5):
+        pointers = ["latest", "best"] if step == 2 else ["latest"]
+        if step == 4:
+            files.write("best", content)
+            with pytest.warns(
+                UserWarning, match="the pointer 'best' .* was damaged; it leads to 'step-00000002' again"
+            ):
+                store.save({"engine": {}}, step=step, epoch=0, reason="", pointers=pointers)
+        else:
+            store.save({"engine": {}}, step=step, epoch=0, reason="", pointers=pointers)
+    assert store.pointers() == {"best": "step-00000002", "latest": "step-00000004"}
+    (tmp_path / "best").unlink()  # on purpose
+    store.save({"engine": {}}, step=5, epoch=0, reason="", pointers=["latest"])
+    assert store.pointers() == {"latest": "step-00000005"}

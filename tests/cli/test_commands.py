@@ -325,9 +325,8 @@ def damage_manifest(directory: Path) -> str:
 
 
 def damage_future(directory: Path) -> str:
-    manifest = json.loads((directory / "manifest.json").read_text()) | {"format_version": 99}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-    return "has format 99, this treenail reads up to 1; upgrade treenail"
+    (directory / "manifest.json").write_text('{"format_version": 99}')
+    return "has format 99, this treenail reads 2; upgrade treenail"
 
 
 @pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_manifest, damage_future])
@@ -341,10 +340,25 @@ def test_a_damaged_checkpoint_is_named_and_refused(
     if command == "test":
         done = treenail("test", CONFIG, *QUICK, "--checkpoint", latest)
     else:
-        done = treenail("train", CONFIG, *QUICK, "--work-dir", copied, "--resume")
+        named = ["--resume", "--checkpoint", latest.read_text()]
+        done = treenail("train", CONFIG, *QUICK, "--work-dir", copied, *named)
     assert done.code == 2
     assert message in done.err.splitlines()[-1]
     assert latest.read_text() in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_manifest])
+def test_a_damaged_latest_checkpoint_gives_way_to_the_one_before_and_says_so(
+    copied: Path, treenail: Command, damage: object
+) -> None:
+    assert callable(damage)
+    damaged = (copied / "checkpoints" / "latest").read_text()
+    message = damage(copied / "checkpoints" / damaged)
+    done = treenail("train", CONFIG, *QUICK, "--work-dir", copied, "--resume")
+    assert done.code == 0
+    [warning] = [line for line in done.err.splitlines() if "in its place" in line]
+    assert message in warning
+    assert damaged in warning
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(trained: Path, treenail: Command) -> None:

@@ -246,6 +246,16 @@ def test_masking_covers_everything_below_a_secret_key_in_a_copy() -> None:
     assert tree["tokens"] == [{"token": "t"}]
 
 
+def test_the_address_of_a_webhook_is_a_secret() -> None:
+    url = "https://chat.example.org/in/T0/sesame"
+    tree = {"notify": {"webhook": {"url": url, "style": "slack"}}, "mine": {"webhook_url": url}, "alertWebhookUrl": url}
+    assert mask(tree) == {
+        "notify": {"webhook": {"url": "***", "style": "slack"}},
+        "mine": {"webhook_url": "***"},
+        "alertWebhookUrl": "***",
+    }
+
+
 def test_a_masked_dump_and_the_description_show_no_secret(tmp_path: Path) -> None:
     text = (
         "password: hunter2\nurl: s3://k:hunter2@h/b\napi_key: ${env:API_KEY}\ntoken: ${env:TOKEN:hunter2}\n"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.evaluation.batches import scores
 from treenail.adapters.data import Batches
@@ -17,7 +18,7 @@ from treenail.adapters.evaluation import (
     as_metric,
 )
 from treenail.adapters.loops import EvalLoop
-from treenail.kernel import Engine, Metric, spec
+from treenail.kernel import Engine, Metric, TrainingError, spec
 
 
 def test_a_loop_measures_uneven_batches_as_one() -> None:
@@ -68,3 +69,35 @@ def test_a_loop_takes_a_metric_of_torchmetrics() -> None:
         engine.run(loop)
         assert loop.metrics is not None
         assert loop.metrics["val/MulticlassAccuracy"] == pytest.approx(loop.metrics["val/accuracy"])
+
+
+class Says:
+    """A metric that says whatever it is told to."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def reset(self) -> None:
+        """Forget nothing."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Look at nothing."""
+
+    def compute(self) -> dict[str, float]:
+        return self.answer  # type: ignore[return-value]  # a mistake of the user's
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "Says gives a NoneType; let it return a mapping of names to numbers"),
+        ({"per_class": torch.ones(3)}, "Says gives a Tensor for 'per_class', no number"),
+        ({"per_class": np.ones(3)}, "Says gives a ndarray for 'per_class', no number"),
+        ({"a": None}, "Says gives a NoneType for 'a'"),
+        ({"a": "0.5"}, "Says gives a str for 'a'"),
+    ],
+)
+def test_results_that_are_no_numbers_are_named(answer: object, message: str) -> None:
+    loop = EvalLoop("val", nn.Identity(), None, Batches([(scores(2, 3, 1), torch.arange(2))]), [Says(answer)])
+    with pytest.raises(TrainingError, match=message):
+        Engine().run(loop)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from treenail.adapters.comm import SingleProcess, run_threads
 from treenail.adapters.data import Batches, Indexed, Loader
 from treenail.adapters.evaluation import Accuracy, DumpPredictions
 from treenail.adapters.loops import EvalLoop
-from treenail.adapters.sampling import RandomSampler, SequentialSampler
+from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
 from treenail.adapters.sampling.compat import EvalDistributedSampler
 from treenail.contracts import MeasuresSamples, TakesPredictions
 from treenail.kernel import Communicator, Engine, Metric, Sampler, TrainingError
@@ -152,3 +154,79 @@ def test_wrong_results_and_names_are_explained() -> None:
         Engine().run(EvalLoop("val", Detector(), None, batches(), metrics))
     with pytest.raises(TypeError, match="is no metric"):
         EvalLoop("val", Net(), None, batches(), ["accuracy"])  # type: ignore[list-item]  # the mistake
+
+
+class Unlike(Net):
+    """Predicts what ranks cannot put together."""
+
+    def __init__(self, predicts: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.predicts = predicts
+
+    def val_step(self, data: tuple[Tensor, Tensor]) -> object:
+        return self.predicts(data[0])
+
+
+@pytest.mark.parametrize(
+    ("predicts", "message"),
+    [
+        (lambda inputs: {"loss": inputs.sum()}, r"the ranks computed a tensor \[\], a tensor \[\]"),
+        (lambda inputs: {"padded": inputs[:, : len(inputs)]}, r"computed a tensor \[2, 2\], a tensor \[1, 1\]"),
+        (lambda inputs: {str(len(inputs)): inputs}, r"computed \{2\}, \{1\}"),
+        (lambda inputs: "ab", "computed a str, a str"),
+    ],
+)
+def test_what_is_not_one_a_sample_is_named(predicts: Callable[[Tensor], object], message: str, tmp_path: Path) -> None:
+    def on_rank(ranks: Communicator) -> None:
+        dataset = Indexed(Rows(3))
+        batches = Loader(
+            dataset,
+            SequentialSampler(dataset),
+            batch_size=3,
+            collate=dataset.collate,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        loop = EvalLoop(
+            "val", Unlike(predicts), None, batches, [DumpPredictions(str(tmp_path / "a.jsonl"))], communicator=ranks
+        )
+        Engine().run(loop)
+
+    with pytest.raises(TrainingError, match=message):
+        run_threads(2, on_rank)
+
+
+def test_repeated_samples_that_nothing_marks_are_refused() -> None:
+    def on_rank(ranks: Communicator, size: int, marked: bool) -> float:
+        dataset = Indexed(Rows(size))
+        shard = Shard(SequentialSampler(dataset), ranks.rank, ranks.world_size, marked=marked)
+        batches = Loader(dataset, shard, batch_size=2, collate=dataset.collate)
+        loop = EvalLoop("val", Detector(), None, batches, [Fingerprint()], communicator=ranks)
+        Engine().run(loop)
+        return (loop.metrics or {})["val/count"]
+
+    for size, marked in ((7, True), (6, False)):
+        assert run_threads(3, partial(on_rank, size=size, marked=marked)) == [size] * 3
+    with pytest.raises(TrainingError, match=r"Shard repeats samples of the val data.*; give it marked=True"):
+        run_threads(3, partial(on_rank, size=7, marked=False))
+
+
+class Named(nn.Module):
+    """Takes its inputs by name."""
+
+    def val_step(self, data: dict[str, Tensor]) -> Tensor:
+        return data["inputs"]
+
+
+def test_targets_may_be_the_data_samples_of_a_batch() -> None:
+    batch = {"inputs": torch.eye(3), "data_samples": torch.tensor([0, 1, 0])}
+    loop = EvalLoop("val", Named(), None, Batches([batch]), [Accuracy()])
+    Engine().run(loop)
+    assert loop.metrics == {"val/accuracy": 2 / 3}
+
+
+@pytest.mark.parametrize("sample", [{"pred_score": None, "gt_label": 0}, (object(), 1)])
+def test_samples_without_tensors_are_named(sample: object) -> None:
+    loop = EvalLoop("val", Unlike(lambda data: [sample]), None, Batches([(torch.ones(1, 3),)]), [Accuracy()])
+    with pytest.raises(TrainingError, match=r"a data sample has .* for its scores and its target"):
+        Engine().run(loop)

@@ -20,7 +20,17 @@ from treenail.adapters.loops import EpochLoop, PredictLoop
 from treenail.adapters.runtime import predict, train
 from treenail.adapters.sampling import RandomSampler
 from treenail.contracts import Data, Evaluation, PredictHook, Prediction, Run
-from treenail.kernel import CheckpointError, ConfigError, Engine, EngineError, Late, late, spec
+from treenail.kernel import (
+    CheckpointError,
+    ConfigError,
+    Engine,
+    EngineError,
+    FileError,
+    Late,
+    TrainingError,
+    late,
+    spec,
+)
 
 
 class Points(PredictHook):
@@ -180,3 +190,45 @@ def test_the_command_writes_predictions(checkpoint: Path, tmp_path: Path, capsys
     assert len(output.read_text().splitlines()) == 7
     assert main(["predict", str(file), str(checkpoint), "--data", "test", "--output", str(output)]) == 2
     assert "the config has no 'test'; add test:" in capsys.readouterr().err
+
+
+class Forbidden(Net):
+    """Must not be asked."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the output cannot be written, which is known before")
+
+
+class Silent(Net):
+    """Returns nothing."""
+
+    def test_step(self, data: object) -> None:
+        return None
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_hours_of_inference(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken.jsonl").mkdir()
+    (tmp_path / "file").touch()
+    for output, kind, message in (
+        (tmp_path / "taken.jsonl", ConfigError, "the output is a directory; name a file"),
+        (tmp_path / "file/a.jsonl", FileError, "file"),
+        ("nosuch://place/a.jsonl", FileError, "nothing serves the scheme 'nosuch'"),
+    ):
+        with pytest.raises(kind, match=message):
+            predict(config(Forbidden), checkpoint, str(output))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "taken.jsonl"]
+
+
+def test_of_several_sets_all_are_named_and_none_is_a_typo(checkpoint: Path, tmp_path: Path) -> None:
+    run = config(test={name: Evaluation(dataset=spec(Rows)(5), batch_size=4) for name in ("one", "two")})
+    with pytest.raises(ConfigError, match="choose test/one or test/two"):
+        predict(run, checkpoint, str(tmp_path / "a.jsonl"), data="test")
+    with pytest.raises(ConfigError, match="did you mean 'test/two'"):
+        predict(run, checkpoint, str(tmp_path / "a.jsonl"), data="test/tow")
+
+
+def test_a_model_that_predicts_nothing_is_told_so(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the model predicts None for batch 0; does its test_step return"):
+        predict(config(Silent), checkpoint, str(tmp_path / "a.jsonl"))

@@ -105,3 +105,24 @@ def test_a_reset_forgets_what_was_taken(tmp_path: Path) -> None:
     for _ in range(2):  # writing twice gives the same
         dump.compute()
         assert (tmp_path / "a.jsonl").read_text() == '{"index": 0, "prediction": [-1, 0]}\n'
+
+
+@pytest.mark.parametrize(
+    ("suffix", "predictions", "message"),
+    [
+        ("npy", {"a": {"b": SCORES}, "a/b": SCORES}, "two predictions are called 'prediction/a/b'"),
+        ("safetensors", {0: SCORES, "0": SCORES}, "two predictions are called 'prediction/0'"),
+        ("jsonl", {0: SCORES, "0": SCORES}, "two predictions share a name, among 0, '0'"),
+        ("npy", {"名": SCORES}, "'prediction/名' is no name that a .npy can have; write a .safetensors"),
+        ("npy", SCORES.to(torch.float8_e4m3fn), "numpy has no torch.float8_e4m3fn"),
+        ("safetensors", SCORES.to(torch.complex64), "safetensors have no torch.complex64"),
+        ("safetensors", SCORES.to_sparse(), "'prediction' is a sparse tensor"),
+        ("jsonl", SCORES.to_sparse(), "the prediction for sample 0 cannot be written as JSON"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_with_the_first_batch(
+    suffix: str, predictions: object, message: str, tmp_path: Path
+) -> None:
+    dump = DumpPredictions(str(tmp_path / f"a.{suffix}"))
+    with pytest.raises(TrainingError, match=message):
+        dump.take(None, predictions)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from tests.evaluation.models import Net, Rows
+from treenail.adapters.config import load_run
 from treenail.adapters.data import Batches
-from treenail.adapters.evaluation import Accuracy
+from treenail.adapters.evaluation import Accuracy, DumpPredictions
 from treenail.adapters.hooks import BestHook
 from treenail.adapters.loops import EpochLoop, EvalLoop, EvalSets
 from treenail.adapters.runtime import test as run_test
@@ -153,3 +154,33 @@ def test_an_evaluation_computes_in_its_precision(precision: Literal["bfloat16", 
     assert model.layer.weight.dtype is torch.float32
     with pytest.raises(ValueError, match="precision is 'float8', must be float32, bfloat16 or float16"):
         EvalLoop("val", model, None, batches(1), precision="float8")  # type: ignore[arg-type]  # the mistake
+
+
+def test_sets_do_not_overwrite_each_others_predictions(tmp_path: Path) -> None:
+    output = str(tmp_path / "a.jsonl")
+    loops = [EvalLoop("val", Net(), None, batches(1), [DumpPredictions(output)], name=name) for name in ("near", "far")]
+    with pytest.raises(ValueError, match=r"predictions of several sets go to .*a\.jsonl: give each set a file"):
+        EvalSets(loops)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("metrics: [{type: accuracy, topk: 3}]", r"val\.metrics\[0\]\.topk: .* takes no 'topk'; did you mean 'top_k'"),
+        ("metrics: [{type: acuracy}]", r"val\.metrics\[0\]\.type: unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ("metrics: [{type: accuracy, top_k: 0}]", r"val\.metrics\[0\]\.top_k: expected 'int' >= 1, got 0"),
+        ("metrics: [{type: SGD}]", "'SGD' is an optimizer, here a metric is needed"),
+        ("batchsize: 3", r"val\.batchsize: Evaluation takes no 'batchsize'; did you mean 'batch_size'"),
+    ],
+)
+def test_mistakes_in_a_config_are_told_as_those_of_what_was_meant(written: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    rows = "{type: tests.evaluation.models:Rows}"
+    path.write_text(
+        f"imports: [tests.evaluation.models]\nmodel: {{type: tests.evaluation.models:Net}}\n"
+        "loss: {type: cross_entropy}\noptimizer: {type: SGD, lr: 0.1}\nloop: {type: epochs, max_epochs: 1}\n"
+        f"train: {{dataset: {rows}, batch_size: 4}}\n"
+        f"val:\n  dataset: {rows}\n  batch_size: 4\n  {written}\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_run(str(path))

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.files.gcs_server import TOKEN, gcs_running
+from tests.laws.fewer import look_at_fewer
 from treenail.adapters.files.objects import ObjectFiles
 from treenail.contracts.laws._file_model import NAMES
 from treenail.contracts.laws.files import FileBackendLaws
@@ -45,6 +46,12 @@ class TestGcs(FileBackendLaws):
     @pytest.fixture(autouse=True)
     def _server(self, gcs: str) -> None:
         self.endpoint = gcs
+
+    @pytest.fixture(autouse=True)
+    def _fewer(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        look_at_fewer(
+            request.function, 4, monkeypatch
+        )  # the same class is put to all of them over S3, without the gateway
 
     def make(self) -> ObjectFiles:
         return ObjectFiles(f"gs://tests/{uuid4().hex}", endpoint=self.endpoint)

@@ -68,6 +68,14 @@ def test_a_default_that_is_replaced_keeps_its_place_and_one_that_is_null_is_gone
     assert run_more.index("runtime_info") < run_more.index("logger")
 
 
+def test_a_hub_may_join_a_run_that_is_resumed(tmp_path: Path) -> None:
+    train(small_run(stops=spec(Stops)(3)), tmp_path)
+    train(small_run(logger=spec(LoggerHook)(2)), tmp_path, resume="latest")
+    hooks = final(tmp_path)["hooks"]
+    assert isinstance(hooks, dict)
+    assert len(hooks["runtime_info"]["log_scalars"]["train/loss"]["log_history"]) == 7
+
+
 def final(work_dir: Path) -> dict[str, object]:
     return CheckpointStore(LocalFiles(work_dir / "checkpoints")).load()[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,14 @@ def test_the_commit_of_the_code_and_whether_it_was_changed(tmp_path: Path) -> No
 def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert collect_environment()["git"] is None
+
+
+def test_a_message_of_gits_in_any_encoding_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "git"
+    script.write_bytes(b"#!/bin/sh\necho 'fatal: pas de d\xe9p\xf4t' >&2\nexit 128\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert git_state(tmp_path) is None
 
 
 def test_versions_are_those_that_are_imported() -> None:

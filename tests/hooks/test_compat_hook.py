@@ -26,7 +26,7 @@ from treenail.adapters.logging.compat import MessageHub
 from treenail.adapters.loops import EvalLoop
 from treenail.adapters.optim import OptimizerDict, OptimWrapper, OptimWrapperDict
 from treenail.adapters.vis import JsonLines
-from treenail.kernel import HOOK_POINTS, Engine, HookError
+from treenail.kernel import HOOK_POINTS, Engine, EngineError, HookError
 from treenail.kernel import Hook as KernelHook
 
 
@@ -352,6 +352,61 @@ def test_what_a_run_cannot_tell_is_an_error_that_says_so() -> None:
         with pytest.raises(AttributeError) as caught:
             getattr(runner, name)
         assert message in str(caught.value)
+
+
+class Stopper(Hook):
+    """Stops a training as mmengine's early stopping does."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        assert runner.train_loop.max_epochs == runner.max_epochs
+        assert runner.train_loop.dataloader is runner.train_dataloader
+        runner.train_loop.stop_training = runner.iter == 6
+
+
+def test_a_hook_stops_the_training_by_the_switch_of_its_loop() -> None:
+    engine = build()
+    engine.attach(Stopper())
+    run(engine)
+    assert (engine.step, engine.stop_reason) == (7, "a hook set stop_training")
+
+
+def test_what_of_a_loop_cannot_be_set_is_no_silence() -> None:
+    loop = compat.runner_of(build(), CheckInvalidLossHook()).train_loop
+    with pytest.raises(AttributeError, match="not val_interval to 1"):
+        loop.val_interval = 1
+    with pytest.raises(AttributeError, match="no attribute 'dataloadr'"):
+        _ = loop.dataloadr
+
+
+def test_a_hook_calls_points_of_a_loop_of_ones_own() -> None:
+    class Points(KernelHook):
+        def before_generation(self, engine: Engine, prompt: str) -> None:
+            """Before something is generated."""
+
+    class Listens(Hook):
+        heard: Any = None
+
+        def before_generation(self, runner: Runner, prompt: str) -> None:
+            self.heard = prompt
+
+    engine = Engine(points=Points)
+    hook = Listens()
+    engine.attach(hook)
+    runner = compat.runner_of(engine, hook)
+    runner.call_hook("before_generation", prompt="once")
+    assert hook.heard == "once"
+    with pytest.raises(EngineError, match="did you mean 'before_generation'"):
+        runner.call_hook("before_generations")
+
+
+def test_a_priority_of_one_hook_may_be_a_name() -> None:
+    hook = CheckInvalidLossHook()
+    hook.priority = "VERY_LOW"
+    engine = build()
+    engine.attach(hook)
+    assert hook.priority == 90
+    with pytest.raises(ValueError, match="no priority 'SOON'"):
+        hook.priority = "SOON"
 
 
 def test_the_order_of_hooks_is_mmengines() -> None:

@@ -32,6 +32,7 @@ from treenail.adapters.hooks.compat import (
     RuntimeInfoHook,
     bind_runner,
     get_priority,
+    runner_of,
 )
 from treenail.adapters.logging.compat import ConflictError, LogProcessor, MessageHub
 from treenail.adapters.loops import EpochLoop, EvalLoop
@@ -192,6 +193,7 @@ def test_logs_are_copied_below_another_directory(tmp_path: Path, keep_local: boo
     (work_dir / "checkpoints").mkdir(parents=True)
     (work_dir / "checkpoints" / "manifest.json").write_text("{}")
     (work_dir / "notes.txt").write_text("mine")
+    (work_dir / "old.log.3").write_text("full\n")
     engine = build()
     hook = LoggerHook(
         out_dir=str(out_dir), keep_local=keep_local, log_file=work_dir / "log.jsonl", environment={"seed": 1}
@@ -201,7 +203,7 @@ def test_logs_are_copied_below_another_directory(tmp_path: Path, keep_local: boo
     copied = sorted(
         re.sub(r"\d{8}_\d{6}", "TIME", path.relative_to(out_dir).as_posix()) for path in out_dir.rglob("*.*")
     )
-    assert copied == ["digits/TIME/TIME.log", "digits/environment.jsonl", "digits/log.jsonl"]
+    assert copied == ["digits/TIME/TIME.log", "digits/environment.jsonl", "digits/log.jsonl", "digits/old.log.3"]
     left = {path.name for path in work_dir.rglob("*") if path.is_file()}
     assert {"manifest.json", "notes.txt"} <= left
     assert ("log.jsonl" in left) == keep_local
@@ -210,6 +212,14 @@ def test_logs_are_copied_below_another_directory(tmp_path: Path, keep_local: boo
         "Epoch(train) [1][10/25]"[:22],
         "Epoch(train) [1][20/25]"[:22],
     ]
+
+
+def test_copies_below_the_work_directory_are_not_copied_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        engine = build()
+        engine.attach(LoggerHook(out_dir=str(tmp_path / "copies"), log_file=tmp_path / "log.jsonl"))
+        run(engine)
+    assert not (tmp_path / "copies" / tmp_path.name / "copies").exists()
 
 
 def test_a_text_log_gives_way_when_it_is_full(tmp_path: Path) -> None:
@@ -294,6 +304,26 @@ def test_a_resumed_run_goes_on_with_the_hub_and_reckons_with_its_own_steps_alone
     # Each estimate is the mean of this process's iterations, times those that are left.
     for done, eta in enumerate(etas, 1):
         assert eta == pytest.approx(sum(times[:done]) / done * (20 - done), rel=1e-6, abs=1e-9)
+
+
+def test_the_time_left_is_that_of_iterations_though_validations_lie_between_them() -> None:
+    hook = IterTimerHook()
+    engine = build()
+    engine.total_steps = 4
+    runner = runner_of(engine, hook)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    for index in range(2):
+        hook.before_train_iter(runner, index, None)
+        hook.after_train_iter(runner, index, None, None)
+        engine.commit(steps=1)
+        hook.before_val_epoch(runner)
+        sleep(0.1)
+        hook.before_val_iter(runner, 0, None)
+        hook.after_val_iter(runner, 0, None, None)
+    hook.before_train_iter(runner, 2, None)
+    hook.after_train_iter(runner, 2, None, None)
+    assert runner.message_hub.get_info("eta") < 0.1
 
 
 @pytest.mark.parametrize(

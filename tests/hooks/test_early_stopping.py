@@ -104,6 +104,23 @@ def test_a_run_is_stopped_saved_and_says_why_and_a_resume_says_so_again(tmp_path
     assert "goes on with other settings" in said.text
 
 
+def test_ranks_that_were_stopped_agree_before_the_first_step_after_a_resume() -> None:
+    first = EarlyStoppingHook("val/m", "min", patience=1)
+    assert stopped_at(first, [1, 2]) is not None
+    again = EarlyStoppingHook("val/m", "min", patience=1, terminal=listening().terminal)
+    again.load_state_dict(first.state_dict())
+    engine = Engine(agree=lambda reason: reason)  # as of several ranks, which ask each other at commits
+    again.before_train(engine)
+    assert engine.stop_reason is not None
+
+
+def test_it_may_join_a_run_that_is_resumed(tmp_path: Path) -> None:
+    train(small_run(1), tmp_path)
+    hook = spec(EarlyStoppingHook)("val/loss", "min", patience=1, min_delta=100.0)
+    summary = train(small_run(9, early=hook), tmp_path, resume="latest")
+    assert summary.epoch == 3, "the first validation is one without a better one before it"
+
+
 def test_a_metric_that_there_is_not_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(TrainingError, match=r"'val/los'.*did you mean 'val/loss'"):
         EarlyStoppingHook("val/los", "min").after_val_epoch(Engine(), {"val/loss": 1.0})
@@ -111,6 +128,7 @@ def test_a_metric_that_there_is_not_is_an_error_that_names_those_there_are() -> 
 
 def test_what_cannot_be_is_refused() -> None:
     wrong: list[dict[str, Any]] = [{"patience": 0}, {"min_delta": -1.0}, {"min_delta": nan}, {"mode": "best"}]
+    wrong += [{"stopping_threshold": nan}, {"divergence_threshold": nan}]
     for arguments in wrong:
         with pytest.raises(ValueError):
             EarlyStoppingHook(**{"metric": "val/m", "mode": "min", **arguments})

@@ -236,6 +236,14 @@ def test_complex_numbers_count_as_two_and_constants_have_an_interval() -> None:
     assert look_at(torch.empty(0), 4).histogram.counts == ()
 
 
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_of_a_sparse_tensor_its_entries_are_looked_at(layout: torch.layout) -> None:
+    sparse = torch.tensor([[0.0, 2.0], [0.0, -1.0]]).to_sparse(layout=layout)
+    found = look_at(sparse, 3)
+    assert (found.least, found.greatest, sum(found.histogram.counts)) == (-1, 2, 2)
+
+
 @pytest.mark.parametrize(
     "arguments", [{"interval": 0}, {"bins": 0}, {"parameters": []}, {"gradients": False, "weights": False}]
 )

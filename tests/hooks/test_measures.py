@@ -5,22 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.hooks.small_runs import listening, small_run, training
+from tests.hooks.small_runs import Saves, listening, small_run, training
 from treenail.adapters.comm import run_threads
 from treenail.adapters.hooks.lr_watch import LearningRateWatchHook
 from treenail.adapters.hooks.memory import MemoryHook, memory_in_use
 from treenail.adapters.hooks.profiler import ProfilerHook
-from treenail.adapters.hooks.throughput import ThroughputHook, samples_of
+from treenail.adapters.hooks.throughput import ThroughputHook, peak_of, samples_of
 from treenail.adapters.optim import TokenCrossEntropy
 from treenail.adapters.runtime import train
 from treenail.contracts import StepOutput
-from treenail.kernel import Communicator, Engine, TrainingError, spec
+from treenail.kernel import Communicator, Engine, Hook, TrainingError, spec
 
 
 def per_second(found: list[float], steps: list[float]) -> list[float]:
@@ -40,6 +41,59 @@ def test_samples_a_second_are_those_of_the_batches_in_the_window_and_in_the_atte
     assert all(0 <= share <= 1 for share in done.published("throughput/data_share"))
     assert not done.published("throughput/mfu"), "nothing was said about operations"
     assert [record.step for record in done.records if "throughput/data_share" in record.values] == [2, 4, 6]
+
+
+class SavesSlowly(Saves):
+    """Takes its time."""
+
+    def save(self, checkpoint: object, *, step: int, epoch: int, reason: str, pointers: object) -> str:
+        sleep(0.3)
+        return super().save(checkpoint, step=step, epoch=epoch, reason=reason, pointers=pointers)
+
+
+class ValidatesAndSaves(Hook):
+    """Validates, and has a checkpoint saved, after the second step."""
+
+    priority = 99
+
+    def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
+        if engine.step == 1:
+            engine.request_checkpoint("now")
+            assert engine.points.before_val is not None
+            engine.points.before_val(engine)
+            sleep(0.3)
+
+
+def test_saving_and_validation_between_steps_are_no_time_of_the_training() -> None:
+    done = training(ThroughputHook(interval=4), ValidatesAndSaves())
+    done.engine.checkpointer = SavesSlowly()
+    done.run()
+    (rate,), (share,) = (done.published(f"throughput/{name}") for name in ("steps_per_second", "data_share"))
+    assert rate > 4 / 0.3, "the pauses count"
+    assert share < 0.9, "the pauses are taken for a wait for data"
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA L40", 181.05e12),
+        ("NVIDIA L40S", 362.05e12),
+        ("NVIDIA GH200 480GB", 989.4e12),
+        ("NVIDIA RTX A4000", None),
+        ("NVIDIA T400", None),
+    ],
+)
+def test_a_device_is_known_by_whole_words_of_its_name(name: str, peak: float | None) -> None:
+    assert peak_of(name) == peak
+
+
+def test_batches_without_tokens_are_told() -> None:
+    said = listening()
+    training(ThroughputHook(2, tokens="inputs", terminal=said.terminal)).run()
+    assert said.text.count("no tokens were counted") == 1
 
 
 def test_operations_of_a_sample_are_counted_once_and_give_a_utilisation() -> None:
@@ -198,6 +252,12 @@ def test_a_learning_rate_that_goes_wrong_gives_one_alarm(rates: list[float], tol
     lines = said.text.splitlines()
     assert len(lines) == (told is not None), said.text
     assert told is None or told in lines[0]
+
+
+def test_a_setting_that_no_group_has_is_named() -> None:
+    done = training(LearningRateWatchHook(params=["momentum", "weight_decai"]))
+    with pytest.raises(TrainingError, match=r"no group .* has 'weight_decai'; did you mean 'weight_decay'"):
+        done.run()
 
 
 def test_an_alarm_may_stop_the_run_with_a_checkpoint() -> None:

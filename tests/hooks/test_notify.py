@@ -83,6 +83,15 @@ def test_a_mail_is_encrypted_and_the_client_logs_in(certificate: Certificate, se
     assert "all\nof it" in message.get_content().replace("\r\n", "\n")
 
 
+def test_settings_that_fail_are_named_without_the_password(certificate: Certificate) -> None:
+    with mail_server(MailServer(certificate.context, password="sesame")) as port:
+        with pytest.raises(NotSentError, match="is not in ASCII") as refused:
+            mail(port, user="me", password="s\xe9same", ca_file=str(certificate.file)).send(NOTICE, 10)
+        assert "xe9" not in str(refused.value)
+        with pytest.raises(NotSentError, match="ca_file /nowhere: No such file"):
+            mail(port, ca_file="/nowhere").send(NOTICE, 10)
+
+
 def test_a_server_without_encryption_gets_no_mail_where_it_is_wanted() -> None:
     server = MailServer()
     with mail_server(server) as port:
@@ -210,6 +219,11 @@ def test_what_cannot_be_is_refused() -> None:
         NotifyHook(webhook=Webhook(url="http://h/"), events=("start",))  # type: ignore[arg-type]  # on purpose
     with pytest.raises(ValueError, match="no http"):
         Webhook(url="file:///etc/passwd")
+    with pytest.raises(ValueError, match="Authorization"):
+        Webhook(url="https://me:sesame@h/")
+    for timeout in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="finite"):
+            NotifyHook(webhook=Webhook(url="http://h/"), timeout=timeout)
     with pytest.raises(ValueError, match="without encryption"):
         mail(25, user="me", password="p", security="none")
     with pytest.raises(ValueError, match="one without the other"):

@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from treenail.adapters.comm import TorchCommunicator, run_threads
 from treenail.adapters.hooks.requeue import RequeueHook
 from treenail.adapters.launch import detect, process_group
 from treenail.adapters.runtime import StopVote, train
-from treenail.contracts import Data, Run
+from treenail.contracts import Checkpoints, Data, Run
 from treenail.kernel import Communicator, Engine, Hook, Spec, spec
 
 
@@ -183,7 +184,7 @@ class SignalsToAll(Hook):
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         if engine.step == 1:
-            workers = multiprocessing.active_children()
+            workers = [each for each in multiprocessing.active_children() if each.daemon]  # not the tests' own
             assert workers, "there is no loader process, and nothing is tested"
             for pid in [each.pid for each in workers] + [os.getpid()]:
                 os.kill(pid or 0, self.number)
@@ -280,7 +281,16 @@ def test_only_rank_0_requeues(scontrol: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"signals": []}, {"signals": ["SIGKILL"]}, {"command": []}, {"timeout": 0.0}, {"max_restarts": -1}]
+    "arguments",
+    [
+        {"signals": []},
+        {"signals": ["SIGKILL"]},
+        {"command": []},
+        {"command": "scontrol requeue 1"},
+        {"timeout": 0.0},
+        {"timeout": inf},
+        {"max_restarts": -1},
+    ],
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, Any]) -> None:  # Any: each its own
     with pytest.raises(ValueError):
@@ -306,12 +316,6 @@ def test_ranks_agree_on_a_checkpoint_that_one_of_them_wishes() -> None:
     assert [call for call, _ in first] == [3, 4]
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with Starter("treenail.adapters.runtime", "tests.hooks.small_runs") as started:
-        yield started
-
-
 def ranked(directory: Path) -> list[object]:
     """Train on the ranks that the environment names; the second one gets both signals."""
     hooks: dict[str, Spec[Hook]] = {
@@ -332,3 +336,49 @@ def test_of_two_ranks_only_one_gets_the_signals(tmp_path: Path, starter: Starter
     assert 9 < first[1] < 1600
     reasons = [reason for _, reason in saved(tmp_path / "run")]
     assert "SIGUSR1" in reasons
+
+
+class FailsOnRank1(Hook):
+    """Raises on the second rank.
+
+    Args:
+        point: Where.
+    """
+
+    def __init__(self, point: str) -> None:
+        self.point = point
+
+    def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
+        self._at("after_train_iter", engine)
+
+    def after_run(self, engine: Engine) -> None:
+        self._at("after_run", engine)
+
+    def _at(self, point: str, engine: Engine) -> None:
+        ranks = TorchCommunicator(timeout=60.0)
+        if point == self.point and ranks.rank == 1 and engine.step >= 2:
+            raise ArithmeticError("wrong")
+
+
+def failing(directory: Path) -> list[object]:
+    """Return how the runs of this rank end, of which a hook fails on rank 1."""
+    ends: list[object] = []
+    with process_group(detect("pytorch"), "gloo", 60.0):
+        ranks = TorchCommunicator(timeout=60.0)
+        run = small_run(2, stragglers=None, fails=spec(FailsOnRank1)((directory / "point").read_text()))
+        run = msgspec.structs.replace(run, checkpoints=Checkpoints(asynchronous=False))
+        try:
+            train(run, directory / "run", communicator=ranks)
+        except Exception as error:
+            ends += [type(error).__name__, str(error)]
+    return ends
+
+
+@pytest.mark.parametrize("point", ["after_train_iter", "after_run"])
+def test_a_hook_that_fails_on_one_rank_fails_the_run_on_all(tmp_path: Path, starter: Starter, point: str) -> None:
+    (tmp_path / "point").write_text(point)
+    first, second = starter.launch(failing, tmp_path, 2)
+    assert second == ["ArithmeticError", "wrong"]
+    assert isinstance(first, list)
+    assert first[:1] == ["CommunicationError"]
+    assert f"rank 1: ArithmeticError: wrong (raised by hook 'fails' at {point})" in first[1]

@@ -266,6 +266,81 @@ def test_meters_give_weighted_means_and_begin_anew() -> None:
         meters.load_state_dict({"loss": [1.0]})
 
 
+class Read:
+    """A number that knows how often somebody wanted it."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.times = 0
+
+    def __float__(self) -> float:
+        self.times += 1
+        return self.value
+
+
+def test_meters_read_what_was_added_when_they_are_read_or_when_thousands_wait() -> None:
+    meters = Meters()
+    values = [Read(1.0), Read(4.0)]
+    meters.add("loss", values[0])
+    meters.add("loss", values[1], weight=2)
+    assert [value.times for value in values] == [0, 0]
+    assert meters.state_dict() == {"loss": [9.0, 3.0]}
+    assert meters.drain() == {"loss": 3.0}
+    assert [value.times for value in values] == [1, 1]
+    for _ in range(10_000):  # nobody reads meanwhile
+        meters.add("loss", values[0])
+    assert values[0].times > 5000
+    assert meters.drain() == {"loss": 1.0}
+
+
+def test_a_state_that_meters_take_replaces_what_waits() -> None:
+    meters = Meters()
+    meters.add("loss", 7.0)
+    meters.load_state_dict({"loss": [4.0, 2.0]})
+    assert meters.drain() == {"loss": 2.0}
+
+
+def test_a_hook_is_called_at_no_point_where_it_is_idle_when_before_run_is_over() -> None:
+    class Worker(Hook):
+        def __init__(self, before: tuple[str, ...], later: tuple[str, ...]) -> None:
+            self.idle = before
+            self.later = later
+            self.calls = 0
+
+        def before_run(self, engine: Engine) -> None:
+            self.idle = self.later
+
+        def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
+            self.calls += 1
+
+    class Once:
+        def run(self, engine: Engine) -> None:
+            if fire := engine.points.after_train_iter:
+                fire(engine, 0, None, None)
+
+        def state_dict(self) -> dict[str, object]:
+            return {}
+
+        def load_state_dict(self, state_dict: dict[str, object]) -> None:
+            pass
+
+    engine = Engine()
+    hook = Worker(("after_train_iter",), ("after_train_iter",))
+    engine.attach(hook)
+    assert engine.points.after_train_iter is None, "a point where all are idle costs a call"
+    engine.run(Once())
+    assert hook.calls == 0
+    becomes, wakes = Worker((), ("after_train_iter",)), Worker(("after_train_iter",), ())
+    engine.attach(becomes, "becomes idle")
+    engine.attach(wakes, "wakes")
+    engine.run(Once())
+    assert (hook.calls, becomes.calls, wakes.calls) == (0, 0, 1)
+    wakes.later = ("after_train_iter",)
+    hook.later = ()
+    engine.run(Once())
+    assert (hook.calls, becomes.calls, wakes.calls) == (1, 0, 1)
+
+
 def test_mixed_seeds_do_not_collide_where_sums_do() -> None:
     assert mix(0, 1) != mix(1, 0)
     assert mix(1) != mix("1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def alone(function: Callable[[], T]) -> T:
     """Call a function in a context of its own, where there are no hubs yet."""
-    return copy_context().run(function)
+    return Context().run(function)
 
 
 def test_scalars_are_those_of_the_guide() -> None:

@@ -68,6 +68,17 @@ def test_a_closed_file_and_a_wrong_setting_are_named(tmp_path: Path) -> None:
         RotatingFile(tmp_path / "run.log", "r")  # type: ignore[arg-type]  # the mistake
 
 
+def test_a_line_that_a_crash_tore_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "to')
+    log = JsonLog(path)
+    log.logger.info("train", step=3)
+    log.close()
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ['{"step": 1}', '{"step": 2, "to']
+    assert json.loads(lines[2])["step"] == 3
+
+
 def test_without_a_limit_a_file_grows(tmp_path: Path) -> None:
     file = RotatingFile(tmp_path / "run.log")
     for _ in range(1000):

@@ -129,8 +129,9 @@ def test_who_writes_is_told_as_long_as_it_lives(work_dir: Path) -> None:
     assert RunLog(work_dir).writer == "process 1 on another host"
     with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
         ended.wait()
-    (work_dir / "lock").write_text(f"process {ended.pid} on {socket.gethostname()}")  # as a kill -9 leaves it
-    assert RunLog(work_dir).writer is None
+    for job in ("", ", restart 1 of Slurm job 4711"):
+        (work_dir / "lock").write_text(f"process {ended.pid} on {socket.gethostname()}{job}")  # as a kill -9 leaves it
+        assert RunLog(work_dir).writer is None
 
 
 def test_ranks_have_logs_of_their_own(work_dir: Path) -> None:

@@ -291,3 +291,10 @@ def test_pretrained_weights_come_last_and_only_where_they_fit(tmp_path: Path) ->
     assert torch.equal(part.weight, backbone.weight)
     with pytest.raises(CheckpointError, match=r"missing\.pth"):
         initialize(part, {"type": "Pretrained", "checkpoint": str(tmp_path / "missing.pth")})
+
+
+def test_complex_weights_are_noted_too() -> None:
+    module = ours.Sequential(nn.Linear(2, 2), init_cfg={"type": "Constant", "layer": "Linear", "val": 3})
+    module.register_parameter("phases", nn.Parameter(torch.ones(2, dtype=torch.complex64)))
+    module.init_weights()
+    assert module.is_init

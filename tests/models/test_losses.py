@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -84,9 +85,10 @@ def test_a_loss_that_is_not_finite_is_seen_by_its_name() -> None:
         ({"loss_box": torch.zeros(0, 4)}, r"'loss_box' .* has no elements \(its shape is \[0, 4\]\), and no mean"),
         ({"acc": torch.ones(()), "top5": torch.ones(())}, "losses of Net are acc, top5: no name has 'loss' in it"),
         ({}, "the losses of Net are none at all"),
+        ({3: torch.ones(())}, "a loss of Net is called 3; let names be texts"),
     ],
 )
-def test_what_is_no_loss_is_named(losses: dict[str, object], message: str) -> None:
+def test_what_is_no_loss_is_named(losses: dict[Any, object], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         parse_losses(losses, "Net")
 

@@ -250,3 +250,29 @@ def test_its_preprocessor_goes_with_it_where_it_is_used_as_a_plain_model() -> No
 def test_forward_must_be_written() -> None:
     with pytest.raises(TypeError, match="abstract"):
         BaseModel()  # type: ignore[abstract]  # on purpose
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"img": torch.ones(1, 1, 5, 6)}, r"does not fit Ours\.forward\(.*missing a required argument: 'inputs'"),
+        ({"inputs": torch.ones(1, 1, 5, 6), "mode": "loss"}, "does not fit.*mode"),
+        ({3: 4}, "does not fit.*keywords must be strings"),
+        ((1, 2, 3, 4), "does not fit.*let the dataset, or the data_preprocessor, give what forward takes"),
+    ],
+)
+def test_a_batch_that_forward_does_not_take_is_named(data: Any, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Ours().val_step(data)
+
+
+def test_mistakes_in_forward_itself_stay_what_they_are() -> None:
+    with pytest.raises(TypeError, match="conv2d"):
+        Ours().val_step({"inputs": "an image"})
+
+
+def test_a_preprocessor_is_where_the_model_was_made() -> None:
+    with torch.device("meta"):
+        model = Ours(ImgDataPreprocessor(**NUMBERS))
+    assert model.data_preprocessor.device == model.net[0].weight.device == torch.device("meta")
+    assert model.val_step(batch(1))[0].device.type == "meta"

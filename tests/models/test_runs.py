@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from treenail.adapters.averaging import uniform_average
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.config import load_run
 from treenail.adapters.evaluation import Accuracy
@@ -131,3 +133,32 @@ def test_a_config_names_both(tmp_path: Path) -> None:
         with pytest.raises(TreenailError, match=r"model\.data_preprocessor") as told:
             load_run(str(path))
         assert wrong.partition(":")[0] in str(told.value)
+
+
+class Bright(Images):
+    """The same images every time."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full((3, 4, 4), 10 * index, dtype=torch.uint8), index % 3
+
+
+class Normalised(Classifier):
+    """Normalises its preprocessed images by the batch."""
+
+    def __init__(self) -> None:
+        super().__init__(numbers())
+        self.net.insert(0, nn.BatchNorm2d(3))
+
+
+def test_statistics_of_averages_are_of_what_the_model_makes_of_batches(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(
+        run(spec(Normalised)()),
+        train=Data(dataset=spec(Bright)(), batch_size=8),
+        averaging=late(uniform_average)(buffers="ignore"),
+        loop=late(EpochLoop)(max_epochs=1),
+    )
+    train(settings, tmp_path)
+    _, state = CheckpointStore(LocalFiles(tmp_path / "checkpoints")).load("latest")
+    averages: Any = state["averages"]
+    brightness = (10 * torch.arange(24.0).mean() - 127.5) / 60
+    torch.testing.assert_close(averages["buffers"]["net.0.running_mean"], brightness.expand(3))

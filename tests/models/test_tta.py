@@ -54,3 +54,25 @@ def test_what_cannot_be_tested_is_named() -> None:
         model(torch.ones(1))
     with pytest.raises(TypeError, match="a Linear has no test_step"):
         Mine(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "a batch of views is a NoneType"),
+        ((torch.ones(2, 1, 5, 5), torch.ones(2)), "the entry '0' of a batch is a Tensor; let the test data give"),
+        ({"inputs": []}, r"different numbers of views \(inputs: 0\), or none"),
+        ({"inputs": [torch.ones(2, 1, 5, 5)]}, "Half.test_step predicts a NoneType for view 0"),
+    ],
+)
+def test_what_are_no_views_is_not_taken_for_some(data: Any, message: str) -> None:
+    """A batch of plain test data, of tensors, has as many samples as would be taken for views."""
+    with pytest.raises(TrainingError, match=message):
+        Mine(Half()).test_step(data)
+
+
+class Half(nn.Module):
+    """A model whose test_step is not finished."""
+
+    def test_step(self, data: Any) -> None:
+        """Return nothing."""

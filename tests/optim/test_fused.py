@@ -149,6 +149,5 @@ def step_on_ranks(directory: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_sharded_parameters_are_served_and_a_mixture_is_not(tmp_path: Path) -> None:
-    with Starter(__name__, "torch.distributed.fsdp", "torch.distributed.tensor.parallel") as starter:
-        starter.launch(step_on_ranks, tmp_path, 2)
+def test_sharded_parameters_are_served_and_a_mixture_is_not(tmp_path: Path, starter: Starter) -> None:
+    starter.launch(step_on_ranks, tmp_path, 2)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 
-_IMPORTED = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "treenail.adapters.cli.commands"]
+_IMPORTED = [
+    "torch._dynamo",  # which the first optimizer of each process would import
+    "torch.distributed.fsdp",
+    "torch.distributed.checkpoint",
+    "treenail.adapters.cli.commands",
+]
 
 
 def fork_server() -> ForkServerContext:

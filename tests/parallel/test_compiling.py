@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from tests.processes import Starter
 from treenail.adapters.parallel import bare, data_parallel, without_gradient_sync
 from treenail.adapters.parallel.compiling import compiled
 from treenail.adapters.parallel.recompute import recompute
+from treenail.kernel import ConfigError
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 
@@ -173,31 +172,20 @@ def train_on_ranks(directory: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_train_a_compiled_model_as_it_was(tmp_path: Path) -> None:
-    with Starter(__name__) as starter:
-        starter.launch(train_on_ranks, tmp_path, 2)
+def test_ranks_train_a_compiled_model_as_it_was(tmp_path: Path, starter: Starter) -> None:
+    starter.launch(train_on_ranks, tmp_path, 2)
 
 
-_WITHOUT_COMPILER = """
-import torch
-from treenail.adapters.parallel.compiling import compiled
-from treenail.kernel import ConfigError
-try:
-    compiled(torch.nn.Linear(2, 1))
-except ConfigError as error:
-    print(error)
-"""
+def compile_without_compiler(directory: Path) -> str:
+    torch._inductor.config.cpp.cxx = (None, str(directory / "none"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(directory / "cache")  # where nothing has been compiled before
+    with pytest.raises(ConfigError) as caught:
+        compiled(nn.Linear(2, 1))
+    return str(caught.value)
 
 
-def test_without_a_compiler_the_error_says_so(tmp_path: Path) -> None:
-    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_COMPILER],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    assert "torch.compile makes no code for cpu here" in done.stdout, done.stdout + done.stderr
-    assert "install a C++ compiler" in done.stdout
+def test_without_a_compiler_the_error_says_so(tmp_path: Path, starter: Starter) -> None:
+    (said,) = starter.launch(compile_without_compiler, tmp_path, 1)
+    assert isinstance(said, str)
+    assert "torch.compile makes no code for cpu here" in said
+    assert "install a C++ compiler" in said

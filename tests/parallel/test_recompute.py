@@ -362,6 +362,5 @@ def train_on_ranks(directory: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_train_as_without(tmp_path: Path) -> None:
-    with Starter(__name__, "torch.distributed.fsdp") as starter:
-        starter.launch(train_on_ranks, tmp_path, 2)
+def test_ranks_train_as_without(tmp_path: Path, starter: Starter) -> None:
+    starter.launch(train_on_ranks, tmp_path, 2)

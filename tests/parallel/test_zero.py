@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -41,12 +41,6 @@ OPTIMIZERS: dict[str, Make] = {
     "adagrad": late(Adagrad)(lr=0.05),
 }
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with Starter(__name__, "torch.distributed.optim", "torch.distributed.fsdp") as starter:
-        yield starter
 
 
 class Training:

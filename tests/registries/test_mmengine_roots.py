@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from treenail.adapters.config import Catalog
-from treenail.adapters.hooks import CheckpointHook
+from treenail.adapters.hooks.compat import CheckpointHook
 from treenail.adapters.registries import RegisteredTwiceError, registry_table
 from treenail.adapters.registries.helios import Registry as HeliosRegistry
 from treenail.adapters.registries.mmengine import (

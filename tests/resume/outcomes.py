@@ -14,10 +14,17 @@ from treenail.kernel import FileBackend
 
 
 class Outcome(NamedTuple):
-    """What two runs are compared by."""
+    """What two runs are compared by.
+
+    Args:
+        state: Of the last checkpoint.
+        logged: Scalars.
+        best: Step of the checkpoint that the pointer ``best`` leads to; None without one.
+    """
 
     state: dict[str, object]
     logged: list[dict[str, float]]
+    best: int | None = None
 
     def __repr__(self) -> str:
         return "Outcome(…)"  # a failing example is reported with its arguments, of which this one has megabytes
@@ -25,7 +32,8 @@ class Outcome(NamedTuple):
 
 def outcome(work_dir: Path, checkpoints: FileBackend | None = None) -> Outcome:
     """Read the last checkpoint and the logged scalars; clock times and the number of attempts may differ."""
-    _, state = CheckpointStore(checkpoints or LocalFiles(work_dir / "checkpoints")).load("latest")
+    store = CheckpointStore(checkpoints or LocalFiles(work_dir / "checkpoints"))
+    _, state = store.load("latest")
     engine = state.pop("engine")
     assert isinstance(engine, dict)
     state["counters"] = [engine["step"], engine["epoch"]]
@@ -34,7 +42,8 @@ def outcome(work_dir: Path, checkpoints: FileBackend | None = None) -> Outcome:
     for record in logged:
         for name in ("time", "data_time", "attempt", "commit"):
             record.pop(name, None)
-    return Outcome(state, logged)
+    best = dict(store.manifests()).get(store.pointers().get("best", ""))
+    return Outcome(state, logged, None if best is None else best.step)
 
 
 def difference(ours: object, theirs: object, path: str = "state") -> str | None:

@@ -70,3 +70,28 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.C
     assert "no tensor is called like 'head*'" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "a.pt")]) == 0
     assert "8 bytes" in capsys.readouterr().out
+
+
+def test_tensors_of_every_kind_are_counted_and_texts_are_shown_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = torch.ones(2)
+    value = {
+        "state_dict": {"sparse": torch.eye(3).to_sparse(), "a": shared, "b": shared},
+        "empty": {"a": torch.zeros(0, 3), "b": torch.zeros(0, 3)},
+        "far": torch.ones(1, device="meta"),
+        "note": "\x1b[2Jkind\nkind  forged",
+        "config": "x" * 5000,
+    }
+    torch.save(value, tmp_path / "a.pt")
+    assert main(["inspect", str(tmp_path / "a.pt")]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "state_dict  2        11 ",
+        "empty       2        0 ",
+        r"\x1b[2Jkind\nkind  forged",
+        "… (5,000 characters)",
+    ):
+        assert part in shown
+    assert "\x1b" not in shown
+    assert "x" * 300 not in shown

@@ -15,6 +15,7 @@ from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.optim import OptimWrapper
 from treenail.adapters.runtime import Conversion, convert_checkpoint, train
+from treenail.adapters.sampling import SequentialSampler
 from treenail.adapters.schedule.compat import LinearLR, StepLR
 from treenail.adapters.weights import open_source, weights_of
 from treenail.contracts import Data, Run, Schedule
@@ -221,3 +222,26 @@ def test_an_optimizer_whose_parameters_come_in_another_order_is_refused(of_light
 def test_files_without_a_training_are_refused_with_what_to_do(of_lightning: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"this is a file of torch\.save.*load_from"):
         converted(run(), of_lightning / "end.pt", tmp_path, "")
+
+
+def test_accumulated_batches_of_lightning_are_one_step(of_lightning: Path, tmp_path: Path) -> None:
+    config = changed(
+        train=Data(dataset=spec(Points)(), sampler=late(SequentialSampler)(), batch_size=4),
+        updates=late(OptimWrapper)(accumulative_counts=2),
+    )
+    for name, step in {"epoch-step=2.ckpt": 2, "step-step=3.ckpt": 3}.items():
+        done = converted(config, of_lightning / "accumulated" / name, tmp_path / name, "model")
+        assert (done.step, done.epoch) == (step, step // 2)
+        assert train(config, tmp_path / name, resume="latest").step == EPOCHS * 2
+        assert_equal(weights_of_latest(tmp_path / name), torch.load(of_lightning / "accumulated" / "end.pt"))
+
+
+def test_weights_of_another_precision_are_told(of_lightning: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(of_lightning / "epoch-step=4.ckpt", weights_only=True)
+    checkpoint["state_dict"] = {
+        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint["state_dict"].items()
+    }
+    torch.save(checkpoint, tmp_path / "half.ckpt")
+    done = converted(run(TORCH_SCHEDULES), tmp_path / "half.ckpt", tmp_path / "run", "model")
+    assert "model: 9 tensors, 8 converted from bfloat16 to float32" in done.taken

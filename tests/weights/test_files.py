@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,10 @@ class Settings(dict[str, int]):
     """A subclass of dict that a reader does not know."""
 
 
+class Names(list[str]):
+    """A subclass of list that a reader does not know."""
+
+
 class Calls:
     """Runs code when it is unpickled by pickle."""
 
@@ -65,6 +69,8 @@ def saved(path: Path, value: object) -> Path:
         (lambda tensors: {"model": tensors, "optimizer": {"state": {}}}, None),
         (lambda tensors: {"nets": {"generator": tensors, "critic": tensors}}, "nets.generator"),
         (lambda tensors: {"a": tensors, "b": tensors}, "b"),
+        (lambda tensors: {"state_dict": tensors, "best_acc1": torch.tensor(0.7), "rng": torch.get_rng_state()}, None),
+        (lambda tensors: {"model": tensors, "losses": deque([1.0], maxlen=5), "names": Names(["a"])}, None),
     ],
 )
 def test_weights_are_found_where_files_of_torch_have_them(tmp_path: Path, holder: object, part: str | None) -> None:
@@ -87,6 +93,17 @@ def test_safetensors_are_read_whatever_their_name_and_in_several_files(tmp_path:
     assert_read(weights_of(open_source(tmp_path)))
 
 
+def test_an_index_may_name_files_of_torch(tmp_path: Path) -> None:
+    for name, tensor in weights().items():
+        torch.save({name: tensor}, tmp_path / f"{name}.bin")
+    index = {"weight_map": {name: f"{name}.bin" for name in weights()}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert_read(weights_of(open_source(tmp_path)))
+    (tmp_path / "bias.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"bias\.bin: there is no such file"):
+        open_source(tmp_path)
+
+
 def test_an_index_cannot_lead_out_of_its_directory(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "secret.safetensors")
     (tmp_path / "model").mkdir()
@@ -94,6 +111,12 @@ def test_an_index_cannot_lead_out_of_its_directory(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="does not lie beside it"):
         open_source(tmp_path / "model")
+
+
+def test_an_index_cannot_name_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.index.json").write_text(json.dumps({"weight_map": {"weight": "a.index.json"}}))
+    with pytest.raises(CheckpointError, match="which holds no weights"):
+        open_source(tmp_path / "a.index.json")
 
 
 def test_a_file_in_a_store_is_read_by_its_uri() -> None:
@@ -110,7 +133,14 @@ def test_a_file_in_a_store_is_read_by_its_uri() -> None:
 
 
 def test_a_checkpoint_of_ours_is_read_by_its_directory_and_by_a_pointer(tmp_path: Path) -> None:
-    averages = {"updates": 1, "averaged": 1, "names": ["bias"], "weights": {"bias": torch.zeros(2)}, "buffers": {}}
+    averages = {
+        "updates": 1,
+        "averaged": 1,
+        "measured": None,
+        "names": ["bias"],
+        "weights": {"bias": torch.zeros(2)},
+        "buffers": {},
+    }
     state = {"model": OrderedDict(weights()), "averages": averages}
     store = CheckpointStore(LocalFiles(tmp_path))
     store.save(state, step=7, epoch=1, reason="test", pointers=("latest",))
@@ -127,7 +157,14 @@ def test_a_checkpoint_of_ours_is_read_by_its_directory_and_by_a_pointer(tmp_path
 
 
 def test_averages_that_had_not_begun_are_refused(tmp_path: Path) -> None:
-    averages = {"updates": 0, "averaged": 0, "names": [], "weights": {}, "buffers": {}}
+    averages: dict[str, object] = {
+        "updates": 0,
+        "averaged": 0,
+        "measured": None,
+        "names": [],
+        "weights": {},
+        "buffers": {},
+    }
     store = CheckpointStore(LocalFiles(tmp_path))
     store.save({"model": weights(), "averages": averages}, step=7, epoch=1, reason="test", pointers=("latest",))
     with pytest.raises(CheckpointError, match="averaging had not begun"):
@@ -204,9 +241,12 @@ def test_torchscript_is_refused_as_code(tmp_path: Path) -> None:
     [
         ("empty.pth", b"", "the file is empty"),
         ("text.pth", b"not a checkpoint\n" * 40, "this is no file of torch.save"),
+        ("lfs.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n", "git lfs pull"),
+        ("page.pth", b"<!DOCTYPE html><html>404</html>", "this is a web page"),
+        ("own.pth", pickle.dumps(weights()), "a pickle of Python's own"),
         ("empty.safetensors", b"", "no whole file of safetensors"),
         ("torn.safetensors", b"\x40\0\0\0\0\0\0\0{", "no whole file of safetensors"),
-        ("index.json", b"[]", "no index of safetensors"),
+        ("index.json", b"[]", "no index of a model's files"),
     ],
 )
 def test_files_of_another_kind_are_told(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
@@ -258,8 +298,15 @@ def test_parts_that_are_misspelt_or_ambiguous_are_told(tmp_path: Path) -> None:
         open_source(saved(tmp_path / "b.pt", [torch.ones(2)]))
     with pytest.raises(CheckpointError, match="there is no such file"):
         open_source(tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"part 'model' is an object of torch\.nn.*Linear.*state_dict\(\)"):
+        weights_of(open_source(saved(tmp_path / "d.pt", {"model": nn.Linear(2, 2), "epoch": 3})))
+    with pytest.raises(CheckpointError, match="no tensors by name in it; it holds epoch"):
+        weights_of(open_source(saved(tmp_path / "e.pt", {"epoch": 3})))
     (tmp_path / "folder").mkdir()
     with pytest.raises(CheckpointError, match=r"no checkpoint: it has no manifest\.json"):
+        open_source(tmp_path / "folder")
+    (tmp_path / "folder" / ".metadata").touch()
+    with pytest.raises(CheckpointError, match="dcp_to_torch"):
         open_source(tmp_path / "folder")
 
 

@@ -187,3 +187,72 @@ def test_a_sharded_model_gets_its_parts(written: Path) -> None:
     for rank in range(2):
         outputs = json.loads((written / "sharded" / f"answer-{rank}.json").read_text())
         torch.testing.assert_close(torch.tensor(outputs), expected)
+
+
+class Tied(nn.Module):
+    """A model whose head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_a_tied_weight_need_not_be_in_the_file_twice() -> None:
+    model = Tied()
+    report = load_weights(model, {"embedding.weight": torch.ones(5, 3)})
+    assert report.complete
+    assert torch.equal(model.head.weight, torch.ones(5, 3))
+    empty = nn.ParameterDict({"a": torch.ones(0), "b": torch.ones(0)})
+    with pytest.raises(CheckpointError, match=r"1 missing in the file: b"):
+        load_weights(empty, {"a": torch.ones(0)})
+
+
+def test_what_is_excluded_need_not_be_in_the_file() -> None:
+    weights = other()
+    del weights["3.weight"]
+    report = load_weights(network(), weights, exclude=("3.*",))
+    assert report.missing == ()
+    assert report.excluded == ("3.bias", "3.weight")
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "settings"),
+    [
+        (lambda name: f"module.net.{name}", {}),
+        (lambda name: f"backbone.net.{name}", {"prefix": "backbone"}),
+        (lambda name: f"_orig_mod.{name}", {}),
+        (lambda name: f"module._orig_mod.{name}", {}),
+    ],
+)
+def test_a_suggested_prefix_is_right_as_it_stands(rewritten: object, settings: dict[str, str]) -> None:
+    assert callable(rewritten)
+    weights = {rewritten(name): tensor for name, tensor in other().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(network(), weights, prefix=settings.get("prefix", ""))
+    prefix = str(caught.value).partition("did you mean prefix: ")[2].partition(",")[0]
+    assert load_weights(network(), weights, prefix=prefix).complete
+
+
+@pytest.mark.parametrize(
+    ("given_names", "wanted", "mapping"),
+    [
+        (("net.a.w", "net.b.w"), ("backbone.a.w", "backbone.b.w"), (r"^net\.", "backbone.", 2)),
+        (("a._orig_mod.w", "b._orig_mod.c.w"), ("a.w", "b.c.w"), (r"_orig_mod\.", "", 2)),
+        (("module.a._orig_mod.w", "module.b.w"), ("a.w", "b.w"), (r"^module\.|_orig_mod\.", "", 2)),
+        (("a.module.w", "b.module.w"), ("a.w", "b.w"), (r"module\.", "", 2)),
+    ],
+)
+def test_another_beginning_and_wrappers_inside_are_suggested(
+    given_names: tuple[str, ...], wanted: tuple[str, ...], mapping: tuple[str, str, int]
+) -> None:
+    assert suggest_mapping(given_names, wanted) == mapping
+    assert rename(dict.fromkeys(given_names), revise_keys=(mapping[:2],)).weights.keys() == set(wanted)
+
+
+def test_what_is_no_tensor_is_told_as_such() -> None:
+    with pytest.raises(CheckpointError, match=r"0\.bias \(there str, here float32\[4\]\)"):
+        load_weights(network(), {**other(), "0.bias": "much"})
+    with pytest.raises(CheckpointError, match="a weight's name is 0, no text"):
+        load_weights(network(), {0: torch.ones(1)})  # type: ignore[dict-item]  # as an optimizer's state has them

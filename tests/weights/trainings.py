@@ -123,7 +123,8 @@ def mmengine(directory: Path) -> None:
 def lightning(directory: Path) -> None:
     """Train with Lightning's Trainer: ``epoch-step=4.ckpt`` … after epochs, ``step-step=6.ckpt`` in the middle of one.
 
-    So below ``averaged``, with averages of the weights, which are the model's in the end.
+    So below ``averaged``, with averages of the weights, which are the model's in the end, and below ``accumulated``, with an
+    update of every two batches, which its steps count.
     """
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -144,7 +145,11 @@ def lightning(directory: Path) -> None:
 
     decay = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     averaging = WeightAveraging(multi_avg_fn=decay)
-    for place, callbacks in ((directory, []), (directory / "averaged", [averaging])):
+    for place, callbacks, accumulated in (
+        (directory, [], 1),
+        (directory / "averaged", [averaging], 1),
+        (directory / "accumulated", [], 2),
+    ):
         net = Net()
         trainer = Trainer(
             default_root_dir=place,
@@ -153,10 +158,11 @@ def lightning(directory: Path) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
             accelerator="cpu",
+            accumulate_grad_batches=accumulated,
             callbacks=[
                 *callbacks,
                 ModelCheckpoint(place, filename="epoch-{step}", save_top_k=-1),
-                ModelCheckpoint(place, filename="step-{step}", every_n_train_steps=6, save_top_k=-1),
+                ModelCheckpoint(place, filename="step-{step}", every_n_train_steps=6 // accumulated, save_top_k=-1),
             ],
         )
         trainer.fit(net, DataLoader(Points(), 2))

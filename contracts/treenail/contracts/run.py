@@ -56,6 +56,8 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             batch_size and drop_last where it takes them.
         num_workers: Loader processes; 0 loads in the training process. Results do not depend on it.
         drop_last: Leave out an incomplete last batch.
+        collate: How samples become a batch: stacked in tensors, or listed, for images of unlike sizes and whatever else a model
+            puts together itself.
     """
 
     dataset: Spec[Dataset]
@@ -64,6 +66,7 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch_sampler: Late[Dataset, BatchSampler] | None = None
     num_workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     drop_last: bool = False
+    collate: Literal["stack", "list"] = "stack"
 
 
 class Data(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,7 +139,7 @@ class LoadFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             of its kind have the model's.
         prefix: Take the weights below it only, and strip it: ``backbone``.
         revise_keys: (pattern, replacement) pairs of regular expressions that make the model's names of those of the file.
-        exclude: Shell-style patterns of the model's names that are not loaded: ``head.*``.
+        exclude: Shell-style patterns of the model's names that are not loaded, and need not be there: ``head.*``.
         strict: Names that are missing or unexpected are an error; else they are reported.
         allow_shape_mismatch: Weights of another shape are left out and reported; else they are an error.
     """

@@ -58,7 +58,10 @@ class Points:
     def compile(self, ordered: tuple[Attached, ...] | list[Attached]) -> None:
         """Bind every point to the hooks that override it, in the given order."""
         for point in points_of(self._kind):
-            handlers = [(each.name, each.handlers[point]) for each in ordered if point in each.handlers]
+            active = [
+                each for each in ordered if point in each.handlers and point not in getattr(each.hook, "idle", ())
+            ]
+            handlers = [(each.name, each.handlers[point]) for each in active]
             fire = _fire(point, handlers) if handlers else None
             if point in HOOK_POINTS:
                 setattr(self, point, fire)
@@ -251,9 +254,15 @@ class Engine:
                 tell(self, error)
             raise
 
+    def _idle(self) -> list[tuple[str, ...]]:
+        return [getattr(each.hook, "idle", ()) for each in self._ordered]
+
     def _run(self, loops: Sequence[Loop], resume: dict[str, object] | None) -> None:
+        idle = self._idle()
         if fire := self.points.before_run:
             fire(self)
+        if idle != self._idle():  # some hooks know only now at which points they have something to do
+            self.points.compile(self._ordered)
         if resume is not None:
             self.load_state_dict(resume)
         for loop in loops:
@@ -323,14 +332,15 @@ class Engine:
         self._commits += 1
         if self._records:
             self._deliver()
-        self.check_stop()
+        if self._agree is not None:
+            self.check_stop()
         if self._requests:
             self._save()
 
     def _deliver(self) -> None:
         records, self._records = self._records, []
         for values in records:
-            record = Record(values, self.step, self.epoch, self.commits, self.attempt)
+            record = Record(values, self._step, self._epoch, self._commits, self._attempt)
             for sink in self._sinks:
                 sink(record)
 

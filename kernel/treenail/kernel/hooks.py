@@ -25,6 +25,7 @@ class Hook:
         priority: Smaller runs first, at every point; ties run in order of attachment.
         before: Names of hooks that must run after this one, when they are attached.
         after: Names of hooks that must run before this one, when they are attached.
+        idle: Points that it overrides but has nothing to do at, known by the end of `before_run`: they cost nothing.
 
     A hook that also has `state_dict` and `load_state_dict` is saved in every checkpoint. A hook never saves or stops by
     itself: it calls `engine.request_checkpoint` or `engine.request_stop`, carried out at the next commit.
@@ -33,6 +34,7 @@ class Hook:
     priority: int = 50
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def before_run(self, engine: Engine, /) -> None:
         """Once, before everything; a checkpoint has not been loaded yet."""

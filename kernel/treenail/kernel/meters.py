@@ -1,49 +1,58 @@
-"""Running means between two records; a step only adds, the division happens when somebody reads."""
+"""Running means between two records; a step only notes its values, the sums are made when somebody reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from typing import SupportsFloat
 
 from treenail.kernel.errors import StateError
+
+_MOST_WAITING = 4096
 
 
 class Meters:
     """Named weighted means over a window, and gauges read when the window is.
 
-    A float is added up at once. Anything else (a 0-dim tensor) is kept as it is, so that a GPU is not waited for, and
-    becomes a number in `drain` and `state_dict`; the sum is the same, addition by addition.
+    What is added is kept as it is, and becomes numbers when somebody reads (or some thousands wait): a step costs next to
+    nothing, and a GPU whose 0-dim tensors are added is not waited for. The sum is the same, addition by addition.
 
     Attributes:
         gauges: By name, what to call for a value when the window is read.
     """
 
     def __init__(self) -> None:
-        self._windows: dict[str, _Window] = {}
+        self._windows: dict[str, list[float]] = {}
+        self._waiting: list[tuple[str, SupportsFloat, SupportsFloat]] = []
         self.gauges: dict[str, Callable[[], float]] = {}
 
     def add(self, name: str, value: SupportsFloat, weight: SupportsFloat = 1.0) -> None:
         """Add a value to a window; `weight` is what it counts in the mean (samples of a batch, tokens …)."""
-        window = self._windows.get(name)
-        if window is None:
-            self._windows[name] = window = _Window()
-        if type(value) is float and isinstance(weight, float | int) and not window.waiting:
-            window.total += value * weight
-            window.weight += weight
-        else:
-            window.waiting.append((value, weight))
+        self._waiting.append((name, value, weight))
+        if len(self._waiting) >= _MOST_WAITING:
+            self._settle()
+
+    def _settle(self) -> None:
+        for name, value, weight in self._waiting:
+            window = self._windows.get(name)
+            if window is None:
+                self._windows[name] = window = [0.0, 0.0]
+            counted = float(weight)
+            window[0] += float(value) * counted
+            window[1] += counted
+        self._waiting.clear()
 
     def drain(self) -> dict[str, float]:
         """Return the weighted mean of every window and the value of every gauge, and begin new windows."""
-        means = {name: window.mean() for name, window in self._windows.items()}
+        self._settle()
+        means = {name: total / weight if weight else nan for name, (total, weight) in self._windows.items()}
         self._windows.clear()
         return means | {name: gauge() for name, gauge in self.gauges.items()}
 
     def state_dict(self) -> dict[str, object]:
         """Return each window as [sum of weighted values, sum of weights]."""
-        for window in self._windows.values():
-            window.settle()
-        return {name: [window.total, window.weight] for name, window in self._windows.items()}
+        self._settle()
+        return {name: [total, weight] for name, (total, weight) in self._windows.items()}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Take the windows of `state_dict`.
@@ -51,29 +60,10 @@ class Meters:
         Raises:
             StateError: The state has another form.
         """
-        windows: dict[str, _Window] = {}
+        windows: dict[str, list[float]] = {}
         for name, pair in state_dict.items():
             if not isinstance(pair, list) or [type(each) for each in pair] != [float, float]:
                 raise StateError("expected [sum, weight]", where=f"meters.{name}")
-            windows[name] = _Window()
-            windows[name].total, windows[name].weight = pair
+            windows[name] = [*pair]
         self._windows = windows
-
-
-class _Window:
-    __slots__ = ("total", "waiting", "weight")
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.weight = 0.0
-        self.waiting: list[tuple[SupportsFloat, SupportsFloat]] = []
-
-    def settle(self) -> None:
-        for value, weight in self.waiting:
-            self.total += float(value) * float(weight)
-            self.weight += float(weight)
-        self.waiting.clear()
-
-    def mean(self) -> float:
-        self.settle()
-        return self.total / self.weight if self.weight else float("nan")
+        self._waiting.clear()

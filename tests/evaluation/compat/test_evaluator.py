@@ -184,7 +184,7 @@ def test_configs_build_metrics_and_are_left_alone() -> None:
     registry: mmengine.Registry[Any] = mmengine.Registry("metric", scope="mine")
     registry.register_module(module=ToyAccuracy)
     assert isinstance(Evaluator({"type": "ToyAccuracy"}, registry).metrics[0], ToyAccuracy)
-    assert "DumpResults" not in mmengine.RootRegistries().METRICS.module_dict
+    assert "ToyAccuracy" not in mmengine.RootRegistries().METRICS
     assert "is no metric" in refusal(lambda: Evaluator([3]), TypeError)
     assert "is no metric" in refusal(lambda: Evaluator("Accuracy"), TypeError)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from random import Random
 
 from tests.files.s3_server import s3_running
-from tests.resume.crashes.trials import KINDS, CannotDisturbError, Result, Trial, run_trial
+from tests.resume.crashes.disturbances import KINDS, run_trial
+from tests.resume.crashes.machine import CannotDisturbError
+from tests.resume.crashes.trials import MissedError, Result, Trial
 from tests.resume.outcomes import Outcome, outcome
 
 
@@ -54,15 +56,15 @@ def main(arguments: Sequence[str]) -> int:
                 kind, seed = trials[done]
                 try:
                     results[kind].append(done.result())
-                except (AssertionError, CannotDisturbError, TimeoutError) as error:
+                except (AssertionError, CannotDisturbError, MissedError, TimeoutError) as error:
                     failures.append(f"{kind} {seed}")
                     print(f"FAILED: {kind}, seed {seed}: {error}", flush=True)
-    print(f"{'disturbance':<22}{'trials':>7}{'attempts':>10}{'steps lost, mean':>18}{'most':>6}")
+    print(f"{'disturbance':<26}{'trials':>7}{'attempts':>10}{'steps lost, mean':>18}{'most':>6}")
     for kind, its in results.items():
         if its:
             lost = [each.lost for each in its]
             attempts = sum(each.attempts for each in its)
-            print(f"{kind:<22}{len(its):>7}{attempts:>10}{sum(lost) / len(lost):>18.1f}{max(lost):>6}")
+            print(f"{kind:<26}{len(its):>7}{attempts:>10}{sum(lost) / len(lost):>18.1f}{max(lost):>6}")
     went_well = sum(map(len, results.values()))
     print(f"{went_well} of {options.count} went on bit for bit, in {time.monotonic() - began:.0f} s", flush=True)
     if failures:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -68,10 +69,21 @@ class Attempt:
         """What it has said so far."""
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
-    def send(self, number: int) -> None:
-        """Send it a signal."""
+    def send(self, number: int, process: int | None = None) -> None:
+        """Send it, or a process of its, a signal."""
         if self.code is None and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+            os.kill(process or self._process.pid, number)
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started, but for multiprocessing's own."""
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        with suppress(OSError):
+            return [
+                int(each)
+                for each in path.read_text().split()
+                if b"resource_tracker" not in Path(f"/proc/{each}/cmdline").read_bytes()
+            ]
+        return []
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
         """Wait until a condition holds or the attempt ends; return whether it holds."""

@@ -50,7 +50,9 @@ run = Run(
         Schedule(scheduler=late(torch.optim.lr_scheduler.OneCycleLR)(max_lr=0.01, total_steps=STEPS), every="step"),
     ),
     train=Data(
-        dataset=spec(NoisyPoints)(SAMPLES, 5e-4), batch_size=BATCH, num_workers=int(os.environ.get("RUN_WORKERS", "0"))
+        dataset=spec(NoisyPoints)(SAMPLES, float(os.environ.get("RUN_PAUSE", "5e-4"))),
+        batch_size=BATCH,
+        num_workers=int(os.environ.get("RUN_WORKERS", "0")),
     ),
     val=Evaluation(dataset=spec(NoisyPoints)(16), batch_size=8, metrics=(spec(Accuracy)(),)),
     loop=late(EpochLoop)(max_epochs=EPOCHS),

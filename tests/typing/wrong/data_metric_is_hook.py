@@ -8,5 +8,5 @@ from treenail.kernel import spec
 evaluation = Evaluation(
     dataset=spec(Digits)("val"),
     batch_size=32,
-    metrics=(spec(BestHook)("val/loss"),),  # E: "tuple[Spec[BestHook]]"; expected "tuple[Spec[Metric], ...]"
+    metrics=(spec(BestHook)("val/loss"),),  # E: "tuple[Spec[BestHook]]"; expected "tuple[Spec[Metric] |
 )

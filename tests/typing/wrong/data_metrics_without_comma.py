@@ -9,5 +9,5 @@ accuracy = spec(Accuracy)(top_k=5)
 evaluation = Evaluation(
     dataset=spec(Digits)("val"),
     batch_size=32,
-    metrics=(accuracy),  # E: "Spec[Accuracy]"; expected "tuple[Spec[Metric], ...]"
+    metrics=(accuracy),  # E: "Spec[Accuracy]"; expected "tuple[Spec[Metric] |
 )

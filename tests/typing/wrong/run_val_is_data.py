@@ -13,5 +13,5 @@ run = Run(
     optimizer=late(optim.AdamW)(lr=1e-3),
     train=Data(dataset=spec(Digits)("train"), batch_size=32),
     loop=late(EpochLoop)(max_epochs=3),
-    val=Data(dataset=spec(Digits)("val"), batch_size=32),  # E: "Data"; expected "Evaluation | None"
+    val=Data(dataset=spec(Digits)("val"), batch_size=32),  # E: "Data"; expected "Evaluation | Map
 )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from treenail.adapters.optim import moved
+from treenail.contracts import HasTestStep, TrainsItself
 from treenail.kernel import TrainingError
 
 
@@ -24,6 +26,9 @@ def update_bn(batches: Iterable[object], model: nn.Module, device: torch.device 
     batch normalisation are in train mode meanwhile, all others (dropout) in eval mode: the statistics are those of
     evaluation, where `torch.optim.swa_utils.update_bn` measures with dropout. All modules get their own modes back, and layers
     their momenta; after an exception the statistics, too, are as they were.
+
+    A model with a ``train_step`` and a ``test_step`` of its own, which alone knows what is done with a batch first, is given
+    batches of any form by its ``test_step``.
 
     Args:
         batches: Tensors [batch, …], or tuples or lists whose first item is one.
@@ -58,9 +63,12 @@ def update_bn(batches: Iterable[object], model: nn.Module, device: torch.device 
 
 
 def _run(batches: Iterable[object], model: nn.Module, device: torch.device | str | None) -> None:
-    done = False
+    done, step = False, model.test_step if isinstance(model, TrainsItself) and isinstance(model, HasTestStep) else None
     for batch in batches:
-        model(_inputs(batch, device))
+        if step is not None:
+            step(batch if device is None else moved(batch, torch.device(device)))
+        else:
+            model(_inputs(batch, device))
         done = True
     if not done:
         raise TrainingError("there is no batch to compute statistics of", mend="is the dataset empty?")

@@ -51,7 +51,7 @@ def read_averages(state: Mapping[str, object]) -> SavedAverages:
             where="names",
             mend="this is a part of a state, give a whole one",
         )
-    measured = state.get("measured")
+    measured = state.get("measured", "missing")  # None where statistics are not the averages' own
     if measured is not None and (type(measured) is not int or not 0 <= measured <= averaged):
         raise StateError(f"measured={measured!r} is no count of averages", where="measured")
     return SavedAverages(updates, averaged, weights, buffers, measured)

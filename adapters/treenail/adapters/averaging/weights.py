@@ -212,7 +212,7 @@ class WeightAverages:
         """Compute anew the statistics of batch normalisation that averages with buffers of their own (``ignore``) have.
 
         Args:
-            batches: Tensors [batch, …], or tuples or lists whose first item is one.
+            batches: As `update_bn` takes them.
             device: Where the model is, if the batches are elsewhere.
 
         Raises:

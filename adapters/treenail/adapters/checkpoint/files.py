@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from hashlib import sha256
 from itertools import islice
 from re import compile as pattern
 from typing import NamedTuple
 
 import msgspec
 
+from treenail.adapters.checkpoint.contents import digest_of
 from treenail.adapters.checkpoint.errors import UnsuitableError
+from treenail.adapters.checkpoint.manifests import encode_manifest
 from treenail.adapters.checkpoint.state_file import read_state, write_state
 from treenail.adapters.checkpoint.tree import Snapshot
 from treenail.contracts import FileEntry, Manifest
@@ -51,14 +52,11 @@ def persist(
     begun = [*(entry.path for entry in shards), OWNER, TENSORS, TREE, MANIFEST]
     try:
         files.write(f"{directory}/{OWNER}", manifest.run.encode())
-        tensors = write_state(files, f"{directory}/{TENSORS}", frozen.tensors)
+        tensors = write_state(files, directory, TENSORS, frozen.tensors)
         files.write(f"{directory}/{TREE}", tree)
-        entries = (
-            FileEntry(path=TENSORS, size=tensors.size, sha256=tensors.sha256),
-            FileEntry(path=TREE, size=len(tree), sha256=sha256(tree).hexdigest()),
-        )
-        manifest = msgspec.structs.replace(manifest, files=(*entries, *shards), blocks={TENSORS: tensors.blocks})
-        files.write(f"{directory}/{MANIFEST}", msgspec.json.format(msgspec.json.encode(manifest)))
+        entries = (tensors, FileEntry(path=TREE, size=len(tree), sha256=digest_of(tree)))
+        content, manifest = encode_manifest(msgspec.structs.replace(manifest, files=(*entries, *shards)))
+        files.write(f"{directory}/{MANIFEST}", content)
     except BaseException as error:
         with suppress(Exception):  # the error that led here is the one to tell
             remove(files, directory, begun)
@@ -66,7 +64,7 @@ def persist(
             raise CheckpointError(
                 f"the checkpoint could not be written: {error.message}",
                 where=error.where,
-                mend="make room or choose another --work-dir; earlier checkpoints are untouched",
+                mend=f"{error.mend or 'make room or choose another --work-dir'}; earlier checkpoints are untouched",
             ) from error
         raise
     return manifest
@@ -157,7 +155,7 @@ def read_snapshot(files: FileBackend, directory: str, manifest: Manifest) -> Sna
     if not {TENSORS, TREE} <= entries.keys():
         raise CheckpointError(f"the manifest does not list {TENSORS} and {TREE}", where=where)
     tree = _read_verified(files, directory, entries[TREE])
-    tensors = read_state(files, f"{directory}/{TENSORS}", entries[TENSORS], manifest.blocks.get(TENSORS, ()))
+    tensors = read_state(files, f"{directory}/{TENSORS}", entries[TENSORS])
     try:
         return Snapshot(msgspec.json.decode(tree), tensors)
     except msgspec.DecodeError as error:
@@ -174,7 +172,7 @@ def _read_verified(files: FileBackend, directory: str, entry: FileEntry) -> byte
         raise UnsuitableError(f"a file of the checkpoint is unreadable: {error.message}", where=where) from error
     if len(content) != entry.size:
         raise CheckpointError(f"the file has {len(content)} bytes, its manifest says {entry.size}", where=where)
-    if sha256(content).hexdigest() != entry.sha256:
+    if digest_of(content) != entry.sha256:
         raise CheckpointError("the file's checksum is not that of its manifest", where=where)
     return content
 

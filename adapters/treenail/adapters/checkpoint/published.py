@@ -8,9 +8,9 @@ from typing import Final
 from torch import Tensor
 
 from treenail.adapters.averaging import read_averages
+from treenail.adapters.checkpoint.contents import Content
 from treenail.adapters.checkpoint.ranks import on_first
 from treenail.adapters.checkpoint.spread import RankCheckpointer
-from treenail.adapters.checkpoint.state_file import Content
 from treenail.adapters.checkpoint.store import CheckpointStore
 from treenail.adapters.checkpoint.tensors import pack
 from treenail.kernel import CheckpointError, FileError
@@ -48,8 +48,8 @@ def _publish(store: CheckpointStore, name: str) -> str:
     if isinstance(averages := state.get("averages"), dict):
         weights = _averaged(weights, averages)
     tensors = {str(key): pack(value)[0] for key, value in weights.items() if isinstance(value, Tensor)}
-    content = Content(tensors)
-    path = f"{PUBLISHED}/{directory}-{content.digest()[:_DIGITS]}.safetensors"
+    content = Content.of(tensors, {"format": "pt"})
+    path = f"{PUBLISHED}/{directory}-{content.sha256()[:_DIGITS]}.safetensors"
     try:
         store.files.write(path, content.chunks())
     except FileError as error:

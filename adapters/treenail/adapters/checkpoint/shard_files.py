@@ -1,50 +1,28 @@
 """Safetensors files written and read one tensor at a time, with what a shard says of the whole it is part of.
 
-A header of JSON, then the tensors' bytes; source: https://huggingface.co/docs/safetensors/index#format. A shard's
-header holds in its ``__metadata__``, besides our own ``treenail_shard``, the offsets as
+A shard's header holds in its ``__metadata__``, besides our own ``treenail_shard``, the offsets as
 `torch.distributed.checkpoint.HuggingFaceStorageReader` looks for them, so that torch reads our shards as well.
 """
 
 from __future__ import annotations
 
-import ctypes
-import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
-from treenail.adapters.checkpoint.errors import UnsuitableError
+from treenail.adapters.checkpoint.contents import CHUNK_BYTES, Content, FileDigest, Source, memory_of, write_content
+from treenail.adapters.checkpoint.headers import StoredTensor, encode_header, read_entries
 from treenail.contracts import FileEntry
-from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissingError
+from treenail.kernel import CheckpointError, FileBackend, FileError
 
-_BLOCK = 1 << 20  # bytes handed to a backend at once; copying them holds the GIL
-_LARGEST_HEADER = 1 << 30  # of a file that is none, any eight bytes would be a size
-_METADATA, _SHARD, _OFFSETS = "__metadata__", "treenail_shard", "DCP_SHARDING_INFO"
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_SHARD, _OFFSETS = "treenail_shard", "DCP_SHARDING_INFO"
+_HASHERS: Final = 2  # more would take the training's cores
 
 _Size = Annotated[int, Meta(ge=0)]
 
@@ -83,28 +61,12 @@ class ShardInfo(Struct, frozen=True):
     chunks: dict[str, ChunkInfo]
 
 
-class StoredTensor(NamedTuple):
-    """Where the bytes of a tensor lie in a file."""
-
-    path: str
-    start: int
-    size: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
 class Deferred(NamedTuple):
     """A tensor that is read when it is needed."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-
-
-class _Entry(Struct, frozen=True):
-    dtype: str
-    shape: tuple[_Size, ...]
-    data_offsets: tuple[_Size, _Size]
 
 
 VERSION = 1
@@ -118,18 +80,18 @@ def write_shard(
     Raises:
         CheckpointError: The backend failed.
     """
+    with ThreadPoolExecutor(_HASHERS, "treenail-hash") as pool:
+        try:
+            digests = list(pool.map(_digest, [chunk.tensor for chunk in chunks.values()]))
+        except RuntimeError:  # the interpreter is at its end, and starts no threads any more
+            digests = [_digest(chunk.tensor) for chunk in chunks.values()]
     info = ShardInfo(
         version=VERSION,
         rank=rank,
         world_size=world_size,
         chunks={
-            key: ChunkInfo(
-                shape=chunk.shape,
-                offsets=chunk.offsets,
-                is_complex=chunk.is_complex,
-                sha256=_digest(chunk.tensor),
-            )
-            for key, chunk in chunks.items()
+            key: ChunkInfo(shape=chunk.shape, offsets=chunk.offsets, is_complex=chunk.is_complex, sha256=digest)
+            for (key, chunk), digest in zip(chunks.items(), digests, strict=True)
         },
     )
     tail = {True: [0], False: []}  # the dimension of real and imaginary part
@@ -139,9 +101,11 @@ def write_shard(
         _SHARD: msgspec.json.encode(info).decode(),
         _OFFSETS: msgspec.json.encode(offsets).decode(),
     }
-    return write_tensors(
-        files, directory, name, metadata, {key: deferred(chunk.tensor) for key, chunk in chunks.items()}
-    )
+    content = Content.of({key: chunk.tensor for key, chunk in chunks.items()}, metadata)
+    try:
+        return write_content(files, directory, name, content)
+    except FileError as error:
+        raise _failure(error) from error
 
 
 def write_tensors(
@@ -163,54 +127,30 @@ def write_tensors(
     Raises:
         CheckpointError: The backend failed.
     """
-    encoded, order = encode_header({key: each[:2] for key, each in tensors.items()}, metadata)
-    digest, size = sha256(), 0
+    header, order = encode_header({key: each[:2] for key, each in tensors.items()}, metadata)
+    digest = FileDigest()
 
     def content() -> Iterator[bytes]:
-        nonlocal size
-        for block in _content(encoded, order, tensors):
-            digest.update(block)
-            size += len(block)
-            yield block
+        digest.update(header)
+        yield header
+        for key in order:
+            for piece in _pieces(tensors[key].read()):
+                digest.update(piece)
+                yield piece
 
-    path = f"{directory}/{name}" if directory else name
     try:
-        files.write(path, content())
+        files.write(f"{directory}/{name}" if directory else name, content())
     except FileError as error:
-        raise CheckpointError(
-            f"a file of the checkpoint could not be written: {error.message}",
-            where=error.where,
-            mend="make room, or choose another place",
-        ) from error
-    return FileEntry(path=name, size=size, sha256=digest.hexdigest())
+        raise _failure(error) from error
+    return FileEntry(path=name, size=digest.size, sha256=digest.hexdigest())
 
 
-def encode_header(
-    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
-) -> tuple[bytes, list[str]]:
-    """Return what stands before the tensors in a file of safetensors, its own length included, and their order.
-
-    Args:
-        tensors: Dtypes and shapes.
-        metadata: Texts.
-    """
-    # So that each lies at a multiple of its size.
-    order = sorted(tensors, key=lambda key: (-tensors[key][0].itemsize, key))
-    header: dict[str, object] = {_METADATA: dict(metadata)}
-    end = 0
-    for key in order:
-        dtype, shape = tensors[key]
-        start, end = end, end + dtype.itemsize * math.prod(shape)
-        header[key] = _Entry(dtype=_NAMES[dtype], shape=shape, data_offsets=(start, end))
-    encoded = msgspec.json.encode(header)
-    encoded += b" " * (-len(encoded) % 8)
-    return len(encoded).to_bytes(8, "little") + encoded, order
-
-
-def _content(header: bytes, order: list[str], tensors: Mapping[str, Deferred]) -> Iterator[bytes]:
-    yield header
-    for key in order:
-        yield from _blocks(tensors[key].read())
+def _failure(error: FileError) -> CheckpointError:
+    return CheckpointError(
+        f"a file of the checkpoint could not be written: {error.message}",
+        where=error.where,
+        mend="make room, or choose another place",
+    )
 
 
 def deferred(tensor: Tensor) -> Deferred:
@@ -218,17 +158,14 @@ def deferred(tensor: Tensor) -> Deferred:
     return Deferred(tensor.dtype, tuple(tensor.shape), lambda: tensor)
 
 
-def _blocks(tensor: Tensor) -> Iterator[bytes]:
-    # A tensor gives its bytes through numpy only, which need not be installed, or by their address.
-    for start in range(0, tensor.nbytes, _BLOCK):
-        yield ctypes.string_at(tensor.data_ptr() + start, min(_BLOCK, tensor.nbytes - start))
+def _pieces(tensor: Tensor) -> Iterator[bytes]:
+    memory = memory_of(tensor) if tensor.nbytes else memoryview(b"")
+    for start in range(0, len(memory), CHUNK_BYTES):
+        yield bytes(memory[start : start + CHUNK_BYTES])
 
 
 def _digest(tensor: Tensor) -> str:
-    digest = sha256()
-    for block in _blocks(tensor):
-        digest.update(block)
-    return digest.hexdigest()
+    return sha256(memory_of(tensor) if tensor.nbytes else b"").hexdigest()
 
 
 def read_header(files: FileBackend, path: str) -> tuple[ShardInfo, dict[str, StoredTensor]]:
@@ -251,41 +188,6 @@ def read_header(files: FileBackend, path: str) -> tuple[ShardInfo, dict[str, Sto
     return info, stored
 
 
-def read_entries(files: FileBackend, path: str) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Read which tensors a file of safetensors holds, and where, and the texts of its header.
-
-    Raises:
-        CheckpointError: It is missing or torn.
-    """
-    where = f"{files.uri}/{path}"
-    first = _read(files, path, 0, 8)
-    length = int.from_bytes(first, "little")
-    if len(first) < 8 or length > _LARGEST_HEADER:
-        raise CheckpointError("the file is torn: it has no header", where=where)
-    encoded = _read(files, path, 8, length)
-    try:
-        header = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
-        metadata = msgspec.json.decode(header.pop(_METADATA, b"{}"), type=dict[str, str])
-        entries = {key: msgspec.json.decode(raw, type=_Entry) for key, raw in header.items()}
-        stored = {key: _stored(path, 8 + length, entry) for key, entry in entries.items()}
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"the file's header is torn or not ours: {error!r}", where=where) from error
-    size = _size(files, path)
-    for key, found in sorted(stored.items(), key=lambda item: item[1].start):
-        if found.start + found.size > size:
-            there = max(0, size - found.start)
-            raise CheckpointError(f"the file is torn: of '{key}' {there} of {found.size} bytes are there", where=where)
-    return stored, metadata
-
-
-def _stored(path: str, base: int, entry: _Entry) -> StoredTensor:
-    start, end = entry.data_offsets
-    dtype = _DTYPES[entry.dtype]
-    if end - start != dtype.itemsize * math.prod(entry.shape):
-        raise ValueError(f"{end - start} bytes for a {dtype} of shape {entry.shape}")
-    return StoredTensor(path, base + start, end - start, dtype, entry.shape)
-
-
 def _fits(chunk: ChunkInfo, stored: StoredTensor) -> bool:
     sizes = stored.shape[:-1] if chunk.is_complex else stored.shape
     return len(sizes) == len(chunk.shape) == len(chunk.offsets) and all(
@@ -299,30 +201,11 @@ def read_chunk(files: FileBackend, stored: StoredTensor, info: ChunkInfo, name: 
     Raises:
         CheckpointError: It is torn or damaged.
     """
-    content = _read(files, stored.path, stored.start, stored.size)
-    where = f"{files.uri}/{stored.path}"
-    if sha256(content).hexdigest() != info.sha256:
+    tensor = torch.empty(stored.shape, dtype=stored.dtype)
+    if stored.size:
+        with Source(files, stored.path) as source:
+            source.read(stored.start, [memory_of(tensor)])
+    if _digest(tensor) != info.sha256:
+        where = f"{files.uri}/{stored.path}"
         raise CheckpointError(f"the shard is damaged: the checksum of '{name}' is not that of its header", where=where)
-    if not content:
-        tensor = torch.empty(stored.shape, dtype=stored.dtype)
-    else:
-        tensor = torch.frombuffer(bytearray(content), dtype=stored.dtype).view(stored.shape)
     return torch.view_as_complex(tensor) if info.is_complex else tensor
-
-
-def _size(files: FileBackend, path: str) -> int:
-    try:
-        return files.stat(path).size
-    except FileMissingError as error:
-        raise CheckpointError(f"a file of the checkpoint is missing: {error.message}", where=error.where) from error
-    except FileError as error:
-        raise UnsuitableError(f"a shard is unreadable: {error.message}", where=error.where) from error
-
-
-def _read(files: FileBackend, path: str, start: int, length: int) -> bytes:
-    try:
-        return files.read(path, start, length)
-    except FileMissingError as error:
-        raise CheckpointError(f"a file of the checkpoint is missing: {error.message}", where=error.where) from error
-    except FileError as error:
-        raise UnsuitableError(f"a shard is unreadable: {error.message}", where=error.where) from error

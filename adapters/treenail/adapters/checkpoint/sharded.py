@@ -17,12 +17,12 @@ from torch import Tensor
 
 from treenail.adapters.checkpoint.errors import UnsuitableError
 from treenail.adapters.checkpoint.files import SHARD
+from treenail.adapters.checkpoint.headers import StoredTensor
 from treenail.adapters.checkpoint.ranks import plan_together, together
 from treenail.adapters.checkpoint.shard_files import (
     Chunk,
     ChunkInfo,
     Deferred,
-    StoredTensor,
     read_chunk,
     read_header,
     write_shard,

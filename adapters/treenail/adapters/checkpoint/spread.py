@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Final, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from treenail.adapters.checkpoint.errors import UnsuitableError
@@ -19,7 +19,7 @@ from treenail.adapters.checkpoint.sharded import read_shards, snapshot_shards, w
 from treenail.adapters.checkpoint.store import CheckpointStore, SaveRequest, attempt_of
 from treenail.adapters.checkpoint.targets import Targets
 from treenail.adapters.checkpoint.tensors import Buffers, is_spread
-from treenail.adapters.checkpoint.tree import Snapshot, freeze
+from treenail.adapters.checkpoint.tree import Snapshot, copied_tensors, freeze
 from treenail.adapters.comm import all_gather_object, broadcast_object
 from treenail.contracts import FileEntry, Manifest
 from treenail.kernel import CheckpointError, Communicator, Stateful, TreenailError
@@ -73,6 +73,17 @@ class RankCheckpointer:
         self._buffers = Buffers()
         self._flight: Flight | None = None
         self._begun = False  # whether any rank has a flight
+        self._checks: list[tuple[str, Callable[[Mapping[str, Tensor]], object]]] = []
+
+    def check_copy(self, branch: str, check: Callable[[Mapping[str, Tensor]], object]) -> None:
+        """Let the next save look at what it copied, in the background, before anything of it is written.
+
+        Args:
+            branch: Of the state tree, a mapping with tensors; only what is equal on all ranks.
+            check: Called on rank 0 with these by their keys, on the CPU, complex ones as real and imaginary part. The save
+                fails by what it raises: no pointer moves, and retention removes nothing.
+        """
+        self._checks.append((branch, check))
 
     def save(
         self, checkpoint: Mapping[str, object], *, step: int, epoch: int, reason: str, pointers: Sequence[str]
@@ -84,7 +95,9 @@ class RankCheckpointer:
 
         Raises:
             CheckpointError: It could not be saved, or the one before could not; on every rank.
+            TreenailError: A check raised it, now or of the one before; on every rank.
         """
+        checks, self._checks = self._checks, []
         self.settle()
         store, ranks = self.store, self.communicator
         rest, shards = take(checkpoint)
@@ -98,6 +111,9 @@ class RankCheckpointer:
 
         def write(cancelled: Event) -> None:
             buffers.wait()
+            for frozen in whole:
+                for branch, check in checks:
+                    check(copied_tensors(frozen, branch))
             parts: list[FileEntry] = []
             place = directory or store.begin(step)
             if spread is not None:

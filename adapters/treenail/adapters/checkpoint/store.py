@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple, cast
 from uuid import uuid4
 
-import msgspec
 import torch
 
 from treenail.adapters.checkpoint.errors import UnsuitableError
@@ -32,6 +32,7 @@ from treenail.adapters.checkpoint.files import (
     remove_torn,
     survey,
 )
+from treenail.adapters.checkpoint.manifests import decode_manifest
 from treenail.adapters.checkpoint.parts import SHARDS, places_of, put
 from treenail.adapters.checkpoint.sharded import read_whole
 from treenail.adapters.checkpoint.tree import Snapshot, freeze, thaw
@@ -40,10 +41,6 @@ from treenail.kernel import CheckpointError, FileBackend, FileError, FileMissing
 
 _POINTER_BYTES = 256  # a larger file is no pointer
 _LOOK_AROUND = 10_000  # files that are looked at for the sake of a message
-
-
-class _Format(msgspec.Struct):
-    format_version: int
 
 
 class SaveRequest(NamedTuple):
@@ -152,6 +149,7 @@ class CheckpointStore:
         """
         manifest = Manifest(
             format_version=FORMAT_VERSION,
+            sha256="",
             run=self.run,
             attempt=request.attempt,
             step=request.step,
@@ -162,6 +160,7 @@ class CheckpointStore:
             files=(),
             config=self._config,
             versions=_versions(),
+            pointers=request.pointers,
         )
         persist(frozen, self.files, directory, manifest, shards)
         try:
@@ -197,11 +196,25 @@ class CheckpointStore:
             if self.keep_every is not None and step >= self.keep_every:
                 first_of_many.setdefault(step // self.keep_every, directory)
         last = list(newest_of_step.values())[-self.keep_last :]
-        kept = {*last, newest, *self.pointers().values(), *first_of_many.values()}
+        kept = {*last, newest, *self._mended_pointers(ours).values(), *first_of_many.values()}
         below = survey(self.files).directories
         for directory, _ in ours:
             if directory not in kept:
                 remove(self.files, directory, below[directory])
+
+    def _mended_pointers(self, ours: Sequence[tuple[str, Manifest]]) -> dict[str, str]:
+        """Return the pointers; damaged ones lead again to the newest checkpoint that was saved for them."""
+        found = self.pointers()
+        saved_for = {name: directory for directory, manifest in ours for name in manifest.pointers}
+        for name in saved_for.keys() - found.keys():
+            if self._exists(name):  # one that is missing was removed on purpose
+                self.files.write(name, saved_for[name].encode())
+                found[name] = saved_for[name]
+                warnings.warn(
+                    f"the pointer '{name}' at {self.files.uri} was damaged; it leads to '{found[name]}' again",
+                    stacklevel=2,
+                )
+        return found
 
     def _of_run(self, run: str) -> list[tuple[str, Manifest]]:
         """Return the whole checkpoints of a run, the newest last; clocks may go backwards, attempts and steps do not."""
@@ -295,18 +308,7 @@ class CheckpointStore:
             ) from None
         except FileError as error:
             raise UnsuitableError(f"the manifest is unreadable: {error.message}", where=where) from error
-        try:
-            version = msgspec.json.decode(content, type=_Format).format_version
-            found = msgspec.json.decode(content, type=Manifest) if version <= FORMAT_VERSION else None
-        except msgspec.DecodeError as error:
-            raise CheckpointError(f"the manifest cannot be read: {error}", where=where) from error
-        if found is None:
-            raise UnsuitableError(
-                f"the checkpoint has format {version}, this treenail reads up to {FORMAT_VERSION}",
-                where=where,
-                mend="upgrade treenail",
-            )
-        return found
+        return decode_manifest(content, where)
 
     def resolve(self, name: str = "latest") -> str:
         """Return the directory that a pointer or a directory's name stands for.

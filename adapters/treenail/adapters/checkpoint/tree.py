@@ -136,6 +136,23 @@ def thaw(snapshot: Snapshot) -> object:
         raise CheckpointError(f"the state tree is malformed: {type(error).__name__}: {error}") from error
 
 
+def copied_tensors(snapshot: Snapshot, branch: str) -> dict[str, Tensor]:
+    """Return the tensors right below a branch, such as ``"model"``, by their keys, as they lie in the snapshot.
+
+    Raises:
+        CheckpointError: There is no such branch, or it is no mapping.
+    """
+    finder, tree = _Finder(snapshot.tensors), snapshot.tree
+    if isinstance(tree, dict) and branch in tree:
+        found = finder.thaw(tree[branch])
+    else:  # a key among those beside it made it a list of pairs
+        whole = finder.thaw(tree)
+        found = whole.get(branch) if isinstance(whole, dict) else None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"the state has no mapping '{branch}'", where=branch)
+    return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+
+
 class _Thawer:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -185,3 +202,10 @@ class _Thawer:
         if name not in self._unpacked:
             self._unpacked[name] = unpack(self._tensors[name], form)
         return self._unpacked[name]
+
+
+class _Finder(_Thawer):
+    """Finds tensors without rebuilding them."""
+
+    def _thaw_tensor(self, content: object) -> Tensor:
+        return self._tensors[content["name"] if isinstance(content, dict) else str(content)]

@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 
 from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
@@ -37,9 +38,11 @@ from treenail.kernel import Communicator, ConfigError, Exporter, Spec
 def train(options: Namespace) -> int:
     """Train, print a summary, and say how to go on after a stop; on the ranks that a launcher, or the config, started."""
     if options.checkpoint and not options.resume:
-        raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend="add --resume")
-    if options.fast_dev_run is not None and options.resume:
-        raise ConfigError("--fast-dev-run begins anew and keeps nothing", mend="leave out --resume, or --fast-dev-run")
+        mend = "take it in the place of --auto-resume" if options.auto_resume else "add --resume"
+        raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend=mend)
+    if options.fast_dev_run is not None and (options.resume or options.auto_resume):
+        given = "--resume" if options.resume else "--auto-resume"
+        raise ConfigError("--fast-dev-run begins anew and keeps nothing", mend=f"leave out {given}, or --fast-dev-run")
     loaded = _load(options)
     settings = loaded.run.distributed
     if settings.processes > 1 and settings.launcher == "none":
@@ -73,7 +76,12 @@ def _start(options: Namespace, processes: int) -> int:
     from treenail.adapters.cli.launching import start_ranks
 
     given = {"--work-dir": options.work_dir, "--checkpoint": options.checkpoint, "--fast-dev-run": options.fast_dev_run}
-    flags = {"--resume": options.resume, "--allow-changes": options.allow_changes, "--debug": options.debug}
+    flags = {
+        "--resume": options.resume,
+        "--auto-resume": options.auto_resume,
+        "--allow-changes": options.allow_changes,
+        "--debug": options.debug,
+    }
     words = ["train", *_again(options, _whole), *(flag for flag, is_set in flags.items() if is_set)]
     words += [f"{name}={value}" for name, value in given.items() if value is not None]
     return start_ranks(["module", "treenail.adapters.cli", *words], processes, debug=options.debug)
@@ -105,7 +113,11 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         launch = os.environ.get(LAUNCH_ID)
         with use_mounts(mounts_of(run.files)):
             return choose_place(
-                options.config, options.work_dir, resume=options.resume, launch=launch, checkpoints=elsewhere
+                options.config,
+                options.work_dir,
+                resume="auto" if options.auto_resume else options.resume,
+                launch=launch,
+                checkpoints=elsewhere,
             )
 
     work_dir, resume = on_rank_0(ranks, choose)
@@ -138,9 +150,7 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         with use_mounts(mounts_of(run.files)):
             saved = has_checkpoint(work_dir, elsewhere)
         if saved:
-            higher = (
-                ", and a higher limits.max_steps" if reason == LIMIT and run.limits.max_steps == summary.step else ""
-            )
+            higher = ", and a higher limits.max_steps" if (run.limits.max_steps or inf) <= summary.step else ""
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with{higher}:", file=sys.stderr)
             print(f"  {shlex.join(again)}", file=sys.stderr)
         else:
@@ -236,7 +246,8 @@ def _print_summary(summary: Summary) -> None:
 
 def _places(summary: Summary) -> list[tuple[str, str]]:
     work_dir = summary.work_dir
-    curves = sorted(path for path in work_dir.iterdir() if path.is_dir() and path.name != CHECKPOINTS)
+    others = (CHECKPOINTS, "profile")
+    curves = sorted(path for path in work_dir.iterdir() if path.is_dir() and path.name not in others)
     local = [
         *(("curves", path) for path in curves),
         ("log", work_dir / "log.jsonl"),

@@ -124,7 +124,14 @@ def _train(commands: _Commands) -> None:
         metavar="D",
         help="where everything goes; by default work_dirs/CONFIG/001, 002 …",
     )
-    train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+    begins = train.add_mutually_exclusive_group()
+    begins.add_argument("--resume", action="store_true", help="go on from the latest checkpoint (of the newest run)")
+    begins.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="the same where there is one, else begin; for jobs that are started again and again, with a --work-dir of their "
+        "own",
+    )
     train.add_argument(
         "--checkpoint", metavar="NAME", help="with --resume: another one than the latest: best, step-00000200"
     )

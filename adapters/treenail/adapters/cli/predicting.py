@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from treenail.adapters.cli.commands import _ranks
 from treenail.adapters.config import Source, load
+from treenail.adapters.files import redacted
 from treenail.adapters.runtime import predict as predict_run
 
 
@@ -17,5 +18,5 @@ def predict(options: Namespace) -> int:
             run, options.checkpoint, options.output, data=options.data, files=options.files, communicator=ranks
         )
         if ranks.rank == 0:
-            print(f"written  {options.output}\nsamples  {predicted.samples}")
+            print(f"written  {redacted(options.output)}\nsamples  {predicted.samples}")
     return 0

@@ -26,7 +26,9 @@ def inspect(options: Namespace) -> int:
         return 0
     shown = [(name, each) for name, each in tensors(source.tree) if fnmatchcase(name, options.tensors)]
     if not shown:
-        raise ConfigError(f"no tensor is called like '{options.tensors}'", where=source.where)
+        names = [name for name, _ in tensors(source.tree)]
+        mend = f"they are called {', '.join(names[:5])}, for instance" if names else "there are none in it"
+        raise ConfigError(f"no tensor is called like '{options.tensors}'", where=source.where, mend=mend)
     print()
     _print_table([(name, str(each.dtype).removeprefix("torch."), str(list(each.shape))) for name, each in shown])
     return 0
@@ -77,6 +79,11 @@ def _size(count: int) -> str:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    # What a file says is shown, not obeyed: escape sequences in it could clear the terminal or forge lines.
+    rows = [
+        tuple("".join(each if each.isprintable() else repr(each)[1:-1] for each in cell) for cell in row)
+        for row in rows
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

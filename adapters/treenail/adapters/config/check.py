@@ -277,7 +277,7 @@ class Checker:
             near = tried[:1]
         if len(near) == 1 or (near and isinstance(value, dict)):  # the member that came furthest explains best
             nearest: list[_Wrong] = max(
-                near, key=lambda failed: (len(failed[0].path), failed[0].path[-1:] != ("type",))
+                near, key=lambda failed: (len(failed[0].path), failed[0].path[-1:] != ("type",), not failed[0].key)
             )
             self._wrong += nearest
             return WRONG

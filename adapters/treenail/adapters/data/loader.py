@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import functools
+import os
 import signal
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import count, islice, repeat
+from traceback import walk_tb
 from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from treenail.adapters.data.overlap import copied_ahead
 from treenail.adapters.files import Mounts, current_mounts, use_mounts
@@ -53,6 +54,8 @@ class Loader:
             memory, by a stream of its own. Elsewhere, and with None, batches stay where they are.
 
     Attributes:
+        dataset: As given.
+        endless: Whether passes over the data follow each other by themselves, whatever `set_epoch` says.
         share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has); None where
             world_size is 1.
 
@@ -95,12 +98,14 @@ class Loader:
             raise ValueError(f"passes of {type(sampler).__name__} follow each other: there is no last batch to drop")
         if batch_size is None and drop_last:
             raise ValueError("drop_last is the batch sampler's to know; give it there")
+        self.dataset = dataset
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.limit = limit
         self._device = device if device is not None and device.type == "cuda" else None
         self._shard = sampler if isinstance(sampler, SamplerShard) else Shard(sampler, 0, 1)
+        self.endless = isinstance(self._shard, Shard) and bool(getattr(self._shard.sampler, "endless", False))
         self.share: tuple[int, int] | None = None
         self._keys = _Keys(self._shard, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
         # The loader's own generator keeps the process's one untouched when an iterator is made.
@@ -115,19 +120,11 @@ class Loader:
             persistent_workers=num_workers > 0,
             worker_init_fn=_BeginWorker() if num_workers else None,
         )
-        # Workers that ignore SIGTERM would keep multiprocessing's own clean-up at the end of the process waiting for ever.
-        self._at_exit = functools.partial(_close, weakref.ref(self))
-        if num_workers:
-            atexit.register(self._at_exit)
+        self._workers: _Workers | None = None
 
     def __len__(self) -> int:
         whole = self._batches(len(self._shard))
         return whole if self.limit is None else min(whole, self.limit)
-
-    @property
-    def endless(self) -> bool:
-        """Whether passes over the data follow each other by themselves, whatever `set_epoch` says."""
-        return isinstance(self._shard, Shard) and bool(getattr(self._shard.sampler, "endless", False))
 
     def _batches(self, items: int) -> int:
         """Return how many batches so many items of the sampler make."""
@@ -137,12 +134,22 @@ class Loader:
     def __iter__(self) -> Iterator[object]:
         if self.limit is not None:
             self._keys.most = max(0, len(self) - self.consumed)
-        batches: Iterator[object] = iter(self._loader)
+        try:
+            batches: Iterator[object] = iter(self._loader)
+        except BaseException as error:
+            _kill_started(error)
+            raise
+        if self._workers is None and isinstance(batches, _MultiProcessingDataLoaderIter):
+            self._workers = _Workers(batches)
         if self._device is not None:
             batches = copied_ahead(batches, self._device)
-        return batches if self._keys.world_size == 1 else self._iterate(batches)
+        return self._iterate(batches)
 
     def _iterate(self, batches: Iterator[object]) -> Iterator[object]:
+        # As a generator's frame it also keeps this loader, and so the workers, for as long as somebody iterates.
+        if self._keys.world_size == 1:
+            yield from batches
+            return
         shares = self._keys.shares
         for batch in batches:
             self.share = shares.popleft()
@@ -150,16 +157,13 @@ class Loader:
 
     def close(self) -> None:
         """End the worker processes; the end of the process does so, too. The next iteration starts new ones."""
-        iterator = getattr(self._loader, "_iterator", None)
-        if iterator is not None:
-            self._loader._iterator = None
-            iterator._shutdown_workers()
-            for worker in iterator._workers:
-                worker.kill()
+        if (workers := self._workers) is not None:
+            self._workers = self._loader._iterator = None
+            workers.end()
 
     def __del__(self) -> None:
-        if at_exit := getattr(self, "_at_exit", None):  # it may have been refused when it was made
-            atexit.unregister(at_exit)
+        if getattr(self, "_workers", None) is not None:  # it may have been refused when it was made
+            self.close()
 
     @property
     def consumed(self) -> int:
@@ -186,6 +190,40 @@ class Loader:
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Go to where a state stands; no data is read."""
         self._shard.load_state_dict(state_dict)
+
+
+class _Workers:
+    """Loader processes that have to be ended: they ignore SIGTERM, and multiprocessing would wait for them at exit for ever.
+
+    Until then torch's iterator is held here. Python's garbage collector would take its queues apart before the iterator could
+    tell the processes through them to end.
+    """
+
+    def __init__(self, iterator: _MultiProcessingDataLoaderIter) -> None:
+        self._iterator = iterator
+        self._owner = os.getpid()
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """Let the processes end, and kill those that do not."""
+        if os.getpid() != self._owner:
+            self._iterator._shutdown = True  # a forked process's copy; dropped there, it would end the parent's workers
+        try:
+            self._iterator._shutdown_workers()
+        finally:
+            if os.getpid() == self._owner:
+                for worker in self._iterator._workers:
+                    worker.kill()
+        atexit.unregister(self.end)
+
+
+def _kill_started(error: BaseException) -> None:
+    """Kill the workers of an iterator that could not start all of them, which only the error's traceback knows."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if isinstance(iterator := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter):
+            iterator._shutdown = True  # it is half made, and could not end them itself
+            for worker in getattr(iterator, "_workers", ()):
+                worker.kill()
 
 
 class _BeginWorker:
@@ -292,11 +330,6 @@ class _SeededBatches(TorchDataset[object]):
 
 def _unchanged(batch: T) -> T:
     return batch
-
-
-def _close(reference: weakref.ref[Loader]) -> None:
-    if loader := reference():
-        loader.close()
 
 
 class Batches:

@@ -97,6 +97,13 @@ HOOKS: tuple[Adapter, ...] = (
     ),
     Adapter(
         port="hook",
+        name="probe",
+        target=f"{_A}.hooks:ProbeHook",
+        aliases=("ProbeHook", "ProbeDataHook"),
+        summary="values that modules register, written every few steps",
+    ),
+    Adapter(
+        port="hook",
         name="EMAHook",
         target=f"{_A}.hooks:EMAHook",
         summary="mmengine's: averages the weights after each step",

@@ -12,7 +12,8 @@ MASK: Final = "***"
 
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-\s.]+")
 _SECRET_NAME = re.compile(
-    r"(?:.*_)?(?:api_?keys?|access_?keys?|account_?keys?|private_?keys?|connection_?string|credentials?|authorization|token)"
+    r"(?:.*_)?(?:api_?keys?|access_?keys?|account_?keys?|private_?keys?|connection_?string|credentials?|authorization|token"
+    r"|webhook_?urls?)"
     r"|.*(?:passwords?|passwd|passphrase|secrets?)"
 )
 _PUBLIC_HEADERS: Final = frozenset(

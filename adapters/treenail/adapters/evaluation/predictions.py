@@ -138,7 +138,7 @@ class _Lines(_Writer):
         for row, index in enumerate(indices.tolist()):
             try:
                 lines.append(self._format.encode({"index": index, "prediction": _row(predictions, row)}) + b"\n")
-            except (TypeError, ValueError, NotImplementedError) as error:
+            except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:  # torch's, of sparse tensors
                 raise TrainingError(
                     f"the prediction for sample {index} cannot be written as JSON: {error}",
                     mend="let the model return tensors, numbers, texts, and lists and mappings of such",
@@ -158,7 +158,13 @@ class _Columns(_Writer):
         self.rows = 0
 
     def add(self, indices: Tensor, predictions: Any) -> None:  # Any: as in the base
-        columns = {"index": indices, **_columns(predictions, "prediction")}
+        columns: dict[str, Tensor] = {}
+        for name, column in [("index", indices), *_columns(predictions, "prediction")]:
+            if name in columns:
+                raise TrainingError(f"two predictions are called '{name}'", mend="give one of them another name")
+            if column.layout != torch.strided:
+                raise TrainingError(f"'{name}' is a sparse tensor", mend="let the model return it by to_dense()")
+            columns[name] = column
         forms = {name: (column.dtype, tuple(column.shape[1:])) for name, column in columns.items()}
         self.forms = self.forms or forms
         for name in self.forms | forms:
@@ -167,8 +173,19 @@ class _Columns(_Writer):
                     f"'{name}' is {_form(forms.get(name))} for sample {int(indices[0])}, and was {_form(self.forms.get(name))}",
                     mend="write a .jsonl, whose predictions need not be alike",
                 )
+        if self.rows == 0:
+            for name, (dtype, _) in forms.items():
+                self.refuse_unwritable(name, dtype)
         self.rows += len(indices)
         self.keep({name: column.contiguous() for name, column in columns.items()})
+
+    @abstractmethod
+    def refuse_unwritable(self, name: str, dtype: torch.dtype) -> None:
+        """Refuse what the format has no place for.
+
+        Raises:
+            TrainingError: It is such a name or dtype.
+        """
 
     @abstractmethod
     def keep(self, columns: Mapping[str, Tensor]) -> None:
@@ -177,6 +194,15 @@ class _Columns(_Writer):
 
 class _Records(_Columns):
     """A structured array of numpy's, format 1.0 (numpy.lib.format)."""
+
+    def refuse_unwritable(self, name: str, dtype: torch.dtype) -> None:
+        if dtype.itemsize == 1 and dtype.is_floating_point:
+            raise TrainingError(f"numpy has no {dtype}", where=name, mend="write a .jsonl")
+        try:
+            name.encode("latin-1")
+        except UnicodeEncodeError:
+            mend = "write a .safetensors, or a .jsonl"
+            raise TrainingError(f"'{name}' is no name that a .npy can have", mend=mend) from None
 
     def keep(self, columns: Mapping[str, Tensor]) -> None:
         import numpy as np
@@ -203,6 +229,10 @@ class _Records(_Columns):
 class _Safetensors(_Columns):
     """The format of safetensors: the header's size, a header of JSON, and the tensors one after another."""
 
+    def refuse_unwritable(self, name: str, dtype: torch.dtype) -> None:
+        if dtype not in _SAFETENSORS:
+            raise TrainingError(f"safetensors have no {dtype}", where=name, mend="write a .jsonl")
+
     def keep(self, columns: Mapping[str, Tensor]) -> None:
         for name, column in columns.items():
             self.spool(name, column.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -211,8 +241,6 @@ class _Safetensors(_Columns):
         header, end = {}, 0
         for name, (dtype, shape) in self.forms.items():
             begin, end = end, end + self._spools[name].seek(0, os.SEEK_END)
-            if dtype not in _SAFETENSORS:
-                raise TrainingError(f"safetensors have no {dtype}", where=name, mend="write a .jsonl")
             header[name] = {"dtype": _SAFETENSORS[dtype], "shape": [self.rows, *shape], "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
@@ -267,20 +295,24 @@ def _length(predictions: Any) -> int:  # Any: as in `_Writer`
 def _row(predictions: Any, row: int) -> Any:  # Any: as in `_Writer`
     """Return what was predicted for one sample."""
     if isinstance(predictions, Mapping):
-        return {str(name): _row(each, row) for name, each in predictions.items()}
+        named = {str(name): _row(each, row) for name, each in predictions.items()}
+        if len(named) < len(predictions):
+            raise TrainingError(
+                f"two predictions share a name, among {', '.join(map(repr, predictions))}",
+                mend="let names be different texts",
+            )
+        return named
     if isinstance(predictions, tuple):
         return [_row(each, row) for each in predictions]
     return predictions[row]
 
 
-def _columns(predictions: Any, name: str) -> dict[str, Tensor]:  # Any: as in `_Writer`
-    """Return predictions as tensors [samples, …], by name."""
+def _columns(predictions: Any, name: str) -> list[tuple[str, Tensor]]:  # Any: as in `_Writer`
+    """Return predictions as tensors [samples, …], with their names."""
     if isinstance(predictions, Tensor):
-        return {name: predictions}
+        return [(name, predictions)]
     if isinstance(predictions, Mapping):
-        return {
-            key: value for part, each in predictions.items() for key, value in _columns(each, f"{name}/{part}").items()
-        }
+        return [pair for part, each in predictions.items() for pair in _columns(each, f"{name}/{part}")]
     if isinstance(predictions, tuple):
         return _columns(dict(enumerate(predictions)), name)
     first = predictions[0]
@@ -288,7 +320,7 @@ def _columns(predictions: Any, name: str) -> dict[str, Tensor]:  # Any: as in `_
         isinstance(each, Mapping) and each.keys() == first.keys() for each in predictions
     ):
         return _columns({key: [each[key] for each in predictions] for key in first}, name)
-    return {name: _column(predictions, name)}
+    return [(name, _column(predictions, name))]
 
 
 def _column(values: Sequence[Any], name: str) -> Tensor:  # Any: as in `_Writer`

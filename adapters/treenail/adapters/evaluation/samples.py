@@ -53,7 +53,7 @@ def score_and_target(sample: object, outputs: str = "pred_score", targets: str =
         targets: Key of the target in a mapping.
 
     Raises:
-        TrainingError: It has none.
+        TrainingError: It has none, or they are no tensors.
     """
     if isinstance(sample, Mapping):
         missing = [key for key in (outputs, targets) if key not in sample]
@@ -69,7 +69,15 @@ def score_and_target(sample: object, outputs: str = "pred_score", targets: str =
         raise TrainingError(
             f"a data sample is a {type(sample).__name__}", mend="give mappings, or pairs (scores, target)"
         )
-    scores, target = (torch.as_tensor(value).detach().cpu() for value in pair)
+    try:
+        scores, target = (torch.as_tensor(value) for value in pair)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kinds = " and ".join(type(value).__name__ for value in pair)
+        raise TrainingError(
+            f"a data sample has {kinds} for its scores and its target",
+            mend="give tensors, or numbers and lists of such",
+        ) from error
+    scores, target = scores.detach().cpu(), target.detach().cpu()
     if target.shape == (1,) != scores.shape:  # mmpretrain's labels are tensors of one number
         target = target.reshape(())
     return scores, target

@@ -11,6 +11,9 @@ from treenail.adapters.hooks.memory import MemoryHook
 from treenail.adapters.hooks.messages import Email, Webhook
 from treenail.adapters.hooks.nonfinite import NonFiniteHook, RollbackError
 from treenail.adapters.hooks.notify import NotifyHook
+from treenail.adapters.hooks.probe import ProbeHook
+from treenail.adapters.hooks.probe_data import ProbeData
+from treenail.adapters.hooks.probed import ProbedModule, probe_data, register_probe
 from treenail.adapters.hooks.profiler import ProfilerHook
 from treenail.adapters.hooks.progress import ProgressHook
 from treenail.adapters.hooks.requeue import RequeueHook
@@ -34,6 +37,9 @@ __all__ = [
     "MemoryHook",
     "NonFiniteHook",
     "NotifyHook",
+    "ProbeData",
+    "ProbeHook",
+    "ProbedModule",
     "ProfilerHook",
     "ProgressHook",
     "RequeueHook",
@@ -45,4 +51,6 @@ __all__ = [
     "TimerHook",
     "VisHook",
     "Webhook",
+    "probe_data",
+    "register_probe",
 ]

@@ -92,6 +92,9 @@ class BestHook(Hook):
         if len(names) > 1:
             for ranking in self._rankings:
                 ranking.pointers.append(f"best-{pointer_name(ranking.metric)}")
+            if len({ranking.pointers[-1] for ranking in self._rankings}) < len(names):
+                pointers = ", ".join(f"'{each.metric}': {each.pointers[-1]}" for each in self._rankings)
+                raise ValueError(f"metrics cannot share a pointer, and these do ({pointers}): rename one of them")
 
     @property
     def metric(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -89,6 +90,8 @@ class CheckpointHook(Hook):
             )
         )
         self._clock = _Clock(interval, communicator) if by == "second" and interval is not None else None
+        if by == "epoch" or interval is None:
+            self.idle = ("after_train_iter",)
 
     def before_run(self, engine: Engine) -> None:
         """Attach the hook that looks for the best.
@@ -128,18 +131,30 @@ class CheckpointHook(Hook):
         """Refuse to save a model that is lost, so that retention does not remove the last good one for it.
 
         Raises:
-            TrainingError: A parameter of the part ``model`` is not finite, or a buffer that is saved has a NaN.
+            TrainingError: A parameter of the part ``model`` is not finite, or a buffer that is saved has a NaN. A
+                `RankCheckpointer` finds it in its copy, in the background, and raises as when it cannot write.
         """
-        model = engine.parts.get("model")
-        if isinstance(model, nn.Module):
-            for name, parameter in model.named_parameters():
-                if not _has_bounds(parameter, finite=True):
-                    raise _lost(f"the parameter '{name}'", engine.step)
-            saved = checkpoint.get("model")
-            for name, buffer in model.named_buffers():
-                # One may be infinite on purpose, as a mask for attention is.
-                if isinstance(saved, dict) and name in saved and not _has_bounds(buffer, finite=False):
-                    raise _lost(f"the buffer '{name}'", engine.step)
+        model, saved = engine.parts.get("model"), checkpoint.get("model")
+        if not isinstance(model, nn.Module):
+            return
+        saved = saved if isinstance(saved, dict) else {}
+        watched = {name: _Watched(f"the parameter '{name}'", each, True) for name, each in model.named_parameters()}
+        for name, buffer in model.named_buffers():
+            if name in saved:  # one may be infinite on purpose, as a mask for attention is
+                watched[name] = _Watched(f"the buffer '{name}'", buffer, False)
+        checkpointer, step = engine.checkpointer, engine.step
+        if isinstance(checkpointer, RankCheckpointer):
+            copied = {name: each for name, each in watched.items() if _is_saved_as(each.tensor, saved.get(name))}
+            watched = {name: each for name, each in watched.items() if name not in copied}
+
+            def check_copies(copies: Mapping[str, Tensor]) -> None:
+                for name, each in copied.items():
+                    each.check(copies[name], step)
+
+            if copied:
+                checkpointer.check_copy("model", check_copies)  # the training does not wait for it
+        for each in watched.values():
+            each.check(each.tensor, step)
 
     def after_train(self, engine: Engine) -> None:
         """Request the last one."""
@@ -203,18 +218,44 @@ class _Clock:
         return over
 
 
+class _Watched(NamedTuple):
+    """A tensor of the model that must not be lost.
+
+    Args:
+        what: For a message.
+        tensor: Of the model.
+        finite: Whether it must have no infinity, either.
+    """
+
+    what: str
+    tensor: Tensor
+    finite: bool
+
+    def check(self, content: Tensor, step: int) -> None:
+        """Raise if what it holds is lost."""
+        if not _has_bounds(content, finite=self.finite):
+            raise TrainingError(
+                f"{self.what} is not finite after step {step}; this state was not saved",
+                mend="lower the learning rate, or check the data and the loss, and --resume",
+            )
+
+
+def _is_saved_as(tensor: Tensor, saved: object) -> bool:
+    """Tell whether a plain tensor of the state is the model's own, not one that its state_dict made."""
+    return (
+        isinstance(saved, Tensor)
+        and type(saved) in (Tensor, nn.Parameter)
+        and (saved.device, saved.data_ptr(), saved.shape, saved.dtype)
+        == (tensor.device, tensor.data_ptr(), tensor.shape, tensor.dtype)
+    )
+
+
 def _has_bounds(tensor: Tensor, *, finite: bool) -> bool:
     """Return whether a tensor has no NaN and, if asked, no infinity; by one pass that makes no copy where torch has one."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
+    real = tensor.is_floating_point()
+    if not (real or tensor.is_complex()) or tensor.numel() == 0:
         return True
-    if type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and tensor.dtype.itemsize > 1:
+    if real and type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and tensor.dtype.itemsize > 1:
         least, most = tensor.detach().aminmax()  # a NaN becomes both
         return bool(torch.isfinite(least) & torch.isfinite(most)) if finite else not bool(least.isnan())
     return bool(torch.isfinite(tensor).all()) if finite else not bool(tensor.isnan().any())
-
-
-def _lost(what: str, step: int) -> TrainingError:
-    return TrainingError(
-        f"{what} is not finite after step {step}; this state was not saved",
-        mend="lower the learning rate, or check the data and the loss, and --resume",
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from typing import Annotated, Literal
 
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
+from treenail.adapters.hooks.joining import join
 from treenail.adapters.hooks.schedule import metric_of
 from treenail.adapters.logging import terminal_logger
 from treenail.kernel import Engine, Hook, StateError
@@ -57,6 +58,8 @@ class EarlyStoppingHook(Hook):
             raise ValueError(f"mode is '{mode}', must be 'max' or 'min'")
         if patience < 1 or not 0 <= min_delta < inf:
             raise ValueError(f"{patience=} must be at least 1, and {min_delta=} finite and not negative")
+        if any(each is not None and isnan(each) for each in (stopping_threshold, divergence_threshold)):
+            raise ValueError(f"{stopping_threshold=} and {divergence_threshold=} must be numbers: nothing reaches NaN")
         self.metric = metric
         self.mode = mode
         self.patience = patience
@@ -70,6 +73,10 @@ class EarlyStoppingHook(Hook):
         self._last: float | None = None
         self._stopped = False
 
+    def after_load_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
+        """Begin to count where the run had no such hook before."""
+        join(engine, self, checkpoint)
+
     def before_train(self, engine: Engine) -> None:
         """Stop again a run that was stopped before it was resumed."""
         if not self._stopped or self._last is None:
@@ -77,6 +84,7 @@ class EarlyStoppingHook(Hook):
         if reason := self._reason(self._last):
             self._terminal.warning("stopped early before this resume, and again", step=engine.step, reason=reason)
             engine.request_stop(f"{reason} (already before this resume)")
+            engine.check_stop()  # all ranks have this state, so that they agree before the first step
         else:
             self._stopped = False
             self._terminal.info("stopped early before this resume, goes on with other settings", step=engine.step)
@@ -131,7 +139,8 @@ class EarlyStoppingHook(Hook):
         ours, theirs = (self.metric, self.mode), (state_dict.get("metric"), state_dict.get("mode"))
         if theirs != ours:
             raise StateError(
-                f"early stopping looked at {theirs[0]!r} ({theirs[1]!r}), now at {ours[0]!r} ({ours[1]!r})"
+                f"early stopping looked at {theirs[0]!r} ({theirs[1]!r}), now at {ours[0]!r} ({ours[1]!r})",
+                mend="leave metric and mode as they were, or begin a new run",
             )
         best, last, waited, stopped = (state_dict.get(name) for name in ("best", "last", "waited", "stopped"))
         if (

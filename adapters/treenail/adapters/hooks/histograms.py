@@ -201,15 +201,18 @@ def look_at(tensor: Tensor, bins: int) -> Looked:
         bins: Intervals of the histogram.
     """
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    local = local.coalesce().values() if local.is_sparse else local
+    if local.layout is torch.sparse_coo:
+        local = local.coalesce()
+    if local.layout is not torch.strided:
+        local = local.values()
     values = (torch.view_as_real(local.resolve_conj()) if local.is_complex() else local).reshape(-1)
     values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)  # MPS has no float64
-    finite = values[values.isfinite()]
+    finite = values if values.sum().isfinite() else values[values.isfinite()]  # one that is not would be in the sum
     nonfinite = values.numel() - finite.numel()
     if not finite.numel():
         return Looked(Histogram((), (), 0.0, 0.0), nonfinite, 0.0, 0.0, 0.0, 0.0)
     total, squares, std, least, greatest = torch.stack(
-        [finite.sum(), finite.square().sum(), finite.std(correction=0), finite.min(), finite.max()]
+        [finite.sum(), finite.dot(finite), finite.std(correction=0), *finite.aminmax()]
     ).tolist()
     room = 0.0 if greatest > least else abs(least) / 2 or 0.5
     low, high = least - room, greatest + room

@@ -88,16 +88,13 @@ class LoggerHook(Hook):
         self._losses.clear()
         self._waits = bool(engine.meters.state_dict())
         self._updaters = list(updaters_of(engine))
-        self._counted = self._skipped = self._count()
+        self._counted = self._skipped = sum(updater.skipped for updater in self._updaters)
         self._offer_skipped(engine)
         if self._environment is not None and self._json is not None and self._log_file is not None:
             report = record_environment(
                 self._log_file.parent, {"attempt": engine.attempt, "from_step": engine.step, **self._environment}
             )
             self._json.logger.info("environment", **report)
-
-    def _count(self) -> int:
-        return sum(updater.skipped for updater in self._updaters)
 
     def _offer_skipped(self, engine: Engine) -> None:
         if self._skipped:
@@ -107,25 +104,27 @@ class LoggerHook(Hook):
         """Take what the step tells, and publish if it is time."""
         self._waits = True
         if isinstance(outputs, StepOutput):
+            loss, weight, stepped, logs = outputs
+            counted = 0
+            for updater in self._updaters:
+                counted += updater.skipped
             # A step of several optimizers was made though one of them skipped its update: its loss is none to be averaged.
-            before, self._counted = self._counted, self._count()
-            if skipped := self._counted - before or not outputs.stepped:
-                self._skipped += skipped
+            if counted != self._counted or not stepped:
+                self._skipped += counted - self._counted or 1
+                self._counted = counted
                 self._offer_skipped(engine)
             else:
-                self._take(engine, outputs)
+                engine.meters.add("train/loss", loss, weight)
+                self._losses.append((engine.step + 1, loss))
+                if logs:
+                    for name, value in logs.items():
+                        engine.meters.add(f"train/{name}", value, weight)
         if self._is_due(engine, batch_index):
             self._publish(engine, engine.step + 1)
 
     def _is_due(self, engine: Engine, batch_index: int) -> bool:
         """Return whether a record follows the step under way."""
         return (engine.step + 1) % self.interval == 0
-
-    def _take(self, engine: Engine, outputs: StepOutput) -> None:
-        engine.meters.add("train/loss", outputs.loss, outputs.weight)
-        self._losses.append((engine.step + 1, outputs.loss))
-        for name, value in outputs.logs.items():
-            engine.meters.add(f"train/{name}", value, outputs.weight)
 
     def after_train_epoch(self, engine: Engine) -> None:
         """Publish what is left."""
@@ -177,7 +176,11 @@ class LoggerHook(Hook):
         engine.meters.load_state_dict({name: pair.tolist() for name, pair in sums.items()})
 
     def _log(self, record: Record) -> None:
-        kind = next((name.partition("/")[0] for name in record.values if "/" in name), "train")
+        kind = "train"
+        for name in record.values:
+            if "/" in name:
+                kind = name.partition("/")[0]
+                break
         if kind in {"train", "ranks"}:
             now = perf_counter()
             if now < self._due:

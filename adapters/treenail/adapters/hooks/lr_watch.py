@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
 from treenail.adapters.hooks.schedule import group_gauges
 from treenail.adapters.logging import terminal_logger
-from treenail.kernel import Engine, Hook, TrainingError
+from treenail.kernel import Engine, Hook, TrainingError, did_you_mean
+
+_PARAMS: Final = ("momentum", "weight_decay")
 
 
 class LearningRateWatchHook(Hook):
@@ -24,7 +26,7 @@ class LearningRateWatchHook(Hook):
 
     Args:
         interval: Steps between two looks, counted over the whole run.
-        params: What of each group goes to the log.
+        params: What of each group goes to the log. Momentum and weight decay are left out where a group has none.
         max_jump: By what factor a learning rate may grow from one look to the next; None: by any.
         action: warn: an alarm is a line on the terminal, once for each kind and group. stop: the run stops at its next commit,
             with a checkpoint, and ends with an error.
@@ -32,6 +34,7 @@ class LearningRateWatchHook(Hook):
 
     Raises:
         ValueError: An argument is out of its range.
+        TrainingError: (before training) No group has anything of such a name.
     """
 
     priority = 75  # behind the schedules: it looks at what the next step will use
@@ -39,7 +42,7 @@ class LearningRateWatchHook(Hook):
     def __init__(
         self,
         interval: Annotated[int, Meta(ge=1)] = 50,
-        params: Sequence[str] = ("momentum", "weight_decay"),
+        params: Sequence[str] = _PARAMS,
         max_jump: Annotated[float, Meta(gt=1)] | None = 100.0,
         action: Literal["warn", "stop"] = "warn",
         terminal: FilteringBoundLogger | None = None,
@@ -60,7 +63,15 @@ class LearningRateWatchHook(Hook):
         self._before.clear()
         optimizer = engine.parts.get("optimizer")
         self._rates = dict(group_gauges(optimizer, ["lr"]))
-        engine.meters.gauges.update(group_gauges(optimizer, self.params))
+        gauges = dict(group_gauges(optimizer, self.params))
+        engine.meters.gauges.update(gauges)
+        known = {*_PARAMS, *(name.partition("/")[0] for name in gauges)}
+        if self._rates and (unknown := [name for name in self.params if name not in known]):
+            raise TrainingError(
+                f"no group of the optimizer has {' or '.join(repr(name) for name in unknown)}",
+                where="hooks.lr_watch.params",
+                mend=did_you_mean(unknown[0], known) or "write names as the optimizer's constructor has them",
+            )
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Look at the learning rates, if it is time."""

@@ -108,6 +108,8 @@ class Email(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
             )
             raise NotSentError(f"{self.host}: {error.smtp_code} {said}") from error
+        except UnicodeError:  # its text may hold a letter of the password
+            raise NotSentError(f"{self.host}: a user, password, address or the host's name is not in ASCII") from None
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise NotSentError(f"{self.host}: {type(error).__name__}: {error}") from error
 
@@ -115,7 +117,10 @@ class Email(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         port = _PORTS[self.security] if self.port is None else self.port
         if self.security == "none":
             return smtplib.SMTP(self.host, port, timeout=timeout)
-        context = ssl.create_default_context(cafile=self.ca_file)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise NotSentError(f"ca_file {self.ca_file}: {error.strerror or error}") from error
         if self.security == "ssl":
             return smtplib.SMTP_SSL(self.host, port, timeout=timeout, context=context)
         server = smtplib.SMTP(self.host, port, timeout=timeout)
@@ -146,6 +151,8 @@ class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Refuse what cannot work."""
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise ValueError("the webhook's url is no http:// or https:// address")
+        if urlsplit(self.url).username is not None:
+            raise ValueError("the webhook's url has a user in it: give headers: {Authorization: ${env:NAME}} instead")
         if self.style not in ("json", "slack", "discord", "teams"):
             raise ValueError(f"style is '{self.style}', must be json, slack, discord or teams")
 

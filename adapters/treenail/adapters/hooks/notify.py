@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from math import inf
 from threading import Thread
 from time import monotonic, perf_counter
 from typing import Annotated, get_args
@@ -52,8 +53,10 @@ class NotifyHook(Hook):
     ) -> None:
         if email is None and webhook is None:
             raise ValueError("there is neither email nor webhook: nobody would hear")
-        if not events or not set(events) <= set(get_args(Event)) or not timeout > 0:
-            raise ValueError(f"{events=} must be some of {', '.join(get_args(Event))}, and {timeout=} above 0")
+        if not events or not set(events) <= set(get_args(Event)) or not 0 < timeout < inf:
+            raise ValueError(
+                f"{events=} must be some of {', '.join(get_args(Event))}, and {timeout=} above 0 and finite"
+            )
         self.events = tuple(events)
         self.run = run
         self.timeout = timeout

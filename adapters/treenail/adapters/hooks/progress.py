@@ -40,6 +40,8 @@ class ProgressHook(Hook):
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._shown = ""
+        if not self._console.is_terminal:
+            self.idle = ("after_train_iter",)
 
     def before_train(self, engine: Engine) -> None:
         """Draw the bar."""
@@ -57,10 +59,7 @@ class ProgressHook(Hook):
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Redraw if it is time."""
-        if self._progress is None or self._task is None:
-            return
-        now = perf_counter()
-        if now < self._due:
+        if self._progress is None or (now := perf_counter()) < self._due or self._task is None:
             return
         self._due = now + self._interval
         loss = f"loss {float(outputs.loss):.4f} " if isinstance(outputs, StepOutput) else ""

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -23,7 +24,7 @@ class RequeueHook(Hook):
     """Runs a command, on rank 0, once a run that a signal stopped has been saved: ``scontrol requeue $SLURM_JOB_ID``.
 
     Slurm ends a job at its time limit, and lets it know before: ``#SBATCH --signal=USR1@90`` sends SIGUSR1 90 seconds earlier,
-    at which a run saves a checkpoint and stops; the job then begins anew, and shall go on with ``--resume``. A preempted
+    at which a run saves a checkpoint and stops; the job then begins anew, and shall go on with ``--auto-resume``. A preempted
     job gets SIGTERM (sbatch(1), scontrol(1)). Outside of a job, where a variable of the command is not set, or where the
     command fails, there is a warning, and the run's exit code is what it would be.
 
@@ -50,10 +51,17 @@ class RequeueHook(Hook):
         communicator: Communicator | None = None,
         terminal: FilteringBoundLogger | None = None,
     ) -> None:
-        if not command or not signals or not set(signals) <= {"SIGUSR1", "SIGTERM", "SIGINT"}:
-            raise ValueError(f"{command=} must be a program, and {signals=} some of SIGUSR1, SIGTERM, SIGINT")
-        if not timeout > 0 or (max_restarts is not None and max_restarts < 0):
-            raise ValueError(f"{timeout=} must be above 0, and {max_restarts=} not below")
+        if (
+            not command
+            or isinstance(command, str)
+            or not signals
+            or not set(signals) <= {"SIGUSR1", "SIGTERM", "SIGINT"}
+        ):
+            raise ValueError(
+                f"{command=} must be a program and its arguments, and {signals=} some of SIGUSR1, SIGTERM, SIGINT"
+            )
+        if not 0 < timeout < inf or (max_restarts is not None and max_restarts < 0):
+            raise ValueError(f"{timeout=} must be above 0 and finite, and {max_restarts=} not below 0")
         self.signals = tuple(signals)
         self.command = tuple(command)
         self.max_restarts = max_restarts

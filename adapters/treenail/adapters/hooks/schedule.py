@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict
 from treenail.adapters.schedule import Together, read_param, scheduled_params, unwrapped
 from treenail.contracts import Schedule, StepOutput
-from treenail.kernel import ConfigError, Engine, Hook, StateError, TrainingError, did_you_mean
+from treenail.kernel import ConfigError, Engine, EngineError, Hook, StateError, TrainingError, did_you_mean
 
 
 @runtime_checkable
@@ -126,21 +126,30 @@ class ScheduleHook(Hook):
         self._by_epoch: tuple[LRScheduler, ...] = ()
         self._by_metric: tuple[tuple[ReduceLROnPlateau, str | None], ...] = ()
 
+    def before_run(self, engine: Engine) -> None:
+        """Find out whether there is anything to do after each step."""
+        self.idle = () if any(_counts_steps(each) for each in _schedules(engine)) else ("after_train_iter",)
+
     def before_train(self, engine: Engine) -> None:
         """Look the schedulers up."""
-        schedules = engine.part("schedules", Schedules).schedules if "schedules" in engine.parts else ()
+        schedules = _schedules(engine)
         plain = [each for each in schedules if each.metric is None and not each.takes_all_metrics]
         # Schedulers of different optimizers change nothing for each other.
         by_updater: dict[OptimWrapper | None, list[LRScheduler]] = {}
         updates = engine.parts.get("updates")
         updaters = updates.values() if isinstance(updates, OptimWrapperDict) else ()
-        for scheduler in (each.scheduler for each in plain if not each.by_epoch):
+        for scheduler in (each.scheduler for each in schedules if _counts_steps(each)):
             updater = next((each for each in updaters if each.optimizer is scheduler.optimizer), None)
             by_updater.setdefault(updater, []).append(scheduler)
         self._by_step = [
             (_Counts(updater) if updater is not None else None, Together.where_possible(its))
             for updater, its in by_updater.items()
         ]
+        if self._by_step and self.idle:
+            raise EngineError(
+                "a schedule that counts steps came into the engine's parts after the hook's before_run",
+                mend="give the engine its part 'schedules' before the run",
+            )
         self._by_epoch = tuple(
             each.scheduler for each in schedules if each.takes_all_metrics or (each in plain and each.by_epoch)
         )
@@ -176,6 +185,14 @@ class ScheduleHook(Hook):
             # One that chooses its metric itself takes them all.
             value = cast("float", metrics) if metric is None else metric_of(metrics, metric, "the schedule")
             scheduler.step(value)
+
+
+def _schedules(engine: Engine) -> tuple[BoundSchedule, ...]:
+    return engine.part("schedules", Schedules).schedules if "schedules" in engine.parts else ()
+
+
+def _counts_steps(schedule: BoundSchedule) -> bool:
+    return schedule.metric is None and not schedule.takes_all_metrics and not schedule.by_epoch
 
 
 class _Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Annotated, Final, Literal, NamedTuple
@@ -18,6 +19,7 @@ from treenail.kernel import Communicator, Engine, Hook
 
 PEAK_FLOPS: Final[tuple[tuple[str, float], ...]] = (
     ("B200", 2.25e15),
+    ("GH200", 989.4e12),
     ("H200", 989.4e12),
     ("H100 NVL", 835.5e12),
     ("H100 PCIe", 756e12),
@@ -25,14 +27,15 @@ PEAK_FLOPS: Final[tuple[tuple[str, float], ...]] = (
     ("A100", 312e12),
     ("A40", 149.7e12),
     ("L40S", 362.05e12),
+    ("L40", 181.05e12),
     ("L4", 121e12),
     ("V100", 125e12),
     ("T4", 65e12),
     ("RTX 4090", 165.2e12),
     ("MI300X", 1307.4e12),
 )
-"""Dense floating-point operations a second of 16-bit tensor cores, by a part of what torch calls the device; the first
-that fits counts. From the makers' data sheets, without sparsity."""
+"""Dense floating-point operations a second of 16-bit tensor cores, by a word (or two) of what torch calls the device; the
+first that fits counts. From the makers' data sheets, without sparsity."""
 
 
 class ThroughputHook(Hook):
@@ -42,7 +45,8 @@ class ThroughputHook(Hook):
     ``_mean`` at its end for the average; ``…/data_share``, the part of the time spent waiting for batches; and, where the
     operations of a sample are known, ``…/tflops``, 10¹² operations a second on each device, and ``…/mfu``, these in parts
     of the device's peak (model FLOPs utilisation: Chowdhery et al., 2022, https://arxiv.org/abs/2204.02311, appendix B).
-    What happens between epochs does not count. On many ranks samples and tokens are those of all of them.
+    What happens between epochs does not count, nor do validation and saving between steps, and the wait for the batch after
+    them. On many ranks samples and tokens are those of all of them.
 
     Args:
         interval: Steps between two records, counted over the whole run.
@@ -92,6 +96,7 @@ class ThroughputHook(Hook):
     def _begin(self) -> None:
         """Forget everything measured."""
         self._mark = perf_counter()
+        self._paused = False
         self._seconds = self._waited = 0.0
         self._steps = self._samples = self._whole = 0
         self._waiting: list[Tensor | float] = []  # tokens; reading them from a GPU would wait for it
@@ -107,14 +112,23 @@ class ThroughputHook(Hook):
 
     def before_train_epoch(self, engine: Engine) -> None:
         """Start the clock; what happened between epochs does not count."""
-        self._mark = perf_counter()
+        self._mark, self._paused = perf_counter(), False
+
+    def before_val(self, engine: Engine) -> None:
+        """Stop the clock until the next step."""
+        self._paused = True
+
+    def before_save_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
+        """Stop the clock until the next step."""
+        self._paused = True
 
     def before_train_iter(self, engine: Engine, batch_index: int, batch: object) -> None:
         """The batch is here."""
         now = perf_counter()
-        self._waited += now - self._mark
-        self._seconds += now - self._mark
-        self._mark = now
+        if not self._paused:
+            self._waited += now - self._mark
+            self._seconds += now - self._mark
+        self._mark, self._paused = now, False
         if self._measures and (self._steps or self._total.steps):
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()  # type: ignore[no-untyped-call]  # torch's; until the step's end, or its failure
@@ -152,6 +166,9 @@ class ThroughputHook(Hook):
         )
         if self._ranks is not None:
             window = self._common(window, self._ranks)
+        if self.tokens is not None and not window.tokens and not self._total.steps:
+            hint = "a batch has no integer tensor" if self.tokens == "inputs" else "the steps have no weight"
+            self._terminal.warning("no tokens were counted", tokens=self.tokens, because=hint)
         self._total = self._total.plus(window)
         self._steps = self._samples = self._whole = 0
         self._seconds = self._waited = 0.0
@@ -239,5 +256,9 @@ def _tokens(batch: object, outputs: object, kind: Literal["inputs", "weight"]) -
 def _peak(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS if part in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """Return the operations a second of a device by what torch calls it; None where `PEAK_FLOPS` does not have it."""
+    return next((peak for part, peak in PEAK_FLOPS if re.search(rf"\b{part}\b", name)), None)

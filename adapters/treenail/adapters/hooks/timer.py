@@ -17,7 +17,7 @@ class TimerHook(Hook):
 
     def __init__(self) -> None:
         self._mark = self._begin = self._waited = 0.0
-        self._steps = self._waits = 0
+        self._steps = self._told = self._told_waits = 0
 
     def before_train(self, engine: Engine) -> None:
         """Offer the gauges."""
@@ -33,7 +33,6 @@ class TimerHook(Hook):
     def before_train_iter(self, engine: Engine, batch_index: int, batch: object) -> None:
         """The batch is here."""
         self._waited += perf_counter() - self._mark
-        self._waits += 1
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """The step is done; the next one's time begins."""
@@ -41,11 +40,13 @@ class TimerHook(Hook):
         self._steps += 1
 
     def _time(self) -> float:
-        mean = (self._mark - self._begin) / self._steps if self._steps else 0.0
-        self._begin, self._steps = self._mark, 0
+        steps = self._steps - self._told
+        mean = (self._mark - self._begin) / steps if steps else 0.0
+        self._begin, self._told = self._mark, self._steps
         return mean
 
     def _data_time(self) -> float:
-        mean = self._waited / self._waits if self._waits else 0.0
-        self._waited, self._waits = 0.0, 0
+        steps = self._steps - self._told_waits
+        mean = self._waited / steps if steps else 0.0
+        self._waited, self._told_waits = 0.0, self._steps
         return mean

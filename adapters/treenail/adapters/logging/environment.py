@@ -47,7 +47,7 @@ def collect_environment(directory: Path | None = None) -> dict[str, object]:
         "cudnn": torch.backends.cudnn.version() if available else None,  # type: ignore[no-untyped-call]  # torch left it
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if available else [],
-        "git": git_state(directory or Path.cwd()),
+        "git": git_state(directory or Path()),
         "packages": installed_packages(),
     }
 
@@ -81,16 +81,18 @@ def git_state(directory: Path) -> dict[str, object] | None:
     commit = _git(directory, "rev-parse", "HEAD")
     if commit is None or commit.returncode:
         return None
-    difference = _git(directory, "diff", "--quiet", "HEAD", "--")
+    difference = _git(directory, "diff", "--no-ext-diff", "--quiet", "HEAD", "--")
     changed = difference.returncode != 0 if difference is not None else None  # None: it took too long to find out
     return {"commit": commit.stdout.strip(), "changed": changed}
 
 
 def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    # What a repository's settings would let git run stays out.
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(directory), *arguments]
+    # What a repository's settings would let git run stays out; and its index is not locked against somebody's commit.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(directory), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_GIT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 

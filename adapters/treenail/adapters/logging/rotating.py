@@ -64,7 +64,11 @@ class RotatingFile:
             try:
                 if self.max_bytes is not None and self._size and self._size + len(line) > self.max_bytes:
                     self._rotate()
-                self._size += self._file.write(line)
+                rest = memoryview(line)
+                while rest:  # a disk that is nearly full takes a part
+                    written = self._file.write(rest)
+                    self._size += written
+                    rest = rest[written:]
             except OSError as error:
                 raise self._failed(error) from error
 
@@ -76,12 +80,17 @@ class RotatingFile:
                 self._file = None
 
     def _open(self, mode: Literal["a", "w"]) -> None:
-        self._file = self.path.open("ab" if mode == "a" else "wb", buffering=0)
+        self._file = self.path.open("a+b" if mode == "a" else "wb", buffering=0)
         self._size = self._file.seek(0, 2)
+        if self._size:
+            self._file.seek(-1, 2)
+            if self._file.read(1) != b"\n":  # a crash tore the last line, which shall not take the next one with it
+                self._size += self._file.write(b"\n")
 
     def _rotate(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
         names = [self.path, *(earlier(self.path, number) for number in range(1, self.keep + 1))]
         for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
             with suppress(FileNotFoundError):  # there are not as many yet

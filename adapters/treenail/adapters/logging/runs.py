@@ -171,12 +171,12 @@ class RunLog:
 
     @property
     def writer(self) -> str | None:
-        """Who is writing the directory now: ``process 1 on host``; None if nobody is, as far as this machine can tell."""
+        """Who is writing the directory now: ``process 1 on host …``; None if nobody is, as far as this machine can tell."""
         try:
             holder = (self.work_dir / "lock").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return None
-        found = re.fullmatch(r"process (\d+) on (.+)", holder)
+        found = re.fullmatch(r"process (\d+) on ([^,]+)(?:, .+)?", holder)
         if found is None or found[2] != socket.gethostname():
             return holder or "another process"
         try:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from treenail.adapters.comm import broadcast_object
+from treenail.adapters.evaluation import DumpPredictions
+from treenail.adapters.files import redacted
 from treenail.adapters.loops.gathering import RankBatch, RankBatches
 from treenail.adapters.loops.inference import Precision, autocast, inference, model_of, own_step
-from treenail.adapters.loops.measures import KeptResults, as_measure, scored, tell_samples
+from treenail.adapters.loops.measures import KeptResults, as_measure, numbers, scored, tell_samples
 from treenail.adapters.optim import as_pair, moved
 from treenail.contracts import Loss, LossSum, MeasuresSamples, TakesPredictions
 from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
@@ -33,9 +35,9 @@ class EvalLoop:
     are shielded, so that how often one validates does not change a training.
 
     Without a loss, a model that has a `val_step` (`test_step` in a test) is given whole batches, and predicts what it likes.
-    A `Metric` then needs tensors (scores, targets), a tensor of scores for batches (inputs, targets), or one mapping a sample
-    with ``pred_score`` and ``gt_label``; a `MeasuresSamples` takes any predictions. Of a model without such a step it gets
-    mappings of that form.
+    A `Metric` then needs tensors (scores, targets), a tensor of scores for batches (inputs, targets) or batches with
+    ``data_samples``, or one mapping a sample with ``pred_score`` and ``gt_label``; a `MeasuresSamples` takes any predictions.
+    Of a model without such a step it gets mappings of that form.
 
     Args:
         mode: Which hook points fire and how results are prefixed.
@@ -53,6 +55,7 @@ class EvalLoop:
 
     Attributes:
         metrics: The results by name; None before the first pass and after an interrupted one.
+        batches: As given.
         mode: As given.
         prefix: Of the results' names: ``val``, or ``val/NAME``.
 
@@ -83,7 +86,7 @@ class EvalLoop:
         self._model = model
         self._averaged = averaged
         self._loss = loss
-        self._batches = batches
+        self.batches = batches
         self._measures = [as_measure(metric) for metric in metrics]
         self._takers = [each for each in self._measures if isinstance(each, TakesPredictions)]
         self._metrics = [each for each in self._measures if isinstance(each, Metric)]
@@ -91,6 +94,11 @@ class EvalLoop:
         self._seed = mix(seed, mode) if name is None else mix(seed, mode, name)
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._autocast = autocast(precision, self._device)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The files that its predictions are written to."""
+        return [each.output for each in self._measures if isinstance(each, DumpPredictions)]
 
     def run(self, engine: Engine) -> None:
         """Evaluate, unless the engine is asked to stop meanwhile.
@@ -130,7 +138,7 @@ class EvalLoop:
         self, engine: Engine, model: nn.Module, losses: list[_Measured], kept: Sequence[KeptResults], index: int
     ) -> int | None:
         points, validating = engine.points, self.mode == "val"
-        source = RankBatches(self._batches, self._ranks, self.prefix)
+        source = RankBatches(self.batches, self._ranks, self.prefix)
         step = own_step(model, self.mode) if self._loss is None else None
         for mine in source:
             if engine.check_stop():
@@ -196,7 +204,7 @@ class EvalLoop:
         of_samples = iter(merged)
         for number, measure in enumerate(self._measures):
             giver = f"{type(measure).__name__} (metrics.{number})"
-            values = next(of_samples) if isinstance(measure, MeasuresSamples) else measure.compute()
+            values = next(of_samples) if isinstance(measure, MeasuresSamples) else numbers(measure.compute(), measure)
             for name, value in values.items():
                 whole = f"{self.prefix}/{name}"
                 if whole in results:
@@ -204,7 +212,7 @@ class EvalLoop:
                         f"two metrics give '{whole}': {givers[whole]} and {giver}",
                         mend="leave one out, or give it a name or prefix of its own",
                     )
-                results[whole], givers[whole] = float(value), giver
+                results[whole], givers[whole] = value, giver
         return results
 
     def state_dict(self) -> dict[str, object]:
@@ -228,7 +236,7 @@ class EvalSets:
         metrics: The results of all sets by name; None before the first pass and after an interrupted one.
 
     Raises:
-        ValueError: There is no set, the loops are of different modes, or two have the same name.
+        ValueError: There is no set, the loops are of different modes, or two have the same name or write the same file.
     """
 
     def __init__(self, loops: Sequence[EvalLoop]) -> None:
@@ -238,6 +246,9 @@ class EvalSets:
             )
         if len({loop.prefix for loop in loops}) < len(loops):
             raise ValueError(f"sets share a name: {', '.join(loop.prefix for loop in loops)}")
+        outputs = [output for loop in loops for output in loop.outputs]
+        if twice := [output for output in outputs if outputs.count(output) > 1]:
+            raise ValueError(f"predictions of several sets go to {redacted(twice[0])}: give each set a file of its own")
         self.metrics: dict[str, float] | None = None
         self.mode: Literal["val", "test"] = loops[0].mode
         self._loops = tuple(loops)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from treenail.adapters.comm import gather_object
 from treenail.adapters.data import IndexedBatch
+from treenail.adapters.sampling import Shard
 from treenail.kernel import BatchSource, Communicator, TrainingError
 
 T = TypeVar("T")
@@ -49,9 +50,10 @@ class RankBatches:
         """Yield this rank's batches, then None for as long as another rank has one.
 
         Raises:
-            TrainingError: There are less batches than the data say.
+            TrainingError: There are less batches than the data say, or repeated samples that nothing tells from others.
         """
         batches, ranks = self._batches, self.ranks
+        self._refuse_unmarked(getattr(batches, "sampler", None))
         batches.set_epoch(0)
         own = rounds = len(batches)
         if ranks is not None:
@@ -67,6 +69,16 @@ class RankBatches:
             )
         for _ in range(seen, rounds):
             yield None
+
+    def _refuse_unmarked(self, sampler: object) -> None:
+        if not isinstance(sampler, Shard) or sampler.padding != "repeat" or sampler.marked:
+            return
+        if len(sampler.sampler) % sampler.world_size:
+            raise TrainingError(
+                f"{type(sampler).__name__} repeats samples of the {self._what} data, so that {sampler.world_size} ranks have "
+                "equally many, and does not mark them: they would be measured twice",
+                mend="give it marked=True or padding='none'",
+            )
 
     def _described(self, item: object) -> RankBatch:
         share = None if self.ranks is None else getattr(self._batches, "share", None)
@@ -84,12 +96,17 @@ class RankBatches:
         Args:
             mine: This rank's batch; None where it has no more.
             data: What it computed: tensors [samples, …], lists of one a sample, or mappings and tuples of such.
+
+        Raises:
+            TrainingError: It is something else, or what ranks computed is unlike.
         """
         if data is not None and mine is not None and mine.counting is not None:
             data = rows_of(data, mine.counting)
         if self.ranks is None:
             return data
-        if mine is not None and mine.shared and isinstance(data, Tensor):  # one message, since its form is known
+        if (
+            mine is not None and mine.shared and isinstance(data, Tensor) and data.ndim
+        ):  # one message, since its form is known
             parts = self.ranks.gather(data)
             return None if parts is None else interleave(parts)  # type: ignore[return-value]  # T is Tensor
         told = gather_object(self.ranks, data)
@@ -121,13 +138,25 @@ def in_turns(parts: Sequence[Sequence[T]]) -> list[T]:
 def _interleaved(parts: list[Any]) -> Any:  # Any: what goes in comes out
     """Return what ranks computed as one: tensors and lists in turns, mappings and tuples place by place."""
     first = parts[0]
-    if isinstance(first, Tensor):
-        return interleave([part.to(first.device) for part in parts])
-    if isinstance(first, Mapping):
+    if all(isinstance(part, Tensor) for part in parts):
+        if first.ndim and len({part.shape[1:] for part in parts}) == 1:
+            return interleave([part.to(first.device) for part in parts])
+    elif all(isinstance(part, Mapping) and part.keys() == first.keys() for part in parts):
         return {name: _interleaved([part[name] for part in parts]) for name in first}
-    if isinstance(first, tuple):
+    elif all(isinstance(part, tuple) and len(part) == len(first) for part in parts):
         return tuple(_interleaved(list(values)) for values in zip(*parts, strict=True))
-    return in_turns(parts)
+    elif all(isinstance(part, list) for part in parts):
+        return in_turns(parts)
+    raise TrainingError(
+        f"the ranks computed {', '.join(map(_form, parts))} for their samples of a batch, which are not one",
+        mend="let the model return tensors [batch, …], of the same sizes for every batch, or a list of one a sample",
+    )
+
+
+def _form(data: object) -> str:
+    if isinstance(data, Tensor):
+        return f"a tensor {list(data.shape)}"
+    return f"{{{', '.join(map(str, data))}}}" if isinstance(data, Mapping) else f"a {type(data).__name__}"
 
 
 def rows_of(data: Any, rows: Tensor) -> Any:  # Any: what goes in comes out
@@ -136,11 +165,19 @@ def rows_of(data: Any, rows: Tensor) -> Any:  # Any: what goes in comes out
     Args:
         data: Tensors [samples, …], lists of one a sample, or mappings and tuples of such.
         rows: Which, int64[…].
+
+    Raises:
+        TrainingError: They are something else.
     """
-    if isinstance(data, Tensor):
+    if isinstance(data, Tensor) and data.ndim:
         return data.index_select(0, rows.to(data.device))
     if isinstance(data, Mapping):
         return {name: rows_of(value, rows) for name, value in data.items()}
     if isinstance(data, tuple):
         return tuple(rows_of(value, rows) for value in data)
-    return [data[row] for row in rows.tolist()]
+    if isinstance(data, list) and max(rows.tolist(), default=-1) < len(data):
+        return [data[row] for row in rows.tolist()]
+    raise TrainingError(
+        f"what was computed for a batch is {_form(data)}, not one a sample",
+        mend="let the model return tensors [batch, …], or a list of one a sample",
+    )

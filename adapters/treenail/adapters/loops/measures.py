@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -68,8 +68,10 @@ def scored(outputs: Any, targets: Tensor | None, batch: object) -> tuple[Any, Te
     """
     if targets is not None:
         return outputs, targets
-    if isinstance(outputs, Tensor) and isinstance(batch, tuple | list) and len(batch) == 2:
-        if isinstance(right := batch[1], Tensor):
+    if isinstance(outputs, Tensor):
+        right = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
+        right = batch.get("data_samples") if isinstance(batch, Mapping) else right
+        if isinstance(right, Tensor):
             return outputs, right.to(outputs.device)
     elif isinstance(outputs, tuple) and len(outputs) == 2 and all(isinstance(each, Tensor) for each in outputs):
         return outputs[0], outputs[1]
@@ -126,7 +128,7 @@ class KeptResults:
         finally:
             metric.results.clear()
         prefix = f"{metric.prefix}/" if metric.prefix else ""
-        return {f"{prefix}{name}": _number(value, name, metric) for name, value in values.items()}
+        return {f"{prefix}{name}": value for name, value in numbers(values, metric).items()}
 
     def _ordered(self, own: list[Any]) -> list[Any] | None:
         if self._ranks is None:
@@ -153,10 +155,27 @@ def _split(results: Sequence[Any], sizes: Sequence[int]) -> list[Sequence[Any]]:
     return [results[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
-def _number(value: object, name: str, metric: object) -> float:
-    if isinstance(value, str) or not hasattr(value, "__float__"):
+def numbers(values: object, metric: object) -> dict[str, float]:
+    """Return what a metric measured, as numbers by name.
+
+    Raises:
+        TrainingError: It is no mapping, or a value is no number.
+    """
+    giver = type(metric).__name__
+    if not isinstance(values, Mapping):
         raise TrainingError(
-            f"{type(metric).__name__} gives a {type(value).__name__} for '{name}', no number",
-            mend="let compute_metrics return numbers, and write the rest to a file",
+            f"{giver} gives a {type(values).__name__}", mend="let it return a mapping of names to numbers"
         )
-    return float(value)
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        try:
+            number = None if isinstance(value, str) else float(value)  # which would read a text
+        except (TypeError, ValueError):  # one of torch's or numpy's may hold several
+            number = None
+        if number is None:
+            raise TrainingError(
+                f"{giver} gives a {type(value).__name__} for '{name}', no number",
+                mend="let it return numbers, and write the rest to a file",
+            )
+        found[str(name)] = number
+    return found

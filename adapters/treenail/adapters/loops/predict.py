@@ -10,7 +10,7 @@ from treenail.adapters.loops.inference import Precision, autocast, inference, mo
 from treenail.adapters.loops.measures import inputs_of
 from treenail.adapters.optim import moved
 from treenail.contracts import TakesPredictions
-from treenail.kernel import BatchSource, Communicator, Engine, mix
+from treenail.kernel import BatchSource, Communicator, Engine, TrainingError, mix
 
 
 class PredictLoop:
@@ -80,6 +80,11 @@ class PredictLoop:
                     batch = mine.batch if self._device is None else moved(mine.batch, self._device)
                     with self._autocast:
                         outputs = model(inputs_of(batch)) if step is None else step(batch)
+                    if outputs is None:
+                        raise TrainingError(
+                            f"the model predicts None for batch {index}",
+                            mend="does its test_step return what it found?",
+                        )
                 predictions = source.merge(mine, outputs)
                 indices = source.merge(mine, None if mine is None else mine.indices)
                 if predictions is not None:

@@ -41,7 +41,9 @@ class StepLoop:
         self._intervals = ValidationIntervals(max_steps, val_begin, val_interval, dynamic_intervals)
         self._work = work
         self.max_steps = max_steps
+        self.val_begin = val_begin
         self.val_interval = val_interval
+        self.validation = work.validation
         self._passes = Passes(work.batches)
         self._validated = 0  # the last step after which was validated
 

@@ -49,7 +49,9 @@ class EpochLoop:
         self._intervals = ValidationIntervals(max_epochs, val_begin, val_interval, dynamic_intervals)
         self._work = work
         self.max_epochs = max_epochs
+        self.val_begin = val_begin
         self.val_interval = val_interval
+        self.validation = work.validation
         self.epoch_length = epoch_length
         self._passes = Passes(work.batches)
         self._epoch = Begun()

@@ -22,8 +22,10 @@ def parse_losses(losses: Mapping[str, object], of: str = "the model") -> tuple[T
         counts in the total, which has its place.
 
     Raises:
-        TrainingError: An entry is something else, or has no elements; or none has ``loss`` in its name.
+        TrainingError: An entry is something else, or has no elements; a name is no text, or none has ``loss`` in it.
     """
+    if strange := [name for name in losses if not isinstance(name, str)]:
+        raise TrainingError(f"a loss of {of} is called {strange[0]!r}", mend="let names be texts")
     means = {name: _mean(value, f"'{name}' among the losses of {of}") for name, value in losses.items()}
     counted = [mean for name, mean in means.items() if "loss" in name]
     if not counted:

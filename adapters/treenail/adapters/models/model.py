@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from inspect import signature
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -97,7 +98,8 @@ class BaseModel(BaseModule, ABC):
             float[] each: the total as ``loss``, and the means of all entries.
 
         Raises:
-            TrainingError: There are several optimizers; the losses are no dict of tensors, or depend on no parameter.
+            TrainingError: There are several optimizers; the batch does not fit `forward`; or the losses are no dict of
+                tensors, or depend on no parameter.
         """
         if isinstance(optim_wrapper, Mapping):
             raise TrainingError(
@@ -146,14 +148,23 @@ class BaseModel(BaseModule, ABC):
         return parse_losses(losses, type(self).__name__)
 
     def _run_forward(self, data: Any, mode: Mode) -> Any:  # Any: as `forward` says
-        if isinstance(data, Mapping):
-            return self(**data, mode=mode)
-        if isinstance(data, list | tuple):
-            return self(*data, mode=mode)
-        raise TrainingError(
-            f"the data_preprocessor of {type(self).__name__} returned a {type(data).__name__}",
-            mend="return a dict, list or tuple of what forward takes",
-        )
+        if not isinstance(data, Mapping | list | tuple):
+            raise TrainingError(
+                f"the data_preprocessor of {type(self).__name__} returned a {type(data).__name__}",
+                mend="return a dict, list or tuple of what forward takes",
+            )
+        positional, named = ((), data) if isinstance(data, Mapping) else (data, {})
+        try:
+            return self(*positional, **named, mode=mode)
+        except (TypeError, KeyError):
+            try:
+                signature(self.forward).bind(*positional, **named, mode=mode)
+            except (TypeError, KeyError) as unfit:  # the latter is Python's where there are two modes
+                raise TrainingError(
+                    f"a batch does not fit {type(self).__name__}.forward{signature(self.forward)}: {unfit}",
+                    mend="let the dataset, or the data_preprocessor, give what forward takes, under the same names",
+                ) from None
+            raise
 
 
 def built_module(cfg: Mapping[str, Any]) -> nn.Module:  # Any: arguments

@@ -23,6 +23,8 @@ class ParameterNote(NamedTuple):
 def fingerprint(tensor: Tensor) -> tuple[float, float]:
     """Return two numbers that change with a tensor's values."""
     values = tensor.detach()
+    if values.is_complex():
+        values = torch.view_as_real(values)
     return float(values.sum(dtype=torch.float64)), float(values.double().square().sum())
 
 

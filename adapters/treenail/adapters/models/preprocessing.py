@@ -29,7 +29,7 @@ class BaseDataPreprocessor(nn.Module):
     def __init__(self, non_blocking: bool | None = False) -> None:
         super().__init__()
         self.non_blocking = bool(non_blocking)
-        self._device = torch.device("cpu")
+        self._device = torch.empty(0).device  # the default one, where parameters of the model are made
 
     @property
     def device(self) -> torch.device:

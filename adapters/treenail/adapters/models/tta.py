@@ -6,11 +6,13 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 
 from treenail.adapters.models.model import BaseModel, built_module
 from treenail.contracts import HasTestStep
 from treenail.kernel import TrainingError
+
+_MEND = "let the test data give as many views for each entry: {'inputs': [view 1, view 2 …], …}"
 
 
 class BaseTTAModel(BaseModel):
@@ -47,20 +49,32 @@ class BaseTTAModel(BaseModel):
                 [[image_1, image_2], [flipped_1, flipped_2]], …}``.
 
         Raises:
-            TrainingError: Entries have different numbers of views, or views give different numbers of predictions.
+            TrainingError: Entries are no lists of as many views, or predictions no lists of as many samples.
         """
+        if not isinstance(data, Mapping | list | tuple):
+            raise TrainingError(f"a batch of views is a {type(data).__name__}", mend=_MEND)
         entries = dict(data.items()) if isinstance(data, Mapping) else dict(enumerate(data))
-        counts = {name: len(views) for name, views in entries.items() if views is not None}
-        if len(set(counts.values())) != 1:
+        counts = {}
+        for name, views in entries.items():
+            if views is not None and not isinstance(views, list | tuple):  # a tensor is one of samples, not of views
+                raise TrainingError(f"the entry '{name}' of a batch is a {type(views).__name__}", mend=_MEND)
+            if views is not None:
+                counts[name] = len(views)
+        if len(set(counts.values())) != 1 or 0 in counts.values():
             found = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "no entries"
             raise TrainingError(
-                f"the entries of a batch have different numbers of views ({found})",
-                mend="let the test data give as many views for each entry: {'inputs': [view 1, view 2 …], …}",
+                f"the entries of a batch have different numbers of views ({found}), or none", mend=_MEND
             )
         predictions: list[Sequence[Any]] = []
         for view in range(next(iter(counts.values()))):
             chosen = {name: None if views is None else views[view] for name, views in entries.items()}
-            predictions.append(self.module.test_step(chosen if isinstance(data, Mapping) else list(chosen.values())))
+            predicted = self.module.test_step(chosen if isinstance(data, Mapping) else list(chosen.values()))
+            if not isinstance(predicted, Tensor | list | tuple):
+                raise TrainingError(
+                    f"{type(self.module).__name__}.test_step predicts a {type(predicted).__name__} for view {view}",
+                    mend="let it return a list of one a sample, or a tensor [batch, …]",
+                )
+            predictions.append(predicted)  # type: ignore[arg-type]  # a tensor is a sequence of its rows
         if len({len(each) for each in predictions}) > 1:
             raise TrainingError(f"views have {' and '.join(str(len(each)) for each in predictions)} predictions")
         return self.merge_preds([list(views) for views in zip(*predictions, strict=True)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +65,11 @@ class SupervisedStep:
         self._device = device if device is not None and device.type != "cpu" else None
         self._share = share if self._ranks else None
         self._sums = is_sum(loss)
-        plain = isinstance(self._updater, OptimWrapper) and self._updater.precision == "float32"
+        plain = (
+            isinstance(self._updater, OptimWrapper)
+            and self._updater.precision == "float32"
+            and type(self._updater).optim_context is OptimWrapper.optim_context  # which has nothing to do then
+        )
         alone = self._ranks is None and self._updater.accumulative_counts == 1
         self._is_plain = plain and alone and not self._takes_closure and not detect_anomalous_params
 
@@ -77,8 +80,12 @@ class SupervisedStep:
             TrainingError: The batch is not a pair of tensors, or the loss cannot be differentiated.
         """
         inputs, targets = as_pair(batch, self._device)
-        if self._is_plain:
-            return self._step_at_once(inputs, targets)
+        if self._is_plain:  # what the rest comes to with one micro-batch of one process, at a fraction of its cost
+            updater = self._updater
+            updater.zero_grad()
+            loss, weight = self._mean_loss(inputs, targets)
+            updater.backward(loss)
+            return _output(self._number(loss), weight, updater.step())
         if self._takes_closure:
             return self._step_by_closure(inputs, targets)
         share = self._share() if self._share is not None else None
@@ -91,34 +98,27 @@ class SupervisedStep:
             )
         updater = self._updater
         updater.zero_grad()
-        loss, weight, scale = self._gradients(inputs, targets, share)
-        return _output(loss, weight, updater.step(scale=scale))
+        number, counted, scale = self._gradients(inputs, targets, share)
+        return _output(number, counted, updater.step(scale=scale))
 
-    def _step_at_once(self, inputs: Tensor, targets: Tensor) -> StepOutput:
-        """Do what the rest comes to with one micro-batch of one process in one precision, at a fraction of its cost."""
-        self._updater.zero_grad()
-        loss, weight = self._gradient_at_once(inputs, targets)
-        return _output(self._number(loss), weight, self._updater.step())
-
-    def _gradient_at_once(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return (mean loss, what it was averaged over), and add its gradient."""
-        with self._updater.optim_context(self._module, last=True):
-            loss = self._loss(self._model(inputs), targets)
-        weight: Tensor | float = targets.shape[0] if targets.ndim else 1
+    def _mean_loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return (mean loss, what it was averaged over)."""
+        loss = self._loss(self._model(inputs), targets)
         if isinstance(loss, LossSum):
-            weight = loss.weight
-            loss = loss.total / _positive(weight)
-        self._updater.backward(loss)
-        return loss.detach(), weight
+            return loss.total / _positive(loss.weight), loss.weight
+        shape = targets.shape
+        return loss, shape[0] if shape else 1
 
     def _step_by_closure(self, inputs: Tensor, targets: Tensor) -> StepOutput:
         outputs: list[StepOutput] = []
 
         def closure() -> float:
             self._updater.zero_grad()
-            loss, weight = self._gradient_at_once(inputs, targets)
+            with self._updater.optim_context(self._module, last=True):
+                loss, weight = self._mean_loss(inputs, targets)
+            self._updater.backward(loss)
             outputs.append(StepOutput(self._number(loss), weight))
-            return float(loss)
+            return loss.item()
 
         self._updater.step(closure)
         return outputs[0]
@@ -189,8 +189,8 @@ class SupervisedStep:
         return whole / _positive(weight)
 
     def _number(self, loss: Tensor) -> Tensor | float:
-        # Reading the number from a GPU would wait for the step.
-        return loss if self._device is not None else cast("float", loss.tolist())
+        # Reading the number from a GPU would wait for the step. On the CPU a detached tensor would cost more than its number.
+        return loss.item() if self._device is None else loss.detach()
 
 
 class OwnStep:

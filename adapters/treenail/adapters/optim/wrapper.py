@@ -261,7 +261,7 @@ class OptimWrapper:
             if gradients:
                 torch._foreach_mul_(gradients, scale)
         norm = None
-        if self._needs_norm or self.clip_value is not None:
+        if self.clip_norm is not None or self.clip_value is not None or self.measure_norm or self.skip_nonfinite:
             if scaler is not None:
                 self._check_gradients()
                 scaler.unscale_(self.optimizer)

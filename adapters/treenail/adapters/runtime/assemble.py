@@ -14,7 +14,7 @@ from torch import nn
 
 from treenail.adapters.comm import SingleProcess
 from treenail.adapters.config import Document, recorded
-from treenail.adapters.data import Indexed, Loader
+from treenail.adapters.data import Indexed, Loader, collate_lists
 from treenail.adapters.hooks import Schedules
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EvalLoop, EvalSets
@@ -287,7 +287,7 @@ def evaluation(
             raise ConfigError(
                 "there is no loss, and no metric to measure", where=f"{where}.metrics", mend="add metrics"
             )
-        dataset = Indexed(each.dataset.build())
+        dataset = Indexed(each.dataset.build(), collation(each))
         limit = run.limits.val_batches if mode == "val" else run.limits.test_batches
         batches = load(each, run.seed, where, device, ranks, dataset, limit)
         if len(batches) == 0 and (ranks is None or ranks.world_size == 1):  # a rank's share may be empty
@@ -309,7 +309,11 @@ def evaluation(
         return loop(data, None)
     if not data:
         raise ConfigError("there are no data by name", where=mode, mend=f"leave {mode} out, or name a set of data")
-    return EvalSets([loop(each, name) for name, each in data.items()])
+    loops = [loop(each, name) for name, each in data.items()]
+    try:
+        return EvalSets(loops)
+    except ValueError as error:
+        raise ConfigError(str(error), where=mode) from None
 
 
 def load(
@@ -364,7 +368,7 @@ def load(
     return Loader(
         dataset if indexed is None else indexed,
         sampler,
-        collate=None if indexed is None else indexed.collate,
+        collate=collation(data) if indexed is None else indexed.collate,
         batch_size=None if whole else batch_size,
         num_workers=data.num_workers,
         drop_last=data.drop_last and not whole,
@@ -374,6 +378,11 @@ def load(
         limit=limit,
         device=device,
     )
+
+
+def collation(data: Samples) -> Callable[[list[object]], object] | None:
+    """Return what makes a batch of samples; None: torch's default."""
+    return collate_lists if data.collate == "list" else None
 
 
 def prepare_process(run: Run) -> torch.device:

@@ -7,8 +7,8 @@ from treenail.kernel import ConfigError
 _HARMLESS = (
     *("loop.max_epochs", "loop.max_steps", "loop.max_iters"),
     *("limits.max_seconds", "limits.max_steps", "limits.sanity_batches", "limits.test_batches"),
-    *("hooks", "priorities", "vis", "checkpoints", "imports", "test", "load_from"),
-    *("distributed", "files", "device", "threads", "recompute"),
+    *("hooks", "priorities", "vis", "checkpoints", "imports", "test", "predict", "load_from"),
+    *("distributed", "files", "device", "threads", "recompute", "detect_anomaly", "detect_anomalous_params"),
     "updates.accumulative_counts",
 )
 _HARMLESS_FIELDS = ("num_workers",)
@@ -17,9 +17,9 @@ _HARMLESS_FIELDS = ("num_workers",)
 def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     """Refuse a config that would make the rest of a run another one.
 
-    Longer training, curves, the test, the number of loader processes, the deployment on processes and stores, what a
-    batch is split into, what is computed again to save memory, and hooks
-    may change (a hook that has a state must stay: its state is in the checkpoint).
+    Longer training, curves, test and prediction, the number of loader processes, the deployment on processes and stores,
+    what a batch is split into, what is computed again to save memory, what looks for anomalies, and hooks may change (a
+    hook that has a state must stay: its state is in the checkpoint).
 
     Args:
         before: The config of the checkpoint's manifest.

@@ -125,7 +125,9 @@ def _take(
     """Give the parts of a run what another system says; return what was taken, what not, and the epochs completed."""
     parts, model = assembly.parts, assembly.model
     report = load_weights(model, state.weights, revise_keys=(), where=where)
-    taken, left = [f"model: {len(report.loaded)} tensors"], [f"{name}: skipped" for name in skip]
+    converted = [f"{count} converted from {there} to {here}" for there, here, count in report.converted]
+    taken = [", ".join([f"model: {len(report.loaded)} tensors", *converted])]
+    left = [f"{name}: skipped" for name in skip]
     problems: list[str] = []
     epoch = state.epoch or 0
 
@@ -191,7 +193,9 @@ def _optimizer(assembly: Assembly, state: TrainingState, model: nn.Module) -> st
     optimizer, schedules = assembly.parts["optimizer"], cast("Schedules", assembly.parts["schedules"])
     if not isinstance(optimizer, Optimizer) or len(state.optimizers) != 1:
         count = 1 if isinstance(optimizer, Optimizer) else "several"
-        raise CheckpointError(f"there are {len(state.optimizers)} optimizers in it, the run has {count}; one is taken")
+        raise CheckpointError(
+            f"it has {len(state.optimizers) or 'none'}, the run {count}, and one for one can be taken"
+        )
     check_order(state.weights, [name for name, _ in model.named_parameters()])
     scheduled = {name for each in schedules.schedules for name in scheduled_params(each.scheduler)}
     scheduled |= {"lr"} if schedules.schedules else set()

@@ -17,6 +17,7 @@ from treenail.adapters.hooks import (
     MemoryHook,
     NonFiniteHook,
     NotifyHook,
+    ProbeHook,
     ProfilerHook,
     ProgressHook,
     RequeueHook,
@@ -93,6 +94,7 @@ def default_hooks(
         ProfilerHook: {"directory": work_dir / "profile", "communicator": communicator},
         NotifyHook: {"run": str(work_dir), "communicator": communicator},
         RequeueHook: {"communicator": communicator},
+        ProbeHook: {"directory": str(work_dir), "communicator": communicator},
         **({CheckpointHook: {"communicator": communicator}} if many else {}),
     }
     hooks = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -23,6 +24,10 @@ LOCK: Final = "lock"
 """Name of the file that says which process writes a place."""
 
 
+_HELD: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+"""By what the system says that another one holds a lock; any other error says that there are no locks."""
+
+
 class Holder(msgspec.Struct, frozen=True):
     """The process that writes a place.
 
@@ -30,18 +35,38 @@ class Holder(msgspec.Struct, frozen=True):
         host: Its machine.
         process: Its number there.
         token: Tells it from a process that has the same number later.
+        job: The Slurm job that it belongs to, if to one.
+        restart: How often the job had been requeued.
     """
 
     host: str
     process: int
-    token: str
+    token: str = ""
+    job: str = ""
+    restart: int = 0
+
+    @staticmethod
+    def own() -> Holder:
+        """Return what this process is."""
+        job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "")
+        return Holder(socket.gethostname(), os.getpid(), uuid4().hex, job, int(restart) if restart.isdecimal() else 0)
+
+    @staticmethod
+    def read(text: str) -> Holder | None:
+        """Return the holder that was written as `str` does; None of any other text."""
+        found = re.fullmatch(r"process (\d+) on ([^,]+)(?:, restart (\d+) of Slurm job (.+))?", text)
+        return Holder(found[2], int(found[1]), "", found[4] or "", int(found[3] or 0)) if found else None
 
     def is_over(self) -> bool:
-        """Return whether the process is known to have ended; that of another machine never is."""
-        return self.host == socket.gethostname() and (self.process == os.getpid() or not is_alive(self.process))
+        """Return whether the process is known to have ended; that of another machine is where its job was requeued since."""
+        ours = Holder.own()
+        if self.job and self.job == ours.job and self.restart < ours.restart:
+            return True
+        return self.host == ours.host and (self.process == ours.process or not is_alive(self.process))
 
     def __str__(self) -> str:
-        return f"process {self.process} on {self.host}"
+        job = f", restart {self.restart} of Slurm job {self.job}" if self.job else ""
+        return f"process {self.process} on {self.host}{job}"
 
 
 def is_alive(process: int) -> bool:
@@ -59,17 +84,18 @@ def is_alive(process: int) -> bool:
 def locked(work_dir: Path) -> Iterator[None]:
     """Hold a work directory for this process; the lock ends with the process, however it ends.
 
-    A lock that a killed process of this machine left is taken over with a notice.
+    A lock that a killed process of this machine left, or this Slurm job before it was requeued, is taken over with a notice.
 
     Raises:
         ConfigError: It is held, by this process, too; or a process of another machine left it; the message says which.
     """
     path = work_dir / LOCK
-    with _opened(path, work_dir) as file:
+    with _opened(path) as (file, is_locked):
         file.seek(0)
-        _take_over(file.read().strip(), path)
+        if left := file.read().strip():
+            _take_over(left, path, is_locked=is_locked)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(str(Holder.own()))
         file.flush()
         try:
             yield
@@ -78,38 +104,47 @@ def locked(work_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, work_dir: Path) -> Iterator[IO[str]]:
-    """Open the lock file and lock it."""
+def _opened(path: Path) -> Iterator[tuple[IO[str], bool]]:
+    """Open the lock file and lock it; give it, and whether it is locked: some network file systems have no locks."""
     while True:
         with path.open("a+", encoding="utf-8", errors="replace") as file:
             _close_in_children(file)
+            is_locked = True
             try:
                 lock(file, wait=False)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise ConfigError(
-                    f"{holder} is writing this work directory",
-                    where=str(work_dir),
-                    mend="wait for it, or choose another --work-dir",
-                ) from None
+            except OSError as error:
+                if error.errno in _HELD:
+                    file.seek(0)
+                    raise _is_written(file.read().strip() or "another process", path) from None
+                is_locked = False
             with suppress(FileNotFoundError):
                 # Whoever held it may have removed it between the two calls: a lock of a file without a name locks nothing.
                 if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield file
+                    yield file, is_locked
                     return
 
 
-def _take_over(left: str, path: Path) -> None:
-    if not left:
-        return
-    found = re.fullmatch(r"process (\d+) on (.+)", left)
-    if found is not None and found[2] != socket.gethostname():
-        raise ConfigError(
-            f"{left} has not released this work directory: it was killed, or is running where locks of files do not reach",
-            where=str(path.parent),
-            mend=f"if it is over, delete {path}; else wait for it, or choose another --work-dir",
-        )
+def _is_written(holder: str, path: Path) -> ConfigError:
+    mend = "wait for it, or choose another --work-dir"
+    return ConfigError(f"{holder} is writing this work directory", where=str(path.parent), mend=mend)
+
+
+def _take_over(left: str, path: Path, *, is_locked: bool) -> None:
+    """Take over what a holder left; without locks it may be there, and what it wrote must say that it is not.
+
+    Raises:
+        ConfigError: It is there, or may be on another machine.
+    """
+    holder = Holder.read(left)
+    if holder is not None and not holder.is_over():
+        if holder.host != socket.gethostname():
+            raise ConfigError(
+                f"{left} has not released this work directory: it was killed, or is running where locks of files do not reach",
+                where=str(path.parent),
+                mend=f"if it is over, delete {path}; else wait for it, or choose another --work-dir",
+            )
+        if not is_locked:
+            raise _is_written(left, path)
     terminal_logger().warning(f"{path.parent}: {left} was killed; its lock is taken over")
 
 
@@ -129,13 +164,13 @@ def _close_in_children(file: IO[str]) -> None:
 def locked_checkpoints(files: FileBackend) -> Iterator[None]:
     """Hold a place of checkpoints for this process; for any store, where nothing but a file can say so.
 
-    A lock that a killed process of this machine left is taken over with a notice.
+    A lock that a killed process of this machine left, or this Slurm job before it was requeued, is taken over with a notice.
 
     Raises:
         ConfigError: Another process holds it, or may do so on another machine; the message says which.
         FileError: The store failed.
     """
-    ours = Holder(socket.gethostname(), os.getpid(), uuid4().hex)
+    ours = Holder.own()
     content = msgspec.json.encode(ours)
     if not create(files, LOCK, content):
         theirs = _holder(files)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from treenail.adapters.comm import broadcast_object, current_communicator
 from treenail.adapters.data import Indexed
 from treenail.adapters.evaluation import DumpPredictions
-from treenail.adapters.files import mounts_of, use_mounts
+from treenail.adapters.files import current_mounts, is_directory, mounts_of, redacted, use_mounts
 from treenail.adapters.loops import PredictLoop
-from treenail.adapters.runtime.assemble import load, prepare_process
-from treenail.adapters.runtime.ranks import failures_told
+from treenail.adapters.runtime.assemble import collation, load, prepare_process
+from treenail.adapters.runtime.ranks import failures_told, on_rank_0
 from treenail.adapters.runtime.trained import load_trained
 from treenail.adapters.seeding import deterministic_algorithms
 from treenail.contracts import Dataset, Evaluation, PredictHook, Prediction, Run
@@ -66,9 +67,10 @@ def predict(
         raise ConfigError(str(error)) from None
     dataset = chosen.dataset if not files else _of_files(chosen.dataset, files)
     with failures_told(ranks), use_mounts(mounts_of(run.files)), deterministic_algorithms(run.deterministic):
+        on_rank_0(ranks, lambda: _probe(output))
         device = prepare_process(run)
         model, _ = load_trained(run, checkpoint)
-        batches = load(chosen, run.seed, data, device, ranks, Indexed(dataset.build()))
+        batches = load(chosen, run.seed, data, device, ranks, Indexed(dataset.build(), collation(chosen)))
         if len(batches) == 0 and ranks.world_size == 1:
             raise ConfigError(f"there is nothing to predict for ({data})", where=dataset.where, mend="is it empty?")
         try:
@@ -83,6 +85,16 @@ def predict(
         if not loop.done:
             raise TrainingError(f"the prediction was stopped ({engine.stop_reason}), nothing was written")
         return Predicted(output, broadcast_object(ranks, taker.count))
+
+
+def _probe(output: str) -> None:
+    """Write and delete a small file beside the output, so that the predictions of hours can be written."""
+    place = current_mounts().resolve(output)
+    if is_directory(place.backend, place.file()):
+        raise ConfigError("the output is a directory", where=redacted(output), mend="name a file")
+    probe = f"{place.path}.{uuid4().hex}"
+    place.backend.write(probe, b"")
+    place.backend.delete(probe)
 
 
 def _chosen(run: Run, data: str) -> Evaluation | Prediction:
@@ -101,9 +113,8 @@ def _chosen(run: Run, data: str) -> Evaluation | Prediction:
         return found
     if name not in found:
         known = [f"{kind}/{each}" for each in found]
-        raise ConfigError(
-            f"'{data}' is no set of data", mend=did_you_mean(data, known) or f"choose {' or '.join(known)}"
-        )
+        hint = did_you_mean(data, known) if name else None
+        raise ConfigError(f"'{data}' is no set of data", mend=hint or f"choose {' or '.join(known)}")
     return found[name]
 
 

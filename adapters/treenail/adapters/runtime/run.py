@@ -9,62 +9,20 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
-import msgspec
 import torch
 
-from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer
 from treenail.adapters.comm import current_communicator
-from treenail.adapters.documents import Document, dump_document, replace_text
-from treenail.adapters.files import (
-    file_exists,
-    mounts_of,
-    redacted,
-    use_mounts,
-)
-from treenail.adapters.hooks import (
-    BestHook,
-    CheckpointHook,
-    Schedules,
-)
-from treenail.adapters.logging import terminal_logger
-from treenail.adapters.runtime.assemble import Assembly, assemble
-from treenail.adapters.runtime.changes import refuse_changes
-from treenail.adapters.runtime.default_hooks import default_hooks
-from treenail.adapters.runtime.limits import (
-    DiscardedCheckpoints,
-    Trial,
-    check_validation,
-    hook_points,
-    shortened,
-    time_limit,
-    workers_ended,
-)
-from treenail.adapters.runtime.locks import locked, locked_checkpoints
-from treenail.adapters.runtime.notes import note_batch_size, note_torch_checks
-from treenail.adapters.runtime.ranks import StopVote, failures_told, on_rank_0
-from treenail.adapters.runtime.rollback import RollbackLoop
-from treenail.adapters.runtime.signals import stop_on_signals
-from treenail.adapters.runtime.workdir import (
-    CHECKPOINTS,
-    CONFIG,
-    checkpoint_files,
-    claimed,
-    make_work_dir,
-    probe_checkpoints,
-)
+from treenail.adapters.documents import Document
+from treenail.adapters.files import file_exists, mounts_of, redacted, use_mounts
+from treenail.adapters.hooks import BestHook
+from treenail.adapters.runtime.attempt import Attempt
+from treenail.adapters.runtime.limits import shortened
+from treenail.adapters.runtime.locks import locked
+from treenail.adapters.runtime.ranks import failures_told
+from treenail.adapters.runtime.workdir import CHECKPOINTS, make_work_dir
 from treenail.adapters.seeding import deterministic_algorithms
-from treenail.adapters.vis import JsonLines
 from treenail.contracts import Run
-from treenail.kernel import (
-    CheckpointError,
-    Communicator,
-    ConfigError,
-    Engine,
-    FileBackend,
-    Late,
-    Loop,
-    StateError,
-)
+from treenail.kernel import Communicator
 
 
 class Summary(NamedTuple):
@@ -176,134 +134,23 @@ def _train(
     allow_changes: bool,
     is_trial: bool = False,
 ) -> Summary:
-    began = perf_counter()
-    elsewhere = run.files.checkpoints is not None
-    files = _make_places(run, work_dir, communicator)
-    if not run.vis and not is_trial:
-        run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
-    assembly = assemble(run, work_dir, document, communicator, goes_on=resume is not None)
-    _refuse_schedules_without_validation(run, assembly)
-    store = CheckpointStore(
-        files,
-        keep_last=run.checkpoints.keep_last,
-        keep_every=run.checkpoints.keep_every,
-        config=assembly.config,
-        world_size=communicator.world_size,
-    )
-    checkpointer = RankCheckpointer(
-        store,
-        communicator,
-        asynchronous=run.checkpoints.asynchronous,
-        on_failure=lambda error: engine.fail(error),  # noqa: PLW0108  # it is made below
-        timeout=run.distributed.timeout,
-    )
-    alone = communicator.world_size == 1
-    saves = True
-    vote = StopVote(
-        communicator,
-        lambda reason: None if saves else engine.request_checkpoint(reason),
-        save=lambda reason: engine.request_checkpoint(reason),  # noqa: PLW0108  # the engine is made below
-    )
-    engine = Engine(
-        assembly.parts,
-        checkpointer=DiscardedCheckpoints() if is_trial else checkpointer,
-        agree=None if alone else vote,
-        points=hook_points(assembly),
-    )
-    for name, hook in default_hooks(run, assembly, work_dir, communicator).items():
-        engine.attach(hook, name)
-    if not alone:
-        engine.attach(vote, "stop vote")
-    saves = any(isinstance(hook, CheckpointHook) for hook in engine.hooks.values())
-    state = resumed = None
-    if resume:
-        resumed = checkpointer.resume(resume, assembly.parts, lambda text: terminal_logger().warning(text))
-        state, store.run = resumed.state, resumed.manifest.run
-        if not allow_changes:
-            refuse_changes(resumed.manifest.config, assembly.config, resumed.directory)
-    if (
-        document is not None and not document.has_originals and communicator.rank == 0
-    ):  # a Python config is kept by its users, as code
-        replace_text(work_dir / CONFIG, dump_document(document))
-
-    def load_last() -> dict[str, object]:
-        manifest, last = checkpointer.load("latest", assembly.parts)
-        if manifest.run != on_rank_0(communicator, lambda: store.run):
-            raise CheckpointError("the last checkpoint there is another run's", where=store.files.uri)
-        return last
-
-    training = RollbackLoop(assembly.loop, load_last)
-    loops: list[Loop] = [Trial(training, assembly.validation) if is_trial else training]
-    loops += [assembly.test] if assembly.test else []
-    metrics: dict[str, float] = {}
-    engine.subscribe(
-        lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
-    )
-    try:
-        ours = elsewhere and communicator.rank == 0
-        with (
-            locked_checkpoints(files) if ours else nullcontext(),
-            claimed(files, store.run, work_dir, resume=state is not None) if ours else nullcontext(),
-            checkpointer.flushed(),
-            stop_on_signals(
-                engine, save=alone and not saves, request_checkpoint=None if alone else vote.request_checkpoint
-            ),
-            time_limit(engine, _time_left(run, began), save=alone and not saves),
-            workers_ended(assembly),
-        ):
-            check_validation(assembly.sanity if state is None else None, assembly.parts)
-            engine.run(*loops, resume=state)
-    except StateError as error:
-        raise _refused(error, f"{store.files.uri}/{resumed.directory}" if resumed else None) from error
-    except (ValueError, RuntimeError) as error:
-        note_batch_size(error, communicator.world_size, getattr(assembly.parts["updates"], "accumulative_counts", 1))
-        note_torch_checks(error, run, engine.step)
-        raise
+    attempt = Attempt(run, work_dir, document, communicator, goes_on=resume is not None, is_trial=is_trial)
+    if resume is not None:
+        attempt.resume(resume, allow_changes=allow_changes)
+    attempt.go()
+    engine = attempt.engine
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
     return Summary(
-        metrics=metrics,
+        metrics=attempt.metrics,
         step=engine.step,
         epoch=engine.epoch,
-        seconds=perf_counter() - began,
+        seconds=perf_counter() - attempt.began,
         attempt=engine.attempt,
         best=(best.metric, best.best, best.step) if best and best.best is not None else None,
         stop_reason=engine.stop_reason,
         work_dir=work_dir,
-        checkpoints=_shown(run, work_dir) if file_exists(store.files, "latest") else None,
+        checkpoints=_shown(run, work_dir) if file_exists(attempt.store.files, "latest") else None,
     )
-
-
-def _refused(error: StateError, checkpoint: str | None) -> CheckpointError:
-    message = f"{error.where}: {error.message}" if error.where else error.message
-    return CheckpointError(message, where=checkpoint, mend=error.mend)
-
-
-def _make_places(run: Run, work_dir: Path, communicator: Communicator) -> FileBackend:
-    """Make a run's directory on rank 0, and return where its checkpoints lie."""
-    files = checkpoint_files(work_dir, run.files.checkpoints)
-    if communicator.rank == 0:
-        make_work_dir(work_dir)
-        if run.files.checkpoints is not None:
-            probe_checkpoints(files)
-    return files
-
-
-def _refuse_schedules_without_validation(run: Run, assembly: Assembly) -> None:
-    schedules = assembly.parts["schedules"]
-    if run.val is not None or not isinstance(schedules, Schedules):
-        return
-    for each in schedules.schedules:
-        if each.metric is not None or each.takes_all_metrics:
-            raise ConfigError(
-                f"{type(each.scheduler).__name__} steps on a metric, and nothing is validated",
-                where="schedules",
-                mend="add val: {dataset: …, batch_size: …}, or take another scheduler",
-            )
-
-
-def _time_left(run: Run, began: float) -> float | None:
-    seconds = run.limits.max_seconds
-    return None if seconds is None else seconds - (perf_counter() - began)
 
 
 def _shown(run: Run, work_dir: Path) -> str:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -137,14 +137,19 @@ def make_work_dir(work_dir: Path) -> None:
 
 
 def choose_place(
-    config: Location, given: Path | None, *, resume: bool, launch: str | None, checkpoints: str | None = None
+    config: Location,
+    given: Path | None,
+    *,
+    resume: bool | Literal["auto"],
+    launch: str | None,
+    checkpoints: str | None = None,
 ) -> Place:
     """Choose the directory of a run; one that `treenail launch` started again goes on where its last attempt was.
 
     Args:
         config: Where the config lies.
         given: The directory that the user asked for.
-        resume: Whether the user asked to go on.
+        resume: Whether the user asked to go on; ``"auto"``: where there is something to go on from.
         launch: What no other launch has, and all attempts of this one have.
         checkpoints: Where the config keeps checkpoints, if it says so.
 
@@ -154,6 +159,8 @@ def choose_place(
     """
     if launch is not None and (before := _launched(config, given, launch)):
         return Place(before, has_checkpoint(before, checkpoints))
+    if resume == "auto":
+        resume = _is_resumable(config, given, checkpoints)
     work_dir = choose_work_dir(config, given, resume=resume, checkpoints=checkpoints)
     if launch is not None:
         replace_text(work_dir / _LAUNCH, launch)
@@ -168,6 +175,13 @@ def _launched(config: Location, given: Path | None, launch: str) -> Path | None:
         if path.is_file() and path.read_text(encoding="utf-8") == launch:
             return directory
     return None
+
+
+def _is_resumable(config: Location, given: Path | None, checkpoints: str | None) -> bool:
+    """Return whether `choose_work_dir` finds something to resume."""
+    directories = _runs(config) if given is None else [given]
+    places = directories if checkpoints is None else [Path()]
+    return any(has_checkpoint(each, checkpoints) for each in places)
 
 
 def _runs(config: Location) -> list[Path]:
@@ -207,12 +221,14 @@ def choose_work_dir(config: Location, given: Path | None, *, resume: bool, check
                 raise CheckpointError(
                     "there is no checkpoint to resume from",
                     where=str(parent) if checkpoints is None else redacted(checkpoints),
-                    mend="leave --resume out, or name a --work-dir",
+                    mend="leave --resume out, take --auto-resume, or name a --work-dir",
                 )
         return _new_directory(parent, int(runs[-1].name) if runs else 0)
     if resume and not has_checkpoint(given, checkpoints):
         where = str(given) if checkpoints is None else redacted(checkpoints)
-        raise CheckpointError("there is no checkpoint to resume from", where=where, mend="leave --resume out")
+        raise CheckpointError(
+            "there is no checkpoint to resume from", where=where, mend="leave --resume out, or take --auto-resume"
+        )
     if not resume and has_checkpoint(given):
         raise ConfigError(
             "this directory holds a run already",

@@ -28,7 +28,7 @@ class JsonLines:
         self.directory = Path(directory)
         self._file: BinaryIO | None = None
         self._histograms: BinaryIO | None = None
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=float)  # a hook may publish a tensor
 
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Open the files; lines of earlier attempts from later commits are dropped."""
@@ -106,17 +106,15 @@ class JsonLines:
 
 def _drop_tail(path: Path, key: str, last: int) -> None:
     """Keep the whole lines up to a commit, or a step; a line that a crash tore is dropped, too."""
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get(key), int) and record[key] <= last:
-            kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(kept)
+    with path.open("rb") as lines, temporary.open("wb") as file:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and isinstance(record.get(key), int) and record[key] <= last:
+                file.write(line.rstrip(b"\n") + b"\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from treenail.adapters.weights.sources import KIND_NAMES, Source
@@ -16,6 +17,10 @@ _TOLD = {
 
 _BEST = ("monitor", "best_model_score", "best_model_path")
 """What Lightning's ModelCheckpoint says of the best; others have other names."""
+
+
+_LONG = 200
+"""Characters of a text that are shown."""
 
 
 class Part(NamedTuple):
@@ -75,12 +80,13 @@ def _numbers(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from _numbers(each, (*path, str(name)))
-    elif isinstance(value, Tensor) and value.numel() == 1:
+    elif isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta:
         yield ".".join(path), f"{value.item():g}"
     elif isinstance(value, float):
         yield ".".join(path), f"{value:g}"
     elif isinstance(value, int | str) and value != "":
-        yield ".".join(path), str(value)
+        text = str(value)
+        yield ".".join(path), text if len(text) <= _LONG else f"{text[:_LONG]} … ({len(text):,} characters)"
 
 
 def parts(source: Source) -> list[Part]:
@@ -90,11 +96,18 @@ def parts(source: Source) -> list[Part]:
     named: Mapping[str, object] = {"(all)": tree} if whole else tree
     found = []
     for name, value in named.items():
-        distinct = {(each.data_ptr(), each.shape, each.dtype): each for _, each in tensors(value)}
+        distinct = {_identity(each): each for _, each in tensors(value)}
         if distinct:
             counts = [(each.numel(), each.numel() * each.element_size()) for each in distinct.values()]
             found.append(Part(name, len(counts), sum(count for count, _ in counts), sum(size for _, size in counts)))
     return found
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """Return what a tensor has in common with those that share its memory."""
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return (id(tensor),)
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def tensors(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple, cast
 
 import torch
@@ -42,9 +43,10 @@ class LoadReport(NamedTuple):
     Args:
         where: Where they come from.
         loaded: Those that the model has now.
-        missing: Those of the model that the file lacks; they are as they were.
+        missing: Those of the model that the file lacks; they are as they were. What shares its memory with a weight that was
+            loaded is not missing.
         unexpected: Those of the file that the model lacks.
-        mismatched: Those of another shape, or of a dtype that cannot be converted; they are as they were.
+        mismatched: Those of another shape, of a dtype that cannot be converted, or no tensors; they are as they were.
         excluded: Those that were not to be loaded.
         outside: How many of the file were not below the prefix.
         converted: (dtype there, dtype here, how many) of those that were converted.
@@ -94,7 +96,7 @@ class LoadReport(NamedTuple):
         if self.suggestion is None:
             return None
         pattern, replacement, count = self.suggestion
-        if not replacement:
+        if not replacement and pattern.startswith("^") and "|" not in pattern:
             below = pattern.removeprefix("^").replace("\\", "").rstrip(".")
             return f"did you mean prefix: {below}, or revise_keys: [['{pattern}', '']]? then {count} of the names match"
         return f"did you mean revise_keys: [['{pattern}', '{replacement}']]? then {count} of the names match"
@@ -121,7 +123,7 @@ def load_weights(
         weights: Whole tensors by name; the same on all ranks.
         prefix: Take those below it only, and strip it.
         revise_keys: (pattern, replacement) pairs of regular expressions that make the model's names of those of the file.
-        exclude: Shell-style patterns of the model's names that are not loaded: ``head.*``.
+        exclude: Shell-style patterns of the model's names that are not loaded, and need not be there: ``head.*``.
         strict: Names that are missing or unexpected are an error.
         allow_shape_mismatch: Weights of another shape are left out; else they are an error.
         where: Where the weights come from, for messages.
@@ -130,12 +132,12 @@ def load_weights(
         CheckpointError: They do not fit, or none of them does; with all differences. The model may hold some of them then.
         ConfigError: A pattern is no regular expression.
     """
-    renamed = rename(weights, prefix=prefix, revise_keys=revise_keys, exclude=exclude, where=where)
     held = cast("dict[str, Tensor]", model.state_dict())
+    renamed = rename(weights, prefix=prefix, revise_keys=revise_keys, exclude=exclude, known=held, where=where)
     mismatched = tuple(
-        Mismatch(name, _form(value), _form(held[name]))
+        Mismatch(name, _form(value) if isinstance(value, Tensor) else type(value).__name__, _form(held[name]))
         for name, value in renamed.weights.items()
-        if isinstance(value, Tensor) and isinstance(held.get(name), Tensor) and not _fits(value, held[name])
+        if isinstance(held.get(name), Tensor) and not (isinstance(value, Tensor) and _fits(value, held[name]))
     )
     apart = {each.name for each in mismatched}
     chosen: OrderedDict[str, object] = OrderedDict()
@@ -151,15 +153,19 @@ def load_weights(
             others.append(name)
     if (versions := getattr(weights, "_metadata", None)) is not None:
         chosen._metadata = versions  # type: ignore[attr-defined]  # as nn.Module.state_dict does
-    report = _report(model, held, chosen, where)._replace(
-        mismatched=mismatched, excluded=renamed.excluded, outside=renamed.outside
-    )
-    left = {*apart, *renamed.excluded}
+    report = _report(model, held, chosen, where)
+    passed = [name for name in report.missing if any(fnmatchcase(name, pattern) for pattern in exclude)]
+    left = {*apart, *renamed.excluded, *passed}
+    given = {_memory(held[name]) for name in report.loaded if isinstance(held.get(name), Tensor)} - {None}
     report = report._replace(
-        missing=tuple(name for name in report.missing if name not in left),
+        missing=tuple(name for name in report.missing if name not in left and _memory(held.get(name)) not in given),
         unexpected=(*report.unexpected, *others),
-        suggestion=suggest_mapping(renamed.weights, held) if report.missing or report.unexpected else None,
+        mismatched=mismatched,
+        excluded=tuple(dict.fromkeys((*renamed.excluded, *passed))),
+        outside=renamed.outside,
     )
+    if report.missing or report.unexpected:
+        report = report._replace(suggestion=suggest_mapping(weights, held, len(report.loaded) + len(left)))
     _refuse(report, strict=strict, allow_shape_mismatch=allow_shape_mismatch)
     return report
 
@@ -255,6 +261,18 @@ def _category(dtype: torch.dtype) -> str:
     if dtype.is_floating_point:
         return "real"
     return "bool" if dtype is torch.bool else "integer"
+
+
+def _memory(value: object) -> tuple[object, ...] | None:
+    """Return what tied weights have in common; None where they cannot be known."""
+    if (
+        not isinstance(value, Tensor)
+        or is_lazy(value)
+        or value.layout is not torch.strided
+        or hasattr(value, "placements")
+    ):
+        return None
+    return (value.data_ptr(), value.shape, value.stride()) if value.numel() and not value.is_meta else None
 
 
 def _form(tensor: Tensor) -> str:

@@ -13,6 +13,16 @@ from treenail.kernel import CheckpointError, ConfigError
 STRIP_MODULE = ((r"^module\.", ""),)
 """Strips what torch's DistributedDataParallel puts in front of each name."""
 
+_WRAPPERS = (
+    r"_orig_mod\.",
+    r"module\.",
+    r"^module\.|_orig_mod\.",
+    r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.",
+)
+"""What modules around parts of a model put into names: torch's compile, DistributedDataParallel, FSDP, checkpoint_wrapper."""
+
+_TOO_MANY, _TRIED = 16, 8
+
 
 class Renamed(NamedTuple):
     """Weights by the names of a model.
@@ -34,6 +44,7 @@ def rename(
     prefix: str = "",
     revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
     exclude: Sequence[str] = (),
+    known: Collection[str] = (),
     where: str | None = None,
 ) -> Renamed:
     """Rename weights, and leave out those that shall not be loaded.
@@ -43,16 +54,25 @@ def rename(
         prefix: Take those below it only, and strip it; ``backbone`` and ``backbone.`` are the same.
         revise_keys: (pattern, replacement) pairs of regular expressions, one after the other, as for `re.sub`.
         exclude: Shell-style patterns of new names: ``head.*``.
+        known: Names of the model, which the patterns may match instead.
         where: Place of the weights, for messages.
 
     Raises:
-        CheckpointError: Nothing begins with the prefix, two weights would have one name, or a pattern matches none.
+        CheckpointError: A name is no text, nothing begins with the prefix, two weights would have one name, or a pattern
+            matches none.
         ConfigError: A pattern is no regular expression.
     """
+    for key in weights:
+        if not isinstance(key, str):
+            raise CheckpointError(
+                f"a weight's name is {key!r}, no text",
+                where=where,
+                mend="is this part of the file a model's state_dict?",
+            )
     below = f"{prefix.rstrip('.')}." if prefix else ""
     inside = {name[len(below) :]: value for name, value in weights.items() if name.startswith(below)}
     if weights and not inside:
-        first = sorted({str(name).partition(".")[0] for name in weights})
+        first = sorted({name.partition(".")[0] for name in weights})
         raise CheckpointError(
             f"no weight's name begins with '{below}'", where=where, mend=f"they begin with {', '.join(first[:10])}"
         )
@@ -73,7 +93,7 @@ def rename(
             )
         renamed[new], origin[new] = value, name
     for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in renamed):
+        if not any(fnmatchcase(name, pattern) for name in (*renamed, *known)):
             raise CheckpointError(
                 f"exclude: '{pattern}' matches no weight",
                 where=where,
@@ -85,37 +105,47 @@ def rename(
     )
 
 
-def suggest_mapping(given: Iterable[str], wanted: Collection[str]) -> tuple[str, str, int] | None:
-    """Return what would make the names of a file those of a model, if a prefix is what differs.
+def suggest_mapping(
+    given: Iterable[str], wanted: Collection[str], matching: int | None = None
+) -> tuple[str, str, int] | None:
+    """Return what would make the names of a file those of a model, if a prefix or a wrapper is what differs.
 
     Args:
-        given: Names of the file.
+        given: Names of the file, as they are there.
         wanted: Names of the model.
+        matching: How many match already; None: those that are in both.
 
     Returns:
-        (pattern, replacement, how many names match then) of ``revise_keys``; None if no prefix makes at least half of the
-        names match, and more than do now.
+        (pattern, replacement, how many names match then) of ``revise_keys``, in the place of other settings; None if nothing
+        makes at least half of the names match, and more than do now.
     """
     names, known = list(given), set(wanted)
-    found: Counter[tuple[str, str]] = Counter()
-    for name in names:
-        for tail in _tails(name):
-            if tail in known:
-                found[name[: len(name) - len(tail)], ""] += 1
-    theirs = set(names)
+    candidates = [*_prefixes(names, known), *((pattern, "") for pattern in _WRAPPERS)]
+    counted = [
+        (pattern, replacement, len(known.intersection(re.sub(pattern, replacement, name) for name in names)))
+        for pattern, replacement in candidates
+    ]
+    best = max(counted, key=lambda each: (each[2], each[0] not in _WRAPPERS, -len(each[0]) - len(each[1])))
+    now = len(known.intersection(names)) if matching is None else matching
+    return best if best[2] > now and 2 * best[2] >= min(len(names), len(known)) else None
+
+
+def _prefixes(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the replacements of a name's beginning that most names speak for."""
+    heads: dict[str, list[str]] = {}
     for name in known:
         for tail in _tails(name):
-            if tail in theirs:
-                found["", name[: len(name) - len(tail)]] += 1
-    if not found:
-        return None
-    (strip, add), count = max(found.items(), key=lambda each: (each[1], each[0]))
-    if count <= len(theirs & known) or 2 * count < min(len(names), len(known)):
-        return None
-    return f"^{re.escape(strip)}", add, count
+            heads.setdefault(tail, []).append(name[: len(name) - len(tail)])
+    votes: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        # The longest common end says most; an end of very many names, such as "weight", says nothing.
+        shared = next((tail for tail in _tails(name) if tail in heads), None)
+        if shared is not None and len(heads[shared]) <= _TOO_MANY:
+            votes.update((name[: len(name) - len(shared)], head) for head in heads[shared])
+    return [(f"^{re.escape(strip)}", add) for (strip, add), _ in votes.most_common(_TRIED) if strip or add]
 
 
 def _tails(name: str) -> list[str]:
-    """Return what is left of a name without its first part, its first two, and so on."""
+    """Return a name, what is left of it without its first part, without its first two, and so on."""
     parts = name.split(".")
-    return [".".join(parts[index:]) for index in range(1, len(parts))]
+    return [".".join(parts[index:]) for index in range(len(parts))]

@@ -6,7 +6,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def read_pickled(path: Path, where: str) -> Unpickled:
     """Read a file that `torch.save` wrote. No code that it names is imported or called.
 
     Built are tensors, numbers, texts, containers, and arrays and numbers of numpy. An object of any other class is an
-    `Opaque`, but for subclasses of dict of frameworks, which become dicts. Source: `torch.load`, ``weights_only=True``.
+    `Opaque`, but for subclasses of dict and list, which become dicts and lists. Source: `torch.load`, ``weights_only=True``.
 
     Args:
         path: The file.
@@ -108,8 +108,14 @@ def read_pickled(path: Path, where: str) -> Unpickled:
             where=where,
             mend="name a checkpoint's directory, or a .safetensors, .pt, .pth or .ckpt file",
         )
+    if head[:1] == b"\x80" and head[1:2] > b"\x02":
+        raise CheckpointError(
+            "this is a pickle of Python's own, no file of torch.save",
+            where=where,
+            mend="where it is trusted, load it and save what it holds by torch.save({name: tensor}, …)",
+        )
     try:
-        return _read(path, _unknown_names(path, where), _MAPPINGS)
+        return _read(path, _unknown_names(path, where), dict.fromkeys(_MAPPINGS, OrderedDict))
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -127,19 +133,19 @@ def read_pickled(path: Path, where: str) -> Unpickled:
         ) from error
 
 
-def _read(path: Path, names: Collection[str], mappings: frozenset[str]) -> Unpickled:
-    """Read a file with stand-ins for what it names; those of subclasses of dict are found as they get their items."""
+def _read(path: Path, names: Collection[str], containers: Mapping[str, type]) -> Unpickled:
+    """Read a file with stand-ins for what it names; those of containers are found as they get their items."""
     numpys = _numpy_globals()
     unknown = sorted(set(names) - {name for _, name in numpys})
     try:
-        with safe_globals([*numpys, *((_stand_in(name, mappings), name) for name in unknown)]):
+        with safe_globals([*numpys, *((_stand_in(name, containers), name) for name in unknown)]):
             value: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"Can only SETITEMS? for dict.* but got <class '([\w.]+)'>", str(error))
-        if found is None or found[1] not in unknown or found[1] in mappings:
+        found = re.search(r"Can only (SETITEM|append|extend)\w* .* but got <class '([\w.]+)'>", str(error))
+        if found is None or found[2] not in unknown or found[2] in containers:
             raise
-        return _read(path, names, mappings | {found[1]})
-    opaque = (name for name in unknown if name not in mappings and not name.startswith("builtins."))
+        return _read(path, names, {**containers, found[2]: OrderedDict if found[1] == "SETITEM" else _NewList})
+    opaque = (name for name in unknown if name not in containers and not name.startswith(("builtins.", "pathlib.")))
     return Unpickled(value, tuple(opaque))
 
 
@@ -179,16 +185,23 @@ def _is_zip(path: Path) -> bool:
         return False
 
 
-def _stand_in(name: str, mappings: frozenset[str]) -> Callable[..., object]:
+def _stand_in(name: str, containers: Mapping[str, type]) -> Callable[..., object]:
     """Return what is put in the place of a class or function."""
     if name == "collections.defaultdict":
         return _without_factory
-    if name in mappings:
-        return OrderedDict
+    if name in containers:
+        return containers[name]
     if name.startswith("pathlib.") and name.endswith("Path"):
         return PurePosixPath
     module, _, kind = name.rpartition(".")
     return type(kind, (Opaque,), {"class_name": name, "__module__": module})
+
+
+class _NewList:
+    """Stands for deque and subclasses of list: torch puts items into nothing but lists."""
+
+    def __new__(cls, *_: object) -> list[object]:  # type: ignore[misc]  # what is wanted is no instance of it
+        return []
 
 
 def _without_factory(*_: object) -> OrderedDict[object, object]:

@@ -37,8 +37,22 @@ KIND_NAMES: Final[Mapping[Kind, str]] = {
 }
 
 _POINTER_BYTES = 256
-_IN_DIRECTORIES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
+_IN_DIRECTORIES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
 """What the directory of a model on a hub holds, the first that is there counts."""
+
+_NO_WEIGHTS = {
+    b"version https://git-lfs": ("this is a pointer of Git LFS, not the file itself", "run git lfs pull there"),
+    b"<!DOCTYPE": ("this is a web page", "download the file itself"),
+    b"<html": ("this is a web page", "download the file itself"),
+    b"GGUF": ("this is a file of GGUF, which is not read", "name the .safetensors that it was made of"),
+    b"\x89HDF": ("this is a file of HDF5, which is not read", "save its arrays as .safetensors"),
+}
+"""What files that are often taken for weights begin with."""
 
 _USUAL_PARTS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 """Where files of torch.save hold a model's weights besides other things."""
@@ -50,6 +64,9 @@ _NO_FILES = {
     "mmcls": "write the https:// address of the model zoo's page",
 }
 """Schemes that name models by tables of their own."""
+
+
+_SAVE_ITS_STATE = "where that class is installed and the file is trusted, save the object's state_dict() instead"
 
 
 class Source(NamedTuple):
@@ -74,8 +91,8 @@ def open_source(path: str | PathLike[str]) -> Source:
     """Read a file or directory that holds weights; no code in it is run.
 
     Args:
-        path: A path or URI: a checkpoint's directory or a pointer to one, a .safetensors file or its index, a file of
-            torch.save, a model's directory on a hub.
+        path: A path or URI: a checkpoint's directory or a pointer to one, a .safetensors file, a file of torch.save, the
+            index of several of them, a model's directory on a hub.
 
     Raises:
         CheckpointError: There is none, it is damaged, or of no kind that is known.
@@ -102,8 +119,11 @@ def open_source(path: str | PathLike[str]) -> Source:
         head = place.backend.read(place.path, 0, min(size, _POINTER_BYTES))
     except FileError as error:
         raise CheckpointError(f"it cannot be read: {error.message}", where=where, mend=error.mend) from error
+    for beginning, (what, mend) in _NO_WEIGHTS.items():
+        if head.startswith(beginning):
+            raise CheckpointError(what, where=where, mend=mend)
     if place.path.endswith(".json"):
-        return Source("safetensors", dict(_indexed(place, where)), where)
+        return _indexed(path, place, where)
     if head[8:9] == b"{" or place.path.endswith(".safetensors"):
         return Source("safetensors", dict(_safetensors(place, where)), where)
     if 0 < size < _POINTER_BYTES and head.isascii() and head.decode().isprintable():
@@ -124,6 +144,12 @@ def _directory(path: str | PathLike[str], place: Place, where: str) -> Source:
             raise CheckpointError(
                 "this directory holds checkpoints, and is none", where=where, mend=f"name {where}/{name}, for instance"
             )
+    if file_exists(place.backend, place.below(".metadata").path):
+        raise CheckpointError(
+            "this directory is a checkpoint of torch.distributed.checkpoint, which is not read",
+            where=where,
+            mend=f"make a file of it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {where} weights.pt",
+        )
     raise CheckpointError(
         "this directory is no checkpoint: it has no manifest.json",
         where=where,
@@ -156,41 +182,48 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
-def _indexed(place: Place, where: str) -> dict[str, Tensor]:
+def _indexed(path: str | PathLike[str], place: Place, where: str) -> Source:
+    """Read the files that an index names, of safetensors or of torch.save."""
     try:
         weight_map = msgspec.json.decode(place.read(), type=_Index).weight_map
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"this is no index of safetensors: {error}",
+            f"this is no index of a model's files: {error}",
             where=where,
             mend="it has a mapping 'weight_map' of names to files",
         ) from error
-    tensors: dict[str, Tensor] = {}
-    folder = place._replace(path=place.path.rpartition("/")[0])
-    for name in dict.fromkeys(weight_map.values()):
+    names = dict.fromkeys(weight_map.values())
+    for name in names:
         if "/" in name or name.startswith("."):
             raise CheckpointError(f"the index names '{name}', which does not lie beside it", where=where)
-        tensors |= _safetensors(folder.below(name), f"{where.rpartition('/')[0]}/{name}")
-    if missing := sorted(weight_map.keys() - tensors.keys()):
+        if name.endswith(".json"):
+            raise CheckpointError(f"the index names '{name}', which holds no weights", where=where)
+    tree: dict[str, object] = {}
+    kinds: list[Kind] = []
+    parent, slash, _ = str(path).rstrip("/").rpartition("/")
+    for name in names:
+        part = open_source(f"{parent}{slash}{name}")
+        kinds.append(part.kind)
+        tree |= part.tree
+    if missing := sorted(weight_map.keys() - tree.keys()):
         raise CheckpointError(
             f"the files lack {len(missing)} tensors of the index, such as {missing[0]}",
             where=where,
             mend="are they of one model?",
         )
-    return tensors
+    return Source(kinds[0] if kinds else "safetensors", tree, where)
 
 
 def _pickled(path: Path, where: str) -> Source:
     value, opaque = read_pickled(path, where)
     if isinstance(value, Opaque):
         raise CheckpointError(
-            f"the file holds an object of {value.class_name}, no weights",
-            where=where,
-            mend="where that class is installed and the file is trusted, save the object's state_dict() instead",
+            f"the file holds an object of {value.class_name}, no weights", where=where, mend=_SAVE_ITS_STATE
         )
     if not isinstance(value, dict):
+        kind = getattr(value, "class_name", f"a {type(value).__name__}")  # a class or function that is stood for
         raise CheckpointError(
-            f"the file holds a {type(value).__name__}, no weights by name",
+            f"the file holds {kind}, no weights by name",
             where=where,
             mend="save model.state_dict(), or {'state_dict': …}",
         )
@@ -249,16 +282,30 @@ def _usual_part(source: Source) -> str:
         return "model"
     if source.kind in ("mmengine", "lightning"):
         return "state_dict"
-    if source.kind == "safetensors" or any(isinstance(each, Tensor) for each in source.tree.values()):
+    if source.kind == "safetensors":
         return ""
     found = [name for name in _USUAL_PARTS if _has_tensors(source.tree.get(name))]
     if len(found) == 1:
         return found[0]
-    known = found or parts_with_tensors(source.tree)
+    # Beside a part there may be tensors that are no weights: a best score, the state of a random generator.
+    if not found and any(isinstance(each, Tensor) for each in source.tree.values()):
+        return ""
+    for name in _USUAL_PARTS:
+        if not found and isinstance(held := source.tree.get(name), Opaque):
+            raise CheckpointError(
+                f"its part '{name}' is an object of {held.class_name}, no weights",
+                where=source.where,
+                mend=_SAVE_ITS_STATE,
+            )
+    if known := found or parts_with_tensors(source.tree):
+        raise CheckpointError(
+            "it is not plain which of its parts are the model's weights",
+            where=source.where,
+            mend=f"say part: one of {', '.join(known)}",
+        )
+    named = ", ".join(map(str, list(source.tree)[:20]))
     raise CheckpointError(
-        "it is not plain which of its parts are the model's weights",
-        where=source.where,
-        mend=f"say part: one of {', '.join(known)}" if known else "there are no tensors in it",
+        "there are no tensors by name in it", where=source.where, mend=f"it holds {named}" if named else "it is empty"
     )
 
 

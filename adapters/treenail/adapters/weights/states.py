@@ -61,7 +61,7 @@ def take_optimizer(optimizer: Optimizer, state: State, scheduled: Collection[str
     ours = optimizer.param_groups
     theirs, sizes = [len(each["params"]) for each in groups], [len(each["params"]) for each in ours]
     if theirs != sizes:
-        _refuse(f"its groups have {_numbers(theirs)} parameters, the run's {_numbers(sizes)}")
+        _refuse(f"it has {_numbers(theirs)}, the run {_numbers(sizes)}")
     defaults = optimizer.defaults.keys() - _HOW
     for number, (group, own) in enumerate(zip(groups, ours, strict=True)):
         lacking = sorted(defaults - group.keys() - {"decoupled_weight_decay", "maximize"})
@@ -220,7 +220,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _numbers(sizes: Sequence[int]) -> str:
-    return " and ".join(map(str, sizes)) if len(sizes) < 5 else f"{len(sizes)} times some"
+    groups = "1 group" if len(sizes) == 1 else f"{len(sizes)} groups"
+    return f"{groups} of {' and '.join(map(str, sizes)) if len(sizes) < 5 else f'in all {sum(sizes)}'} parameters"
 
 
 def _list(names: Sequence[str]) -> str:

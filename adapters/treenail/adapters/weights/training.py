@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from torch import Tensor
@@ -12,6 +12,15 @@ from treenail.adapters.weights.sources import KIND_NAMES, Source
 from treenail.kernel import CheckpointError
 
 State = dict[str, object]
+
+_OF_LIGHTNING = frozenset(
+    {
+        *("state_dict", "averaging_state", "current_model_state", "optimizer_states", "lr_schedulers", "loops"),
+        *("MixedPrecision", "native_amp_scaling_state", "epoch", "global_step", "pytorch-lightning_version"),
+        *("hparams_name", "hparams_type", "hyper_parameters"),  # what the model was built with, which the config says
+    }
+)
+"""Entries of Lightning's checkpoints that are taken, or need not be."""
 
 
 class TrainingState(NamedTuple):
@@ -24,7 +33,7 @@ class TrainingState(NamedTuple):
         optimizers: States of torch's optimizers.
         schedules: States of schedulers in order.
         loss_scaler: State of torch's GradScaler.
-        step: Training steps made: batches, not updates.
+        step: Training steps made: batches, those that were accumulated for one update together.
         epoch: Epochs completed; None where it counted steps only.
         epoch_length: Steps of an epoch, where the checkpoint tells.
         left: What else the checkpoint holds, and why it is not taken.
@@ -136,11 +145,15 @@ def _lightning(source: Source) -> TrainingState:
     epoch = begun if over else max(0, begun - 1)
     step = _whole(total.get("processed"), "batch_progress.total", where)
     inside = 0 if over else _whole(current.get("processed"), "batch_progress.current", where)
+    left = _left(tree, _OF_LIGHTNING, {"callbacks": "what its callbacks counted"})
+    updates_made = tree.get("global_step")
+    if isinstance(states, list) and len(states) == 1 and isinstance(updates_made, int) and 0 < updates_made < step:
+        # It accumulated gradients (accumulate_grad_batches), and counts the batches of one of our steps one by one.
+        window = -(-step // updates_made)
+        if rest := inside % window:
+            left = (*left, f"gradients of {rest} batches: they were accumulated, and no update had been made of them")
+        step, inside = updates_made, inside // window
     scaler = next((tree[name] for name in ("MixedPrecision", "native_amp_scaling_state") if name in tree), None)
-    taken = {
-        *("state_dict", "averaging_state", "current_model_state", "optimizer_states", "lr_schedulers", "loops"),
-        *("MixedPrecision", "native_amp_scaling_state", "epoch", "global_step", "pytorch-lightning_version"),
-    }
     return TrainingState(
         weights=weights,
         averages=averages,
@@ -151,11 +164,11 @@ def _lightning(source: Source) -> TrainingState:
         step=step,
         epoch=epoch,
         epoch_length=_ratio(step - inside, epoch),
-        left=_left(tree, taken, {"callbacks": "what its callbacks counted"}),
+        left=left,
     )
 
 
-def _left(tree: Mapping[str, object], taken: set[str], known: Mapping[str, str]) -> tuple[str, ...]:
+def _left(tree: Mapping[str, object], taken: Collection[str], known: Mapping[str, str]) -> tuple[str, ...]:
     """Return what is not taken; what is empty needs no word."""
     return tuple(
         f"{name}: {known.get(name, 'nothing here takes it')}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
-from treenail.adapters.evaluation.compat.metrics import BaseMetric, DumpResults, SampleMetric
+from treenail.adapters.data import collate_lists
+from treenail.adapters.evaluation.compat.metrics import BaseMetric, SampleMetric
 from treenail.adapters.evaluation.samples import as_plain
 from treenail.adapters.evaluation.torchmetrics import as_metric
 from treenail.adapters.registries import mmengine
@@ -18,7 +19,7 @@ class Evaluator:
     Args:
         metrics: One or several: a `BaseMetric`; a `treenail.kernel.Metric` or one of torchmetrics, in a `SampleMetric`; or a
             config ``{"type": …}`` of either.
-        registry: Where a config's type is looked up; that of the installed adapters and `DumpResults` when None.
+        registry: Where a config's type is looked up; that of the installed adapters when None.
 
     Attributes:
         metrics: The metrics, built.
@@ -116,30 +117,12 @@ class Evaluator:
                         f"data ended after {size + len(batch)}, before data_samples; give one of each sample"
                     )
             size += len(chunk)
-            self.process(chunk, None if batch is None else _collated(batch))
-        if batches is not None and next(batches, _collated) is not _collated:
+            self.process(chunk, None if batch is None else collate_lists(batch))
+        if batches is not None and next(batches, collate_lists) is not collate_lists:
             raise ValueError(f"data_samples ended after {size}, before data; give one of each sample")
         return self.evaluate(size)
 
 
 def _installed() -> mmengine.Registry[Any]:
-    """Return the metrics that configs can name, and mmengine's own; made anew, so that nothing is registered for others."""
-    registry = mmengine.RootRegistries().METRICS
-    registry.register_module(module=DumpResults)
-    return registry
-
-
-def _collated(samples: Sequence[Any]) -> Any:  # Any: the structure of a sample, with a list of values in each place
-    """Put samples together as mmengine's `pseudo_collate` does: what is in them is listed, place by place, and not stacked."""
-    first = samples[0]
-    if isinstance(first, Mapping):
-        return {key: _collated([sample[key] for sample in samples]) for key in first}
-    if isinstance(first, tuple | list):
-        if len({len(sample) for sample in samples}) > 1:
-            raise ValueError(
-                f"samples of a chunk have {sorted({len(sample) for sample in samples})} parts; give as many"
-            )
-        columns: Iterator[Any] = (_collated(column) for column in zip(*samples, strict=True))
-        make = getattr(first, "_make", list)
-        return make(columns)
-    return samples
+    """Return the metrics that configs can name; made anew, so that nothing is registered for others."""
+    return mmengine.RootRegistries().METRICS

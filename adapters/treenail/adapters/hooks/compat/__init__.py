@@ -6,10 +6,11 @@ from treenail.adapters.hooks.compat.cache import EmptyCacheHook
 from treenail.adapters.hooks.compat.checkpoint import CheckpointHook
 from treenail.adapters.hooks.compat.logger import LineFormat, LoggerHook
 from treenail.adapters.hooks.compat.priority import Priority, get_priority
-from treenail.adapters.hooks.compat.runner import Outputs, Runner, Visualizer, bind_runner, runner_of
+from treenail.adapters.hooks.compat.runner import Runner, bind_runner, runner_of
 from treenail.adapters.hooks.compat.runtime_info import RuntimeInfoHook
 from treenail.adapters.hooks.compat.schedule import DistSamplerSeedHook, ParamSchedulerHook
 from treenail.adapters.hooks.compat.timer import IterTimerHook
+from treenail.adapters.hooks.compat.views import Outputs, TrainLoop, Visualizer
 from treenail.adapters.hooks.compat.visualization import NaiveVisualizationHook
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Runner",
     "RuntimeInfoHook",
     "SyncBuffersHook",
+    "TrainLoop",
     "Visualizer",
     "bind_runner",
     "get_priority",

@@ -73,6 +73,10 @@ class Hook(KernelHook):  # type: ignore[misc]  # its points are wrapped, so that
             if isinstance(member, FunctionType) and name.startswith(("before_", "after_", "on_")):
                 setattr(cls, name, _with_runner(member))
 
+    def __setattr__(self, name: str, value: Any) -> None:  # Any: whatever a hook keeps
+        """Make a number of a priority's name."""
+        super().__setattr__(name, get_priority(value) if name == "priority" and isinstance(value, str) else value)
+
     def every_n_epochs(self, runner: Runner, n: int, start: int = 0) -> bool:
         """Return whether the epoch under way is one of every n, counted from `start`; never where n is not positive."""
         return _is_nth(runner.epoch + 1 - start, n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sized
 from numbers import Real
 from pathlib import Path
@@ -26,6 +27,8 @@ _UNNAMED: Final = ("lr", "time", "data_time")
 """Of the training, without ``train/`` in records of ours."""
 _NOT_LOGS: Final = ("checkpoints",)
 """Directories below a work directory that are copied nowhere."""
+_EARLIER: Final = re.compile(r"\.\d+$")
+"""How the name of a full log ends, ``NAME.log.1``."""
 
 
 class LineFormat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +65,8 @@ class LoggerHook(RecordHook):
         interval_exp_name: Iterations between lines that say the experiment's name; it is said at the end of each epoch, too.
         out_dir: Directory or URI below which files of the work directory are copied into a directory of its name when the run
             has ended well; checkpoints are left out.
-        out_suffix: How the names of those files end. ``.json`` is meant to have what JSON lines files have, too.
+        out_suffix: How the names of those files end, but for the number of a log that gave way to a new one. ``.json`` is meant
+            to have what JSON lines files have, too.
         keep_local: Whether they stay in the work directory as well.
         file_client_args: Must be None: the config's ``files`` says how stores are reached.
         log_metric_by_epoch: Of no meaning: a record of a validation has both epoch and step, and whoever reads it chooses.
@@ -268,9 +272,13 @@ class LoggerHook(RecordHook):
     def _copy(self, work_dir: Path, out_dir: str) -> None:
         place = current_mounts().resolve(out_dir)
         endings = tuple({*self.out_suffix, *([".jsonl"] if ".json" in self.out_suffix else [])})
+        copies = Path(out_dir).resolve()  # one below the work directory is not copied into itself
         for path in sorted(work_dir.rglob("*")):
             relative = path.relative_to(work_dir)
-            if path.name.endswith(endings) and path.is_file() and relative.parts[0] not in _NOT_LOGS:
+            name = _EARLIER.sub("", path.name)
+            if not name.endswith(endings) or relative.parts[0] in _NOT_LOGS or path.resolve().is_relative_to(copies):
+                continue
+            if path.is_file():
                 parts = [place.path, work_dir.resolve().name, relative.as_posix()]
                 place.backend.write("/".join(filter(None, parts)), path.read_bytes())
                 if not self.keep_local:

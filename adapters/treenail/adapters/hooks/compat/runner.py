@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import NoReturn, Protocol, TypeVar, runtime_checkable
 from uuid import uuid4
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.adapters.comm import current_communicator
+from treenail.adapters.hooks.compat.views import Outputs, TrainLoop, Visualizer
 from treenail.adapters.hooks.schedule import Schedules
 from treenail.adapters.logging.compat import MessageHub, MMLogger
 from treenail.adapters.optim import OptimWrapperDict
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Stateful, VisBackend, did_you_mean
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -141,18 +137,18 @@ class Runner:
     @property
     def max_epochs(self) -> int:
         """Training epochs of the whole run."""
-        return self._number(self.train_loop, "max_epochs")
+        return self._of_loop("max_epochs")
 
     @property
     def max_iters(self) -> int:
         """Training iterations of the whole run."""
         total = self._engine().total_steps
-        return total if total is not None else self._number(self.train_loop, "max_steps")
+        return total if total is not None else self._of_loop("max_steps")
 
     @property
     def epoch_length(self) -> int:
         """Training iterations of an epoch, where a loop has another idea than the data."""
-        return self._number(self.train_loop, "epoch_length")
+        return self._of_loop("epoch_length")
 
     # What it is made of
 
@@ -186,9 +182,9 @@ class Runner:
         }
 
     @property
-    def train_loop(self) -> Stateful:
-        """The training loop."""
-        return self._part("loop")
+    def train_loop(self) -> TrainLoop:
+        """A view of the training loop, whose ``stop_training`` may be set."""
+        return TrainLoop(self._engine(), self._part("loop"))
 
     @property
     def train_dataloader(self) -> Stateful:
@@ -198,7 +194,7 @@ class Runner:
     @property
     def val_loop(self) -> object:
         """The loop that validates."""
-        return _told(getattr(self.train_loop, "validation", None))
+        return _told(getattr(self._part("loop"), "validation", None))
 
     @property
     def val_dataloader(self) -> Sized:
@@ -208,12 +204,12 @@ class Runner:
     @property
     def val_interval(self) -> int:
         """Epochs, or iterations, between two validations."""
-        return self._number(self.train_loop, "val_interval")
+        return self._of_loop("val_interval")
 
     @property
     def val_begin(self) -> int:
         """The first epoch, or iteration, that is validated."""
-        return self._number(self.train_loop, "val_begin")
+        return self._of_loop("val_begin")
 
     @property
     def test_loop(self) -> object:
@@ -306,6 +302,18 @@ class Runner:
         """The engine."""
         return self._engine()
 
+    def call_hook(self, fn_name: str, **kwargs: object) -> None:
+        """Call all hooks at a point of a loop of one's own; those of `Hook` are called by the loops alone.
+
+        Args:
+            fn_name: Its name.
+            **kwargs: What hooks get there, in the order of its parameters.
+
+        Raises:
+            EngineError: There is no such point.
+        """
+        self._engine().fire(fn_name, *kwargs.values())
+
     def outputs_of(self, output: StepOutput) -> Outputs:
         """Return what a training step tells as mmengine's ``train_step`` does."""
         if self._outputs is None or self._outputs.step_output is not output:  # several hooks ask for the same
@@ -318,80 +326,9 @@ class Runner:
     def _part(self, name: str) -> Stateful:
         return _told(self._engine().parts.get(name))
 
-    @staticmethod
-    def _number(loop: object, name: str) -> int:
-        found = getattr(loop, name, None)
+    def _of_loop(self, name: str) -> int:
+        found = getattr(self._part("loop"), name, None)
         return found if isinstance(found, int) else _unknown()
-
-
-class Outputs(Mapping[str, Tensor]):
-    """What a training step tells, as 0-dim tensors by name, ``loss`` among them.
-
-    Args:
-        step_output: The same as the step gave it.
-    """
-
-    def __init__(self, step_output: StepOutput) -> None:
-        self.step_output = step_output
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Return a number.
-
-        Raises:
-            KeyError: The step told none of this name.
-        """
-        return torch.as_tensor(self.step_output.loss if name == "loss" else self.step_output.logs[name])
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(("loss", *self.step_output.logs))
-
-    def __len__(self) -> int:
-        """Return how many numbers there are."""
-        return 1 + len(self.step_output.logs)
-
-
-class Visualizer:
-    """The part of mmengine's Visualizer that records: scalars and images of a run.
-
-    Args:
-        engine: Publishes scalars when it commits the step under way.
-        backends: Where images go; None where the run cannot tell.
-    """
-
-    def __init__(self, engine: Engine, backends: Sequence[VisBackend] | None) -> None:
-        self._engine = engine
-        self._backends = backends
-
-    def add_scalar(self, name: str, value: float | Tensor, step: int = 0) -> None:
-        """Add a point to a curve, at the step that is committed next: `step` is for mmengine's own alone."""
-        self._engine.publish({name: float(value)})
-
-    def add_scalars(
-        self, scalar_dict: Mapping[str, float | Tensor], step: int = 0, file_path: str | None = None
-    ) -> None:
-        """Add a point to each of several curves, as `add_scalar` does; `file_path` is for mmengine's own alone."""
-        self._engine.publish({name: float(value) for name, value in scalar_dict.items()})
-
-    def add_image(self, name: str, image: NDArray[np.uint8], step: int = 0) -> None:
-        """Add a picture.
-
-        Args:
-            name: Its name.
-            image: uint8[height, width, 3], RGB.
-            step: Where it stands.
-
-        Raises:
-            AttributeError: The run cannot tell where images go.
-            ValueError: It is another kind of array.
-        """
-        if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8":
-            raise ValueError(f"an image is uint8[height, width, 3], got {image.dtype}{list(image.shape)}")
-        if self._backends is None:
-            raise AttributeError("this run cannot tell where images go", name="add_image", obj=self)
-        picture = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
-        for backend in self._backends:
-            backend.image(name, picture, step=step)
 
 
 def _unknown() -> NoReturn:

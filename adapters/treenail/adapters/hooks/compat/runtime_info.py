@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from treenail.adapters.hooks.compat.base import Hook
-from treenail.adapters.hooks.compat.runner import Outputs, Runner
+from treenail.adapters.hooks.compat.runner import Runner
+from treenail.adapters.hooks.compat.views import Outputs
+from treenail.adapters.hooks.joining import join
 from treenail.adapters.logging.compat import MessageHub
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict
 
@@ -28,6 +30,10 @@ class RuntimeInfoHook(Hook):
         for name in ("cfg", "seed", "experiment_name"):
             if hasattr(runner, name):
                 self._hub.update_info(name, getattr(runner, name), resumed=False)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, object]) -> None:
+        """Begin an empty hub where the run had none before."""
+        join(runner.running, self, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Tell where a training begins, and how long it is."""

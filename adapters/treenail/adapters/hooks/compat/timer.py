@@ -19,7 +19,7 @@ class IterTimerHook(Hook):
 
     def __init__(self) -> None:
         self._records = TimerHook()
-        self._mark = self._begin = self._evaluation = 0.0
+        self._mark = self._spent = self._evaluation = 0.0
         self._first: int | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -30,15 +30,13 @@ class IterTimerHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
         self._records.before_train_epoch(runner.running)
-        now = perf_counter()
-        self._begin += now - self._mark  # what happened between epochs is no time of an iteration
-        self._mark = now
+        self._mark = perf_counter()  # what happened between epochs is no time of an iteration
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Tell how long the batch took to come."""
         self._records.before_train_iter(runner.running, batch_idx, data_batch)
         if self._first is None:
-            self._first, self._begin = runner.iter, self._mark
+            self._first, self._spent = runner.iter, 0.0
         runner.message_hub.update_scalar("train/data_time", perf_counter() - self._mark)
 
     def after_train_iter(
@@ -47,12 +45,13 @@ class IterTimerHook(Hook):
         """Tell how long the iteration took, and what is left."""
         self._records.after_train_iter(runner.running, batch_idx, data_batch, outputs)
         now = perf_counter()
-        runner.message_hub.update_scalar("train/time", now - self._mark)
-        self._mark = now
+        seconds, self._mark = now - self._mark, now
+        self._spent += seconds
+        runner.message_hub.update_scalar("train/time", seconds)
         done = runner.iter + 1
         if self._first is not None and (total := runner.running.total_steps) is not None:
-            seconds = (now - self._begin) / (done - self._first) * (total - done)
-            runner.message_hub.update_info("eta", seconds, resumed=False)
+            left = self._spent / (done - self._first) * (total - done)
+            runner.message_hub.update_info("eta", left, resumed=False)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start the clock."""

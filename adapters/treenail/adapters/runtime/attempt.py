@@ -1,0 +1,267 @@
+"""One attempt of a run: its parts are put together, it trains, and it ends, stops or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+
+from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer, Resumed
+from treenail.adapters.documents import Document, dump_document, replace_text
+from treenail.adapters.hooks import BestHook, CheckpointHook, EarlyStoppingHook, Schedules
+from treenail.adapters.logging import terminal_logger
+from treenail.adapters.loops import EpochLoop, StepLoop
+from treenail.adapters.runtime.assemble import Assembly, assemble
+from treenail.adapters.runtime.changes import refuse_changes
+from treenail.adapters.runtime.default_hooks import default_hooks
+from treenail.adapters.runtime.limits import (
+    DiscardedCheckpoints,
+    Trial,
+    check_validation,
+    hook_points,
+    time_limit,
+    workers_ended,
+)
+from treenail.adapters.runtime.locks import locked_checkpoints
+from treenail.adapters.runtime.notes import note_batch_size, note_torch_checks
+from treenail.adapters.runtime.ranks import StopVote, on_rank_0
+from treenail.adapters.runtime.rollback import RollbackLoop
+from treenail.adapters.runtime.signals import stop_on_signals
+from treenail.adapters.runtime.workdir import CONFIG, checkpoint_files, claimed, make_work_dir, probe_checkpoints
+from treenail.adapters.vis import JsonLines
+from treenail.contracts import Run
+from treenail.kernel import (
+    CheckpointError,
+    Communicator,
+    ConfigError,
+    Engine,
+    FileBackend,
+    Hook,
+    Late,
+    Loop,
+    StateError,
+)
+
+
+class Attempt:
+    """A run in this process, or in the processes that all make one of it.
+
+    Args:
+        run: The config.
+        work_dir: Where checkpoints, curves and logs go.
+        document: The config that the run comes from.
+        communicator: The ranks.
+        goes_on: It will `resume`.
+        is_trial: It keeps nothing.
+
+    Attributes:
+        began: When this attempt began, by `perf_counter`.
+        metrics: The last results of validation and test by name.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        work_dir: Path,
+        document: Document | None,
+        communicator: Communicator,
+        *,
+        goes_on: bool = False,
+        is_trial: bool = False,
+    ) -> None:
+        self.began = perf_counter()
+        metrics: dict[str, float] = {}
+        self.metrics = metrics
+        if not run.vis and not is_trial:
+            run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
+        self._run, self._work_dir, self._document = run, work_dir, document
+        self._communicator, self._is_trial = communicator, is_trial
+        files = _make_places(run, work_dir, communicator)
+        self.assembly = assemble(run, work_dir, document, communicator, goes_on=goes_on)
+        self.store = CheckpointStore(
+            files,
+            keep_last=run.checkpoints.keep_last,
+            keep_every=run.checkpoints.keep_every,
+            config=self.assembly.config,
+            world_size=communicator.world_size,
+        )
+        self._checkpointer = RankCheckpointer(
+            self.store,
+            communicator,
+            asynchronous=run.checkpoints.asynchronous,
+            on_failure=lambda error: self.engine.fail(error),  # noqa: PLW0108  # it is made below
+            timeout=run.distributed.timeout,
+        )
+        self._vote: StopVote | None = None
+        if communicator.world_size > 1:
+            self._vote = StopVote(
+                communicator,
+                lambda reason: None if self._has_checkpoint_hook else self.engine.request_checkpoint(reason),
+                save=lambda reason: self.engine.request_checkpoint(reason),  # noqa: PLW0108  # it is made below
+            )
+        self.engine = Engine(
+            self.assembly.parts,
+            checkpointer=DiscardedCheckpoints() if is_trial else self._checkpointer,
+            agree=self._vote,
+            points=hook_points(self.assembly),
+        )
+        hooks = default_hooks(run, self.assembly, work_dir, communicator)
+        _refuse_metrics_without_validation(run, self.assembly, hooks)
+        for name, hook in hooks.items():
+            self.engine.attach(hook, name)
+        if self._vote is not None:
+            self.engine.attach(self._vote, "stop vote")
+        self._ends = _Ends(self._checkpointer)
+        self.engine.attach(self._ends, "ends")
+        self._has_checkpoint_hook = any(isinstance(hook, CheckpointHook) for hook in self.engine.hooks.values())
+        self.engine.subscribe(
+            lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
+        )
+        self._resumed: Resumed | None = None
+
+    def resume(self, checkpoint: str, *, allow_changes: bool) -> None:
+        """Read the checkpoint to go on from.
+
+        Args:
+            checkpoint: A pointer, or a directory's name.
+            allow_changes: Although the config is not the checkpoint's in a way that changes the result.
+
+        Raises:
+            CheckpointError: It cannot be used.
+            ConfigError: The config has changed.
+        """
+        self._resumed = resumed = self._checkpointer.resume(checkpoint, self.assembly.parts, terminal_logger().warning)
+        self.store.run = resumed.manifest.run
+        if not allow_changes:
+            refuse_changes(resumed.manifest.config, self.assembly.config, resumed.directory)
+
+    def go(self) -> None:
+        """Train, then test if the config has a test.
+
+        Raises:
+            TreenailError: Whatever is wrong with the checkpoint, the directory or the training.
+        """
+        self._keep_config()
+        state = self._ends.resumed = None if self._resumed is None else self._resumed.state
+        try:
+            with self._surrounded():
+                check_validation(self.assembly.sanity if state is None else None, self.assembly.parts)
+                self.engine.run(*self._loops(), resume=state)
+                self._communicator.barrier()  # or no rank has ended well
+        except StateError as error:
+            raise self._refused(error) from error
+        except (ValueError, RuntimeError) as error:
+            counts = getattr(self.assembly.parts["updates"], "accumulative_counts", 1)
+            note_batch_size(error, self._communicator.world_size, counts)
+            note_torch_checks(error, self._run, self.engine.step)
+            raise
+
+    def _keep_config(self) -> None:
+        document = self._document
+        if document is None or document.has_originals or self._communicator.rank > 0:
+            return  # a Python config is kept by its users, as code
+        replace_text(self._work_dir / CONFIG, dump_document(document))
+
+    def _loops(self) -> list[Loop]:
+        training: Loop = RollbackLoop(self.assembly.loop, self._load_last)
+        if self._is_trial:
+            training = Trial(training, self.assembly.validation)
+        return [training, *([self.assembly.test] if self.assembly.test else [])]
+
+    def _load_last(self) -> dict[str, object]:
+        """Return the state of the last checkpoint of this run."""
+        manifest, last = self._checkpointer.load("latest", self.assembly.parts)
+        if manifest.run != on_rank_0(self._communicator, lambda: self.store.run):
+            raise CheckpointError("the last checkpoint there is another run's", where=self.store.files.uri)
+        return last
+
+    @contextmanager
+    def _surrounded(self) -> Iterator[None]:
+        """Hold what the run holds while it trains, and listen to what may stop it."""
+        files, vote, seconds = self.store.files, self._vote, self._run.limits.max_seconds
+        ask = None if vote is None else vote.request_checkpoint
+        ours = self._run.files.checkpoints is not None and self._communicator.rank == 0
+        saves = vote is None and not self._has_checkpoint_hook
+        goes_on = self._resumed is not None
+        with (
+            locked_checkpoints(files) if ours else nullcontext(),
+            claimed(files, self.store.run, self._work_dir, resume=goes_on) if ours else nullcontext(),
+            self._checkpointer.flushed(),
+            stop_on_signals(self.engine, save=saves, request_checkpoint=ask),
+            time_limit(self.engine, seconds and seconds - (perf_counter() - self.began), save=saves),
+            workers_ended(self.assembly),
+        ):
+            yield
+
+    def _refused(self, error: StateError) -> CheckpointError:
+        message = f"{error.where}: {error.message}" if error.where else error.message
+        where = f"{self.store.files.uri}/{self._resumed.directory}" if self._resumed else None
+        return CheckpointError(message, where=where, mend=error.mend)
+
+
+class _Ends(Hook):
+    """What an attempt does at both ends of its training.
+
+    Args:
+        checkpointer: Of the run.
+
+    Attributes:
+        resumed: The state that the run goes on from.
+    """
+
+    priority = 0
+
+    def __init__(self, checkpointer: RankCheckpointer) -> None:
+        self._checkpointer = checkpointer
+        self.resumed: dict[str, object] | None = None
+
+    def before_train(self, engine: Engine) -> None:
+        """Let go of the state that was resumed: the parts have taken it, and it is as large as they are."""
+        if self.resumed is not None:
+            self.resumed.clear()
+
+    def after_run(self, engine: Engine) -> None:
+        """Let no hook tell of an end, or end the job, that is none: every rank is here, and the last checkpoint durable.
+
+        Raises:
+            CheckpointError: It could not be saved.
+            CommunicationError: A rank failed.
+        """
+        self._checkpointer.communicator.barrier()
+        self._checkpointer.flush()
+
+
+def _make_places(run: Run, work_dir: Path, communicator: Communicator) -> FileBackend:
+    """Make a run's directory on rank 0, and return where its checkpoints lie."""
+    files = checkpoint_files(work_dir, run.files.checkpoints)
+    if communicator.rank == 0:
+        make_work_dir(work_dir)
+        if run.files.checkpoints is not None:
+            probe_checkpoints(files)
+    return files
+
+
+def _refuse_metrics_without_validation(run: Run, assembly: Assembly, hooks: Mapping[str, object]) -> None:
+    """Refuse what waits for results of a validation where there is none; a loop of somebody's own may have some."""
+    if run.val is not None:
+        return
+    schedules = assembly.parts["schedules"]
+    for each in schedules.schedules if isinstance(schedules, Schedules) else ():
+        if each.metric is not None or each.takes_all_metrics:
+            raise _no_validation(f"{type(each.scheduler).__name__} steps on", "schedules", "take another scheduler")
+    if not isinstance(assembly.loop, EpochLoop | StepLoop):
+        return
+    for name, hook in hooks.items():
+        where = f"hooks.{name}"
+        if isinstance(hook, CheckpointHook) and hook.best_hook is not None:
+            raise _no_validation("save_best looks at", f"{where}.save_best", "leave it out")
+        if isinstance(hook, BestHook | EarlyStoppingHook):
+            raise _no_validation(f"{type(hook).__name__} looks at", where, "leave it out")
+
+
+def _no_validation(does: str, where: str, or_else: str) -> ConfigError:
+    mend = f"add val: {{dataset: …, batch_size: …}}, or {or_else}"
+    return ConfigError(f"{does} a metric, and nothing is validated", where=where, mend=mend)
