@@ -196,7 +196,7 @@ def test_a_removal_that_is_cut_off_leaves_nothing_torn_and_is_finished_by_the_ne
     store = CheckpointStore(files, keep_last=1)
     save(store, 1)
     files.deletions = deletions
-    with pytest.raises(CheckpointError, match="the checkpoint is saved, but cannot delete"):
+    with pytest.warns(UserWarning, match="checkpoints that need not stay are still there: .*cannot delete"):
         save(store, 2)
     assert [directory for directory, _ in store.manifests()] == ["step-00000002"]
     files.deletions = 1_000

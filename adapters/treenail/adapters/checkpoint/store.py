@@ -166,9 +166,12 @@ class CheckpointStore:
         try:
             for pointer in request.pointers:
                 self.files.write(pointer, directory.encode())
-            self._retain(directory)
         except FileError as error:
             raise CheckpointError(f"the checkpoint is saved, but {error.message}", where=error.where) from error
+        try:
+            self._retain(directory)
+        except FileError as error:  # nothing is lost: the next save looks at all of them again
+            warnings.warn(f"checkpoints that need not stay are still there: {error}", stacklevel=2)
         return f"{self.files.uri}/{directory}"
 
     def claim(self, directory: str) -> None:
