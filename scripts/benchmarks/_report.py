@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 PEERS = ("torch", "lightning", "mmengine", "pytorch-ignite", "accelerate")
 
@@ -27,6 +28,21 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not positive")
     return number
+
+
+class Target(NamedTuple):
+    """What is to be reached, and what was."""
+
+    what: str
+    found: str
+    met: bool
+
+
+def tell(targets: Sequence[Target]) -> None:
+    """Print which targets were met."""
+    print("\nTo reach\n--------")
+    for each in targets:
+        print(f"  {'met    ' if each.met else 'NOT MET'}  {each.what}: {each.found}")
 
 
 def environment(packages: Sequence[str] = PEERS) -> dict[str, str]:

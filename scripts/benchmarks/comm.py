@@ -15,6 +15,7 @@ from scripts.benchmarks._comm_race import HEADER, Times, faster, rows
 from scripts.benchmarks._comm_results import KINDS, race_results
 from scripts.benchmarks._comm_steps import BATCH, StepTimes, race_steps
 from scripts.benchmarks._comm_tensors import WAYS, race_collectives, race_uneven
+from scripts.benchmarks._report import Target
 
 from treenail.adapters.comm import TorchCommunicator
 from treenail.adapters.launch import spawn
@@ -53,14 +54,6 @@ class Found(NamedTuple):
     collectives: dict[str, dict[str, Times]]
 
 
-class Target(NamedTuple):
-    """What is to be reached, and what was."""
-
-    what: str
-    found: str
-    met: bool
-
-
 def main() -> None:
     """Measure and print."""
     arguments = _parser().parse_args()
@@ -92,9 +85,7 @@ def main() -> None:
 
     facts = _report.environment(PACKAGES) | {"backend": "gloo", "rounds": str(settings.rounds)}
     print("\n" + METHOD)
-    print("\nTo reach\n--------")
-    for each in targets:
-        print(f"  {'met    ' if each.met else 'NOT MET'}  {each.what}: {each.found}")
+    _report.tell(targets)
     print("\n" + _report.describe(facts))
     shown = [each._asdict() for each in targets]
     _report.write_json(arguments.json, "comm", facts, {"worlds": results, "targets": shown})

@@ -16,6 +16,7 @@ from scripts.benchmarks import _files_cache, _files_local, _files_s3, _report
 from scripts.benchmarks._files_alone import Alone
 from scripts.benchmarks._files_local import MIB, unit
 from scripts.benchmarks._files_server import FULL, OBJECT_SIZE, PART, QUICK, Scale, serving
+from scripts.benchmarks._report import Target
 from scripts.benchmarks._timing import Figures, Turn, compare
 
 PACKAGES = ("obstore", "boto3", "s3fs", "fsspec", "mmengine", "urllib3")
@@ -30,14 +31,6 @@ changing from round to round. "of …" is the median of the ratios to the refere
 "again" shows the noise; against others, a target has the median of the rounds' ratios. Memory: by how much a process of
 its own grows at most."""
 Races = Mapping[str, Sequence[Turn[float]]]
-
-
-class Target(NamedTuple):
-    """What is to be reached, and what was."""
-
-    what: str
-    found: str
-    met: bool
 
 
 class Settings(NamedTuple):

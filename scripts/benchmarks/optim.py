@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from argparse import ArgumentParser
-from typing import NamedTuple
 
 import torch
 from scripts.benchmarks import _report
@@ -15,18 +14,11 @@ from scripts.benchmarks._optim_schedules import METHOD as SCHEDULES
 from scripts.benchmarks._optim_schedules import PAIR, race_schedules
 from scripts.benchmarks._optim_updates import METHOD as UPDATES
 from scripts.benchmarks._optim_updates import race_updates
+from scripts.benchmarks._report import Target
 from scripts.benchmarks._timing import Figures
 
 PARTS = ("averages", "updates", "schedules")
 PACKAGES = (*_report.PEERS, "timm")
-
-
-class Target(NamedTuple):
-    """Something to reach, and what was found."""
-
-    what: str
-    found: str
-    met: bool
 
 
 def main() -> None:
@@ -65,9 +57,7 @@ def main() -> None:
         for name, row in rows.items():
             ratio = row["torch / treenail in a run"] if PAIR in name or "one" in name else row["torch / treenail"]
             targets.append(Target(f"schedules ({name}), torch's time of ours, ≥ 5", f"{ratio:.1f}", ratio >= 5))
-    print("\nTo reach\n--------")
-    for each in targets:
-        print(f"  {'met    ' if each.met else 'NOT MET'}  {each.what}: {each.found}")
+    _report.tell(targets)
     facts = _report.environment(PACKAGES) | {"torch threads": "1", "rounds": str(arguments.rounds)}
     print("\n" + _report.describe(facts))
     reached = [each._asdict() for each in targets]

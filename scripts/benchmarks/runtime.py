@@ -6,13 +6,13 @@ import logging
 import warnings
 from argparse import ArgumentParser
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from scripts.benchmarks import _report
 from scripts.benchmarks._loops_peers import bare, peers
 from scripts.benchmarks._loops_treenail import treenail
 from scripts.benchmarks._loops_work import Contestant, make_batches, time_run
+from scripts.benchmarks._report import Target
 from scripts.benchmarks._runtime_checkpoints import METHOD as CHECKPOINTS
 from scripts.benchmarks._runtime_checkpoints import race_checkpoints
 from scripts.benchmarks._runtime_logs import METHOD as LOGS
@@ -21,14 +21,6 @@ from scripts.benchmarks._timing import Turn, compare, interleave
 
 PARTS = ("iterations", "checkpoints", "logs")
 ITERATIONS = 1000
-
-
-class Target(NamedTuple):
-    """Something to reach, and what was found."""
-
-    what: str
-    found: str
-    met: bool
 
 
 def main() -> None:
@@ -46,8 +38,7 @@ def main() -> None:
         results["checkpoints"] = _checkpoints(arguments.rounds, arguments.megabytes, targets)
     if "logs" in parts:
         results["logs"] = _logs(arguments.rounds, targets)
-    print()
-    print(_report.table(("target", "found", ""), [(*each[:2], "met" if each.met else "NOT MET") for each in targets]))
+    _report.tell(targets)
     facts = _report.environment() | {"torch threads": str(torch.get_num_threads()), "rounds": str(arguments.rounds)}
     print(_report.describe(facts))
     _report.write_json(arguments.json, "runtime", facts, results)

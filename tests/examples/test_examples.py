@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from tests.parallel.worlds import run_worlds
-from tests.resume.test_resume import difference, outcome
+from tests.resume.outcomes import difference, outcome
 from treenail.adapters.comm import current_communicator
 from treenail.adapters.data import Digits
 from treenail.adapters.loops import EpochLoop

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from tests.resume.test_resume import difference
+from tests.resume.outcomes import difference
 from torch import Tensor, nn
 
 from treenail.adapters.checkpoint import CheckpointStore

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.loops.small_runs import Attempt, Memory, attempt, final_state, infinite, shuffled, streamed
-from tests.resume.test_resume import difference
+from tests.resume.outcomes import difference
 
 from treenail.adapters.loops import EpochLoop, IterBasedTrainLoop, StepLoop
 from treenail.contracts import TrainWork

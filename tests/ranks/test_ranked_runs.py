@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.parallel.worlds import once, shared_directory
 from tests.ranks.ranked_run import EPOCHS, STEPS, drawn
-from tests.resume.test_resume import difference
+from tests.resume.outcomes import difference
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.files import LocalFiles
 

@@ -1,12 +1,10 @@
 """The first law: a run that was killed and resumed equals the run that was not, bit for bit."""
 
-import json
 import os
 import signal
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,9 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.parallel.worlds import once, shared_directory
 from tests.resume.commands import run_forked, run_fresh
-
-from treenail.adapters.checkpoint import CheckpointStore
-from treenail.adapters.files import LocalFiles
+from tests.resume.outcomes import Outcome, difference, outcome
 
 CONFIG = Path(__file__).with_name("noisy_run.py")
 STEPS = 24
@@ -28,16 +24,6 @@ POINTS = [
     "after_val_epoch",
     "before_save_checkpoint",
 ]
-
-
-class Outcome(NamedTuple):
-    """What two runs are compared by."""
-
-    state: dict[str, object]
-    logged: list[dict[str, float]]
-
-    def __repr__(self) -> str:
-        return "Outcome(…)"  # a failing example is reported with its arguments, of which this one has megabytes
 
 
 def start(
@@ -58,36 +44,6 @@ def start(
     done = run_fresh(arguments, environment) if is_fresh else run_forked(arguments, environment)
     assert done.code in (0, -signal.SIGKILL), done.said
     return done.code
-
-
-def outcome(work_dir: Path) -> Outcome:
-    """Read the last checkpoint and the logged scalars; clock times and the number of attempts may differ."""
-    _, state = CheckpointStore(LocalFiles(work_dir / "checkpoints")).load("latest")
-    engine = state.pop("engine")
-    assert isinstance(engine, dict)
-    state["counters"] = [engine["step"], engine["epoch"]]
-    lines = (work_dir / "jsonlines" / "scalars.jsonl").read_text().splitlines()
-    logged = [json.loads(line) for line in lines]
-    for record in logged:
-        for name in ("time", "data_time", "attempt", "commit"):
-            record.pop(name, None)
-    return Outcome(state, logged)
-
-
-def difference(ours: object, theirs: object, path: str = "state") -> str | None:
-    """Return the path of the first difference of two state trees; tensors must be equal bit for bit."""
-    if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
-        equal = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-        return None if equal else path
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        if ours.keys() != theirs.keys():
-            return f"{path}: keys {ours.keys() ^ theirs.keys()}"
-        pairs = [(ours[key], theirs[key], f"{path}.{key}") for key in ours]
-    elif isinstance(ours, list | tuple) and isinstance(theirs, list | tuple) and len(ours) == len(theirs):
-        pairs = [(one, other, f"{path}[{i}]") for i, (one, other) in enumerate(zip(ours, theirs, strict=True))]
-    else:
-        return None if ours == theirs else f"{path}: {ours!r} != {theirs!r}"
-    return next((found for pair in pairs if (found := difference(*pair))), None)
 
 
 @pytest.fixture(scope="module")
