@@ -233,7 +233,7 @@ def failing_store(directory: Path, random: Random, *, s3: S3Server) -> Trial:
             time.sleep(0.3 if for_a_moment else random.uniform(0, 1.0))
             if for_a_moment:
                 proxy.choose(lambda _: NO_FAULT)
-                assert attempt.wait() == 0, attempt.said
+                assert (code := attempt.wait()) == 0, f"it ended with {code}: {attempt.said}"
             else:
                 trial.kill(attempt)
                 proxy.choose(lambda _: NO_FAULT)

@@ -153,5 +153,5 @@ def _metrics(data: Mapping[str | int, object]) -> Iterator[tuple[TreePath, str]]
         )
         for name, entry in pairs:
             metric = entry.get("metric") if isinstance(entry, dict) else None
-            if isinstance(metric, str):
+            if isinstance(metric, str) and metric != "auto":  # the first of them
                 yield (section, name, "metric"), metric

@@ -1,10 +1,10 @@
 """Metrics, curves and exports."""
 
-from treenail.kernel import Adapter, Namespace
+from treenail.kernel import Adapter
 
 _A = "treenail.adapters"
 
-EVALUATION: tuple[Adapter | Namespace, ...] = (
+EVALUATION: tuple[Adapter, ...] = (
     Adapter(
         port="metric",
         name="accuracy",
@@ -34,13 +34,6 @@ EVALUATION: tuple[Adapter | Namespace, ...] = (
         target=f"{_A}.evaluation.compat:DumpResults",
         summary="mmengine's: predictions in a pickle",
     ),
-    Namespace(
-        port="metric",
-        module="torchmetrics.classification",
-        base="torchmetrics:Metric",
-        match="(Binary|Multiclass|Multilabel).*",
-    ),
-    Namespace(port="metric", module="torchmetrics.regression", base="torchmetrics:Metric"),
     Adapter(
         port="vis",
         name="jsonlines",
