@@ -74,6 +74,7 @@ def commands_served(environment: Mapping[str, str]) -> Iterator[Path]:
             yield script.parent
         finally:
             assert server.stdin is not None
+            server.stdin.write(b"\n")  # an end alone goes unnoticed while a process forked meanwhile has the pipe, too
             server.stdin.close()
             assert server.wait(SECONDS) == 0
 
