@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.hooks.test_compat_runs import Stops
 from treenail.adapters.checkpoint import CheckpointStore
+from treenail.adapters.comm import run_threads
 from treenail.adapters.files import LocalFiles
+from treenail.adapters.hooks import ProgressHook
 from treenail.adapters.hooks.compat import IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import assemble, train
 from treenail.adapters.runtime.default_hooks import default_hooks
 from treenail.contracts import Data, Evaluation, Run
-from treenail.kernel import Engine, Hook, Spec, late, spec
+from treenail.kernel import Communicator, ConfigError, Engine, Hook, Spec, late, spec
 
 
 class Points:
@@ -102,3 +105,25 @@ def test_a_resumed_run_has_the_weights_and_the_histories_of_one_that_was_never_s
         first, second = (each[name]["log_history"] for each in scalars)
         assert torch.equal(first, second), name
         assert len(first) == (2 if name == "val/loss" else 10)
+
+
+def test_a_config_changes_priorities_of_hooks(tmp_path: Path) -> None:
+    _, usual = order(small_run(), tmp_path)
+    assert usual.index("timer") < usual.index("checkpoint")
+    _, changed = order(msgspec.structs.replace(small_run(), priorities={"checkpoint": -1}), tmp_path)
+    assert changed[0] == "checkpoint"
+    misspelt = msgspec.structs.replace(small_run(), priorities={"chekpoint": 5})
+    with pytest.raises(
+        ConfigError, match=r"priorities.chekpoint: there is no hook 'chekpoint'; did you mean 'checkpoint'"
+    ):
+        order(misspelt, tmp_path)
+
+
+def test_a_priority_of_a_hook_that_only_rank_0_has_is_right_on_all_ranks(tmp_path: Path) -> None:
+    run = msgspec.structs.replace(small_run(progress=spec(ProgressHook)()), priorities={"progress": 3})
+    assembly = assemble(run, tmp_path)
+
+    def priority(ranks: Communicator) -> object:
+        return getattr(default_hooks(run, assembly, tmp_path, ranks).get("progress"), "priority", None)
+
+    assert run_threads(2, priority) == [3, None]

@@ -158,6 +158,7 @@ class _Columns(_Writer):
         self.rows = 0
 
     def add(self, indices: Tensor, predictions: Any) -> None:  # Any: as in the base
+        """Take the predictions of samples."""
         columns: dict[str, Tensor] = {}
         for name, column in [("index", indices), *_columns(predictions, "prediction")]:
             if name in columns:
@@ -205,6 +206,7 @@ class _Records(_Columns):
             raise TrainingError(f"'{name}' is no name that a .npy can have", mend=mend) from None
 
     def keep(self, columns: Mapping[str, Tensor]) -> None:
+        """Write the rows of some samples."""
         import numpy as np
 
         arrays = {name: _array(column) for name, column in columns.items()}

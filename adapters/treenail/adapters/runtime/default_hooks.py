@@ -67,8 +67,36 @@ def default_hooks(
         "stragglers": Spec(StragglerHook, (settings.stragglers,)) if many and settings.stragglers is not None else None,
         **run.hooks,
     }
+    given = _given(run, assembly, work_dir, communicator)
+    hooks = {
+        name: each.filled(**given.get(each.target, {})).build()
+        for name, each in specs.items()
+        if each is not None and not (rank > 0 and each.target is ProgressHook)
+    }
+    _refuse_without(run, hooks)
+    if "vis" not in specs and assembly.vis:
+        config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
+        hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)
+    if run.limits.max_steps is not None:
+        saves = any(isinstance(hook, CheckpointHook) for hook in hooks.values())
+        hooks["step limit"] = StepLimit(run.limits.max_steps, save=not saves)
+    _prioritise(hooks, run.priorities, rank)
+    bind_runner(
+        hooks.values(),
+        work_dir=work_dir,
+        config=assembly.config if isinstance(assembly.config, Mapping) else None,
+        seed=run.seed,
+        communicator=communicator,
+        backends=tuple(assembly.vis.values()),
+        test_loop=assembly.test,
+    )
+    return hooks
+
+
+def _given(run: Run, assembly: Assembly, work_dir: Path, communicator: Communicator) -> dict[object, dict[str, object]]:
+    """Return by class what a run gives to our own hooks; one of somebody's may mean something else by these names."""
+    rank, settings, many = communicator.rank, run.distributed, communicator.world_size > 1
     log = "log.jsonl" if rank == 0 else f"log.rank{rank}.jsonl" if settings.rank_logs else None
-    # For our own hooks only: one of somebody's may mean something else by these names.
     about = {
         "world_size": communicator.world_size,
         "seed": run.seed,
@@ -79,7 +107,7 @@ def default_hooks(
         **({"communicator": communicator} if many else {}),
         **({"environment": about} if rank == 0 else {}),
     }
-    given: dict[object, dict[str, object]] = {
+    return {
         LoggerHook: logs,
         MmengineLoggerHook: logs,
         StragglerHook: {"communicator": communicator},
@@ -97,11 +125,9 @@ def default_hooks(
         ProbeHook: {"directory": str(work_dir), "communicator": communicator},
         **({CheckpointHook: {"communicator": communicator}} if many else {}),
     }
-    hooks = {
-        name: each.filled(**given.get(each.target, {})).build()
-        for name, each in specs.items()
-        if each is not None and not (rank > 0 and each.target is ProgressHook)
-    }
+
+
+def _refuse_without(run: Run, hooks: Mapping[str, Hook]) -> None:
     goes_back = any(isinstance(hook, NonFiniteHook) and hook.action == "rollback" for hook in hooks.values())
     if goes_back and "checkpoint" not in hooks:  # one of somebody's may save under this name
         raise ConfigError(
@@ -115,27 +141,15 @@ def default_hooks(
             where="hooks.averaging",
             mend="do not set it to null, or leave out averaging",
         )
-    if "vis" not in specs and assembly.vis:
-        config = msgspec.json.format(msgspec.json.encode(assembly.config)).decode()
-        hooks["vis"] = VisHook(list(assembly.vis.values()), run=work_dir.name, config=config)
-    if run.limits.max_steps is not None:
-        saves = any(isinstance(hook, CheckpointHook) for hook in hooks.values())
-        hooks["step limit"] = StepLimit(run.limits.max_steps, save=not saves)
-    for name, priority in run.priorities.items():
-        if name not in hooks:
+
+
+def _prioritise(hooks: Mapping[str, Hook], priorities: Mapping[str, int], rank: int) -> None:
+    for name, priority in priorities.items():
+        if name in hooks:
+            hooks[name].priority = priority
+        elif rank == 0:  # which has all hooks
             mend = did_you_mean(name, hooks) or f"there are {', '.join(hooks)}"
             raise ConfigError(f"there is no hook '{name}'", where=f"priorities.{name}", mend=mend)
-        hooks[name].priority = priority
-    bind_runner(
-        hooks.values(),
-        work_dir=work_dir,
-        config=assembly.config if isinstance(assembly.config, Mapping) else None,
-        seed=run.seed,
-        communicator=communicator,
-        backends=tuple(assembly.vis.values()),
-        test_loop=assembly.test,
-    )
-    return hooks
 
 
 def _in_order(data: Data) -> Data:
