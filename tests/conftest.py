@@ -2,9 +2,12 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.docs.commands import commands_served
+from tests.docs.snippets import environment
 from tests.processes import Starter
 
 
@@ -19,5 +22,12 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def starter() -> Iterator[Starter]:
     """Start new processes; all tests of a test process share what starts them."""
-    with Starter("torch.distributed.fsdp", "torch.distributed.optim", "treenail.adapters.runtime") as started:
+    with Starter() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Iterator[Path]:
+    """Serve the command `treenail`, which lies in this directory; its processes are forked where torch has been imported."""
+    with commands_served(environment()) as directory:
+        yield directory

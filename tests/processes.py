@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -14,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self
 
+from tests.parallel.forks import fork_server
+
 P = ParamSpec("P")
 
 SECONDS = 120  # after which processes are taken for stuck
@@ -22,15 +25,14 @@ SECONDS = 120  # after which processes are taken for stuck
 class Starter:
     """Starts new processes that have run nothing yet, without the seconds that each would import torch for.
 
-    They are forked off one fresh interpreter, of other hashes than the tests' own, which has imported modules and does nothing
-    else.
+    They are forked off one interpreter, of other hashes than the tests' own, which has imported modules and does nothing else.
 
     Args:
-        modules: What the fresh interpreter imports, besides torch and what the first optimizer of a process imports.
+        modules: What that interpreter imports, besides what the fork server has imported.
     """
 
     def __init__(self, *modules: str) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = fork_server()
         self._tasks, theirs = context.Pipe()
         self._server = context.Process(target=_serve, args=(theirs, modules))
         self._server.start()
@@ -45,7 +47,7 @@ class Starter:
         with suppress(BrokenPipeError):  # it may be dead
             self._tasks.send(
                 None
-            )  # processes forked since then hold this end of the pipe, too, so that closing it says nothing
+            )  # processes forked since then may hold this end of the pipe, too: closing it says nothing
         self._server.join()
         self._tasks.close()
 
@@ -81,8 +83,9 @@ class Starter:
 
 
 def _serve(tasks: Connection, modules: tuple[str, ...]) -> None:
-    for module in ("torch._dynamo", *modules):
+    for module in modules:
         importlib.import_module(module)
+    gc.freeze()  # a collection in a forked process would write to all of these objects, and so copy their memory
     # Spawned processes would spawn theirs: a loader's workers would import all anew, unlike those of a user's program.
     multiprocessing.set_start_method("fork", force=True)
     while True:

@@ -47,6 +47,19 @@ def bare(batches: StampedBatches, _: Path) -> Tensor:
     return weights_of(model)
 
 
+def bare_clearing(batches: StampedBatches, _: Path) -> Tensor:
+    """Train with a plain loop that forgets gradients by hand, past `Optimizer.zero_grad` and its entry in profiles."""
+    model = make_model()
+    optimizer = make_optimizer(model)
+    for inputs, targets in batches:
+        for parameter in model.parameters():
+            parameter.grad = None
+        loss = mse(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+    return weights_of(model)
+
+
 def _fabric(batches: StampedBatches, _: Path) -> Tensor:
     fabric = Fabric(accelerator="cpu", devices=1)
     plain = make_model()

@@ -42,9 +42,10 @@ stall      how long the call keeps the training, which may go on when it returns
            is when whoever keeps buffers has them. "of a copy" is by one copy of the tensors into others that exist.
            Treenail's is a commit of its engine, with the hook that refuses to save a model that is not finite.
 total      until what was saved is whole on disk. Treenail's has that check and SHA-256 sums in it, fsync of files and
-           directories, and the removal of the checkpoint before. "torch.save, fsync, rename" writes a new file, too, the
-           others write over their last one, whose memory is warm, and leave their data to the operating system; but
-           "torch.save, fsync" has fsync.
+           directories, and the removal of the checkpoint before. Like "torch.save, fsync, rename" it writes a new file beside
+           the last good one; the others empty their last file and fill its memory, which is warm, again. But for
+           "torch.save, fsync" these leave the data to the operating system: a power cut loses it, and a crash in the midst
+           of it leaves neither the old state nor the new one.
 load       the state from the file, which the operating system still has in memory."""
 
 
@@ -116,25 +117,25 @@ def _torch_save(state: State, directory: Path, *, durable: bool = False) -> Save
     begin = perf_counter()
     torch.save(state, directory / "state.pt")
     if durable:
-        for path in (directory / "state.pt", directory):
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+        _flush(directory / "state.pt")
+        _flush(directory)
     taken = perf_counter() - begin
     return Saved(taken, taken)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _torch_save_aside(state: State, directory: Path) -> Saved:
     """Save as whoever must not lose the file before does: in a new file, flushed, then renamed over it."""
     begin = perf_counter()
-    with (directory / "new.pt").open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    torch.save(state, directory / "new.pt")
+    _flush(directory / "new.pt")
     (directory / "new.pt").replace(directory / "state.pt")
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    _flush(directory)
     taken = perf_counter() - begin
     return Saved(taken, taken)
 

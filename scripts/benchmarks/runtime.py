@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from scripts.benchmarks import _report
-from scripts.benchmarks._loops_peers import bare, peers
+from scripts.benchmarks._loops_peers import bare, bare_clearing, peers
 from scripts.benchmarks._loops_treenail import treenail
 from scripts.benchmarks._loops_work import Contestant, make_batches, time_run
 from scripts.benchmarks._report import Target
@@ -55,7 +55,12 @@ def _iterations(rounds: int, targets: list[Target]) -> dict[str, dict[str, float
     """Race whole loops; what is sought is small beside the noise, so that each has three turns a round."""
     batches = make_batches(ITERATIONS)
     reference = Contestant("bare", bare, "nothing")
-    contestants = [Contestant("bare again", bare, "nothing"), *treenail(), *peers()]
+    contestants = [
+        Contestant("bare again", bare, "nothing"),
+        Contestant("bare, clearing by hand", bare_clearing, "nothing"),
+        *treenail(),
+        *peers(),
+    ]
     runs = {each.name: partial(time_run, each, batches) for each in contestants}
     turns = interleave(partial(time_run, reference, batches), runs, 3 * rounds)
     figures = {

@@ -218,6 +218,14 @@ def test_the_logger_names_the_first_step_whose_loss_was_not_finite(interval: int
         Training([1, INFINITE, 1, 1], logger(interval)).run()
 
 
+def test_skipped_steps_are_counted_where_the_first_loss_that_was_not_finite_is_named() -> None:
+    told = iter([StepOutput(1.0, 1), StepOutput(INFINITE, 1, stepped=False), StepOutput(INFINITE, 1)])
+    engine = Engine()
+    engine.attach(logger(10))
+    with pytest.raises(TrainingError, match=r"the loss became inf in the 3 steps up to step 3, first in step 3;"):
+        engine.run(EpochLoop(TrainWork(lambda _: next(told), Batches(batches(1, 1, 1))), max_epochs=1))
+
+
 def test_the_logger_averages_what_a_step_tells() -> None:
     class Step:
         def __init__(self) -> None:

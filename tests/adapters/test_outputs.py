@@ -18,6 +18,7 @@ from treenail.adapters.loops import EpochLoop, EvalLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.vis import JsonLines, TensorBoard
 from treenail.contracts import TrainWork
+from treenail.contracts.vis import Histogram
 from treenail.kernel import CommunicationError, Communicator, Engine, FileError, Record, TrainingError, VisBackend
 
 
@@ -44,6 +45,16 @@ def test_a_resumed_run_drops_what_was_written_after_the_commit_it_goes_on_from(t
         (3, 1, 0.3),
         (4, 2, 9.0),
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_is_said_with_the_file_and_what_to_do(tmp_path: Path) -> None:
+    curves = JsonLines(tmp_path)
+    curves.start(run="r", attempt=1, step=0, commit=0)
+    (tmp_path / "histograms.jsonl").symlink_to("/dev/full")
+    with pytest.raises(FileError, match=r"histograms\.jsonl.*No space left on device.*free some space"):
+        curves.histogram("weights", Histogram((0.0, 1.0), (1,), 0.5, 0.25), step=1)
+    curves.close()
 
 
 @pytest.mark.parametrize("kind", [JsonLines, TensorBoard])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -99,6 +100,38 @@ def test_a_file_system_without_locks_is_told_from_one_that_is_locked(
     (tmp_path / LOCK).write_text(f"process {os.getppid()} on {HOST}")
     with pytest.raises(ConfigError, match=f"process {os.getppid()} on {HOST} is writing"), locked(tmp_path):
         pass
+
+
+def hold(work_dir: Path) -> None:
+    with locked(work_dir):
+        pass
+
+
+def test_a_directory_that_takes_no_lock_is_told_of_by_name(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a disk without room
+    try:
+        with pytest.raises(
+            ConfigError, match=f"{LOCK}: the work directory cannot be written: File too large; make room"
+        ):
+            hold(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / LOCK).exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        hold(tmp_path / "file")
+
+
+def test_a_lock_that_cannot_be_removed_hides_no_error_of_the_run(tmp_path: Path) -> None:
+    def fail() -> None:
+        with locked(tmp_path):
+            (tmp_path / LOCK).unlink()
+            (tmp_path / LOCK).mkdir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])

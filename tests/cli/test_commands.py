@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,8 +99,8 @@ def test_a_run_prints_its_results_and_where_they_lie(treenail: Command) -> None:
 def test_the_log_is_lines_of_json(trained: Path) -> None:
     about, *lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert (about["event"], about["attempt"]) == ("environment", 1)
-    assert [line["event"] for line in lines] == ["train", "train", "val", "train", "train", "val", "test"]
-    assert [line["step"] for line in lines] == [10, 20, 20, 30, 40, 40, 40]
+    assert [line["event"] for line in lines] == ["train", "train", "val", "train", "train", "val", "test", "finished"]
+    assert [line["step"] for line in lines] == [10, 20, 20, 30, 40, 40, 40, 40]
     assert {"train/loss", "lr", "time", "data_time", "timestamp", "level"} <= lines[0].keys()
 
 
@@ -168,12 +167,13 @@ def test_a_loss_with_parameters_is_trained_saved_and_tested(tmp_path: Path, tree
     assert any(name.startswith("loss") and float(tensor) != 1.0 for name, tensor in tensors.items() if tensor.ndim == 0)
 
 
-def test_a_failure_in_a_loader_worker_ends_the_command_in_one_line(tmp_path: Path) -> None:
+def test_a_failure_in_a_loader_worker_ends_the_command_in_one_line(tmp_path: Path, scripts: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN_DATA)
     arguments = ["train", CONFIG, *QUICK, "imports=[broken]", "train.dataset={type: 'broken:Broken'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "treenail.adapters.cli", *arguments, "train.num_workers=2"],
+        [scripts / "treenail", *arguments, "train.num_workers=2"],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -371,9 +371,11 @@ def test_a_checkpoint_of_another_model_is_refused_in_one_line(trained: Path, tre
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, scripts: Path, number: int, code: int
+) -> None:
     work_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "treenail.adapters.cli", "train", CONFIG, *QUICK, "loop.max_epochs=500"]
+    command = [str(scripts / "treenail"), "train", CONFIG, *QUICK, "loop.max_epochs=500"]
     process = subprocess.Popen(
         [*command, "train.num_workers=1", "--work-dir", str(work_dir)],
         stderr=subprocess.PIPE,

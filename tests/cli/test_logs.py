@@ -74,18 +74,18 @@ def last(run: Path, name: str) -> float:
 
 
 def test_logs_show_state_curves_and_last_lines(runs: Path, treenail: Command) -> None:
-    done = treenail("logs", runs / "a", "--lines", "3")
+    done = treenail("logs", runs / "a", "--lines", "4")
     assert done.code == 0
     assert stripped(done.out, "state") == ["finished"]
     assert stripped(done.out, "step") == ["40 of 40 (2 epochs)"]
     assert stripped(done.out, "checkpoint") == ["of step 40"]
-    assert not [line for line in done.out if line.startswith("time left")]
+    assert not [line for line in done.out if line.startswith("training left")]
     row = stripped(done.out, "val/accuracy")
     assert row[0] == "2"
     assert row[2] == f"{last(runs / 'a', 'val/accuracy'):.4g}"
-    assert [line.split()[1] for line in done.out[-3:]] == ["train", "val", "test"]
-    assert f"val/accuracy={last(runs / 'a', 'val/accuracy'):.4g}" in done.out[-2]
-    assert done.out[-4] == ""
+    assert [line.split()[1] for line in done.out[-4:]] == ["train", "val", "test", "finished"]
+    assert f"val/accuracy={last(runs / 'a', 'val/accuracy'):.4g}" in done.out[-3]
+    assert done.out[-5] == ""
 
 
 def test_logs_of_a_resumed_run_count_its_attempts(runs: Path, treenail: Command) -> None:
@@ -102,6 +102,24 @@ def test_logs_draw_a_curve(runs: Path, treenail: Command) -> None:
     wrong = treenail("logs", runs / "a", "--curve", "train/los")
     assert wrong.code == 2
     assert wrong.err == f"error: {runs / 'a'}: there is no curve 'train/los'; did you mean 'train/loss'?\n"
+
+
+def test_logs_list_the_main_curves_and_say_what_they_left_out(tmp_path: Path, treenail: Command) -> None:
+    per_class = [f"val/iou_{number}" for number in range(20)]
+    layers = [f"weights/{number}.weight/mean" for number in range(30)]
+    names = ["train/loss", "lr", "weights/norm", *per_class, *layers, "gradients/0.bias/std"]
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "scalars.jsonl").write_text(json.dumps({"step": 1, "epoch": 0, **dict.fromkeys(names, 0.5)}))
+    done = treenail("logs", tmp_path)
+    assert done.code == 0
+    rows = [line.split()[0] for line in done.out if "0.5" in line]
+    assert rows == ["train/loss", "lr", "weights/norm", *per_class[:16]]
+    assert (
+        done.out[-1] == "left out: 4 of val, 30 of weights, 1 of gradients (--all shows them, --curve NAME draws one)"
+    )
+    whole = treenail("logs", tmp_path, "--all")
+    assert [line.split()[0] for line in whole.out if "0.5" in line] == names
+    assert "left out" not in "\n".join(whole.out)
 
 
 def test_runs_stand_side_by_side(runs: Path, treenail: Command) -> None:

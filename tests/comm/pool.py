@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import socket
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,14 +18,12 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore  # where its type is known
 
+from tests.parallel.forks import fork_server
 from treenail.adapters.comm import TorchCommunicator
 from treenail.kernel import CommunicationError, Communicator
 
 I = TypeVar("I")  # noqa: E741  # what a program is given
 O = TypeVar("O")  # noqa: E741  # what it returns
-
-_PRELOADED = "torch.distributed", "treenail.adapters.comm", "treenail.contracts.laws", "tests.comm.pool"
-
 
 _START = 60.0  # seconds in which processes must meet, on however busy a machine
 
@@ -66,9 +64,8 @@ class ProcessPool:
         self.size = size
         self.deadline = deadline
         self.timeout = timeout
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(_PRELOADED))
-        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._context = fork_server()
+        self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
         self._store: TCPStore | None = None
 

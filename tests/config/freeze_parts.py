@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence, Sized
 from enum import Enum
 from pathlib import Path
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import torch
 from msgspec import Struct
@@ -61,13 +61,14 @@ class Net(nn.Module):
         head: Head | None = None,
         initialise: Callable[[Tensor], object] | None = None,
         anything: object = None,
+        part: dict[str, Any] | None = None,  # Any: the config of a part, that a model builds itself
         **options: float,
     ) -> None:
         super().__init__()
         self.block, self.blocks, self.named, self.sizes, self.pair = block, blocks, named, sizes, pair
         self.shape, self.mode, self.colour, self.title, self.folder = shape, mode, colour, title, folder
         self.dtype, self.device, self.words, self.point = dtype, device, words, point
-        self.span, self.box, self.head, self.anything = span, box, head, anything
+        self.span, self.box, self.head, self.anything, self.part = span, box, head, anything, part
         self.stages, self.options = stages, options
         self.weight = nn.Parameter(torch.ones(2))
         self.initialised = None

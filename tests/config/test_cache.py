@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from treenail.adapters.config.freezing import freeze
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DIGITS = CONFIGS / "digits.yaml"
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with Starter("treenail.adapters.cli", "torch._dynamo") as starter:
-        yield starter
 
 
 def check(directory: Path, *arguments: str, store: str) -> list[object]:
@@ -116,7 +109,7 @@ def test_an_unwritable_store_only_costs_time(tmp_path: Path, monkeypatch: pytest
     assert len(outcome(ConfigChecker(), "optimizer.lrr=1")) == 1
 
 
-def test_a_changed_module_is_derived_anew(tmp_path: Path) -> None:
+def test_a_changed_module_is_derived_anew(tmp_path: Path, starter: Starter) -> None:
     """An own component's new parameter is known at the next check, and its old one no more."""
     (tmp_path / "own_net.py").write_text(
         "from torch import nn\nclass Net(nn.Identity):\n    def __init__(self, width: int): ...\n"
@@ -125,22 +118,19 @@ def test_a_changed_module_is_derived_anew(tmp_path: Path) -> None:
     text = DIGITS.read_text()
     start, end = text.index("model:"), text.index("loss:")
     config.write_text(f"imports: [own_net]\n{text[:start]}model: {{type: own_net:Net, width: 3}}\n{text[end:]}")
-    command = [sys.executable, "-m", "treenail.adapters.cli", "check", str(config)]
-
-    def check() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-
-    assert check().returncode == 0
-    assert check().returncode == 0
+    store = os.environ["XDG_CACHE_HOME"]
+    for _ in range(2):
+        assert starter.launch(check, tmp_path, 1, "run.yaml", store=store) == [[0, ""]]
     module = tmp_path / "own_net.py"
     module.write_text(module.read_text().replace("width: int", "depth: int"))
     os.utime(module, ns=(1, 1))
-    found = check()
-    assert found.returncode == 2
-    assert "model.width: Net takes no 'width'" in found.stderr
+    [found] = starter.launch(check, tmp_path, 1, "run.yaml", store=store)
+    assert isinstance(found, list)
+    assert found[0] == 2
+    assert "model.width: Net takes no 'width'" in found[1]
 
 
-def test_what_has_no_annotation_is_said_once(tmp_path: Path) -> None:
+def test_what_has_no_annotation_is_said_once(tmp_path: Path, starter: Starter) -> None:
     head = "from torch import nn\nclass Net(nn.Identity):\n"
     (tmp_path / "bare_net.py").write_text(f"{head}    def __init__(self, width, depth: int): ...\n")
     config = tmp_path / "run.yaml"
@@ -150,17 +140,9 @@ def test_what_has_no_annotation_is_said_once(tmp_path: Path) -> None:
         f"imports: [bare_net]\n{text[:start]}model: {{type: bare_net:Net, width: 3, depth: 1}}\n{text[end:]}"
     )
     for _ in range(2):
-        found = subprocess.run(
-            [sys.executable, "-m", "treenail.adapters.cli", "check", str(config), str(config)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
-        assert found.returncode == 0
-        assert found.stderr.splitlines() == [
-            "note: 'width' of bare_net:Net has no annotation that can be read, so its value is not checked"
-        ]
+        found = starter.launch(check, tmp_path, 1, "run.yaml", "run.yaml", store=os.environ["XDG_CACHE_HOME"])
+        note = "note: 'width' of bare_net:Net has no annotation that can be read, so its value is not checked\n"
+        assert found == [[0, note]]
 
 
 HOOK = "from treenail.kernel import Hook, Registry\nHOOKS = Registry('hook')\n"
@@ -221,9 +203,9 @@ def test_a_sequence_of_checks_says_what_fresh_ones_say(
     numbers = {config: number for number, config in enumerate(fresh)}
     for place, config in enumerate(configs):
         path = f"{numbers[config]}.yaml"
-        if config in configs[place + 1 :]:
+        if place + 1 < len(configs):
             [answer] = starter.launch(check, tmp_path, 1, path, store=store)
-        else:  # the last time it is a fresh interpreter, without torch until it is wanted
+        else:  # the last one is a fresh interpreter, without torch until it is wanted
             program = "import sys; from treenail.adapters.cli import main; sys.exit(main(sys.argv[1:]))"
             command = [sys.executable, "-c", program, "check", path]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -253,20 +235,20 @@ def test_modules_of_one_name_beside_two_configs_are_not_confused(
 MODEL = "from torch import nn\nclass M(nn.Identity):\n    def __init__(self, {}: int): ...\n"
 
 
-def test_a_module_that_comes_before_the_stored_one_is_noticed(tmp_path: Path) -> None:
+def test_a_module_that_comes_before_the_stored_one_is_noticed(tmp_path: Path, starter: Starter) -> None:
     rest = DIGITS.read_text()
     rest = rest[: rest.index("model:")] + rest[rest.index("loss:") :]
     (tmp_path / "shadowed.py").write_text(MODEL.format("width"))
     (tmp_path / "run.yaml").write_text(f"imports: [shadowed]\nmodel: {{type: 'shadowed:M', width: 1}}\n{rest}")
-    command = [sys.executable, "-m", "treenail.adapters.cli", "check", "run.yaml"]
-
-    def check() -> int:
-        return subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode
-
-    assert [check(), check()] == [0, 0]
+    store = os.environ["XDG_CACHE_HOME"]
+    for _ in range(2):
+        assert starter.launch(check, tmp_path, 1, "run.yaml", store=store) == [[0, ""]]
     (tmp_path / "shadowed").mkdir()  # a package wins over a module of its name
     (tmp_path / "shadowed" / "__init__.py").write_text(MODEL.format("height"))
-    assert check() == 2
+    [found] = starter.launch(check, tmp_path, 1, "run.yaml", store=store)
+    assert isinstance(found, list)
+    assert found[0] == 2
+    assert "M takes no 'width'" in found[1]
 
 
 def test_an_enum_whose_values_cannot_be_written_is_frozen_by_name(

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from tests.config.test_freeze import ROOT, SMALL, one_at_a_time, written
+from tests.config.test_freeze import CACHE, ROOT, SMALL, one_at_a_time, written
 
 from treenail.adapters.cli.freezing import check_with_mypy
 from treenail.adapters.config import load_run
@@ -14,8 +14,8 @@ from treenail.kernel import ConfigError
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let mypy's cache live as long as the checkout."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(ROOT / ".mypy_cache" / "freeze"))
+    """Let mypy's cache be that of the checkout."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
 
 
 def run_check(*paths: Path, overrides: tuple[str, ...] = ()) -> int:

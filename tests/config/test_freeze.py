@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from treenail.contracts import Run
 from treenail.kernel import ConfigError, Late
 
 ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".mypy_cache" / "home"
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PARTS = Path(__file__).with_name("freeze_parts.py")
 SMALL = """\
@@ -41,23 +42,27 @@ loop: {type: epochs, max_epochs: 1}
 
 @pytest.fixture(autouse=True)
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the components beside the configs, as a user has them; let mypy's own cache live as long as the checkout."""
+    """Put the components beside the configs, as a user has them; let mypy's cache be that of the checkout."""
     shutil.copy(PARTS, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, PARTS.stem, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(ROOT / ".mypy_cache" / "freeze"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Let the workers of pytest-xdist share mypy's cache, one after the other, so that torch is read once."""
-    folder = ROOT / ".mypy_cache" / "freeze"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    """Let the workers of pytest-xdist share mypy's cache with its check of the project, one after the other.
+
+    So torch, which takes half a minute, is read once.
+    """
+    (CACHE / "treenail").mkdir(parents=True, exist_ok=True)
+    with (CACHE.parent / "typing.lock").open("w") as lock:
         if os.name == "posix":
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileExistsError):
+                (CACHE / "treenail" / "mypy").symlink_to(CACHE.parent, target_is_directory=True)
         yield
 
 
@@ -356,6 +361,14 @@ arguments = {
         st.one_of(st.none(), st.booleans(), st.integers(), floats, texts),
         lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["a", "b c"]), inner)),
         max_leaves=4,
+    ),
+    "part": st.recursive(
+        st.sampled_from([{"type": "ReLU"}, {"type": "no component", "_scope_": "shop"}, {"type": 3}]),
+        lambda inner: st.one_of(
+            st.fixed_dictionaries({"type": st.just("Net"), "layers": st.lists(inner, max_size=2)}),
+            st.dictionaries(st.sampled_from(["a", "b c"]), inner, max_size=2),
+        ),
+        max_leaves=3,
     ),
     "extra": floats,
 }

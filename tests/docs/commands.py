@@ -1,14 +1,16 @@
-"""The command `treenail` as pages call it, without the seconds that each of its processes would import torch for.
+"""The commands `treenail` and `python` as pages call them, without the seconds that each process would import torch for.
 
-A server has imported what the command needs. Each call is a fork of it, with the arguments, the directory, the environment and
-the streams of whoever called; the script that was called passes signals on to it, and ends as it does.
+A server has imported what they need. Each call is a fork of it, with the arguments, the directory, the environment and the
+streams of whoever called; the script that was called passes signals on to it, and ends as it does.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -22,6 +24,14 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # after which the server is taken for stuck
 
+_IMPORTED = (
+    "torch._dynamo",  # which the first optimizer of a process would import
+    "torch.utils.tensorboard",
+    "sklearn.datasets",
+    "treenail.adapters.cli.commands",
+    "treenail.adapters.config.make",
+    "treenail.adapters.runtime",
+)
 _SIZE = 8  # bytes in which the length of a call is sent
 
 _CALL = f"""
@@ -45,22 +55,25 @@ sys.exit(code)
 
 @contextmanager
 def commands_served(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Serve the command while inside.
+    """Serve the commands while inside.
 
     Args:
         environment: Of the server: what Python itself and libraries read when they are imported.
 
     Yields:
-        The directory of the script, for PATH.
+        The directory of their scripts, for PATH.
     """
     with (
         TemporaryDirectory(prefix="treenail-") as name,  # an address has at most about 100 bytes
         socket.socket(socket.AF_UNIX) as listener,
     ):
-        address, call, script = (Path(name) / part for part in ("socket", "call.py", "treenail"))
+        address, call, scripts = (Path(name) / part for part in ("socket", "call.py", "bin"))
         call.write_text(_CALL)
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{call}" "{address}" "$@"\n')
-        script.chmod(0o755)
+        scripts.mkdir()
+        for command in ("treenail", "python"):
+            script = scripts / command
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{call}" "{address}" {command} "$@"\n')
+            script.chmod(0o755)
         listener.bind(str(address))
         listener.listen()
         server = subprocess.Popen(
@@ -71,7 +84,7 @@ def commands_served(environment: Mapping[str, str]) -> Iterator[Path]:
             stdin=subprocess.PIPE,
         )
         try:
-            yield script.parent
+            yield scripts
         finally:
             assert server.stdin is not None
             server.stdin.write(b"\n")  # an end alone goes unnoticed while a process forked meanwhile has the pipe, too
@@ -80,7 +93,7 @@ def commands_served(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _serve(listener: socket.socket) -> list[str] | None:
-    """Take calls until stdin ends; return the arguments where this process has become a call."""
+    """Take calls until stdin ends; return the command and its arguments where this process has become a call."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that pass on how calls end
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
@@ -124,16 +137,37 @@ def _be_called(connection: socket.socket) -> list[str]:
 
 
 def _main() -> int:
-    for module in ("torch._dynamo", "treenail.adapters.cli.commands", "treenail.adapters.runtime"):
+    for module in _IMPORTED:
         importlib.import_module(module)
+    gc.freeze()  # a collection in a forked process would write to all of these objects, and so copy their memory
     from treenail.adapters.cli.main import main
 
     with socket.socket(fileno=int(sys.argv[1])) as listener:
-        arguments = _serve(listener)
-    if arguments is None:
+        called = _serve(listener)
+    if called is None:
         return 0
+    command, *arguments = called
+    if command == "python":
+        return _be_python(*arguments)
     sys.argv = ["treenail", *arguments]
     return main()
+
+
+def _be_python(first: str, *rest: str) -> int:
+    """Run ``-m MODULE``, ``-c CODE`` or a script with its arguments."""
+    if first == "-m":
+        sys.argv = list(rest)
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = [first, *rest[1:]]
+        sys.path.insert(0, "")
+        exec(rest[0], {"__name__": "__main__"})
+    else:
+        sys.argv = [first, *rest]
+        sys.path.insert(0, str(Path(first).resolve().parent))
+        runpy.run_path(first, run_name="__main__")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,21 +1,13 @@
 """Every code block of the README and the site runs, or says that it is output; `snippets` tells how."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import commands_served
-from tests.docs.snippets import ROOT, Block, Workplace, blocks, environment, pages
+from tests.docs.snippets import ROOT, Block, Workplace, blocks, pages
 
 # Pages with many commands take longest; they come first, so that processes finish together.
 PAGES = sorted(pages(), key=lambda page: -page.read_text(encoding="utf-8").count("\n$ "))
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Path]:
-    with commands_served(environment()) as directory:
-        yield directory
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

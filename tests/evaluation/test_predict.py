@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from treenail.adapters.sampling import RandomSampler
 from treenail.contracts import Data, Evaluation, PredictHook, Prediction, Run
 from treenail.kernel import (
     CheckpointError,
+    Communicator,
     ConfigError,
     Engine,
     EngineError,
@@ -170,6 +174,65 @@ def test_a_loop_that_is_stopped_writes_nothing(tmp_path: Path) -> None:
     Engine(points=PredictHook).run(loop)
     assert loop.done
     assert np.load(tmp_path / "a.npy")["prediction"].shape == (4, 3)
+
+
+class Killed(Rows):
+    """Ends its process in the midst of the data."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("before", [b"of an earlier one", None])
+def test_a_prediction_that_is_killed_leaves_what_was_there_and_is_begun_again(
+    checkpoint: Path, tmp_path: Path, before: bytes | None
+) -> None:
+    output = tmp_path / "a.jsonl"
+    if before is not None:
+        output.write_bytes(before)
+    killed = config(predict=Prediction(dataset=spec(Killed)(7), batch_size=3))
+    process = os.fork()
+    if not process:
+        predict(killed, checkpoint, str(output))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == ([] if before is None else [before])
+    assert predict(config(), checkpoint, str(output)).samples == 7
+    assert len(output.read_text().splitlines()) == 7
+
+
+class Slow(DumpPredictions):
+    """Writes to a slow store."""
+
+    def compute(self) -> dict[str, float]:
+        sleep(0.3)
+        return super().compute()
+
+
+class Looks(PredictHook):
+    """Looks for the file at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found = False
+
+    def after_predict(self, engine: Engine) -> None:
+        self.found = self.path.exists()
+
+
+def test_no_rank_is_told_of_the_end_before_the_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+
+    def find(ranks: Communicator) -> bool:
+        loop = PredictLoop(Net(), Batches([torch.zeros(2, 3)]), Slow(str(path)), communicator=ranks)
+        engine, hook = Engine(points=PredictHook), Looks(path)
+        engine.attach(hook)
+        engine.run(loop)
+        return hook.found
+
+    assert run_threads(2, find) == [True, True]
 
 
 def test_the_command_writes_predictions(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

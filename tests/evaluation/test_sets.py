@@ -18,7 +18,7 @@ from treenail.adapters.loops import EpochLoop, EvalLoop, EvalSets
 from treenail.adapters.runtime import test as run_test
 from treenail.adapters.runtime import train
 from treenail.contracts import Data, Evaluation, Run
-from treenail.kernel import ConfigError, Engine, Hook, Late, TrainingError, late, spec
+from treenail.kernel import ConfigError, Engine, Hook, Late, late, spec
 
 
 def batches(count: int, seed: int = 1) -> Batches:
@@ -112,7 +112,7 @@ def test_a_run_has_sets_that_the_best_checkpoint_can_name(tmp_path: Path) -> Non
 
 def test_mistakes_in_sets_are_explained(tmp_path: Path) -> None:
     wrong = {"best": spec(BestHook)("val/frish/accuracy"), "progress": None}
-    with pytest.raises(TrainingError, match=r"'val/frish/accuracy', .* did you mean 'val/fresh/accuracy'"):
+    with pytest.raises(ConfigError, match=r"'val/frish/accuracy', .* did you mean 'val/fresh/accuracy'"):
         train(config(tmp_path, hooks=wrong), tmp_path / "a")
     with pytest.raises(ConfigError, match="val: there are no data by name"):
         train(config(tmp_path, val={}, hooks={}), tmp_path / "b")

@@ -20,6 +20,7 @@ from treenail.adapters.files import LocalFiles
 from treenail.adapters.files.local import durable, reading
 from treenail.adapters.files.local.durable import ABANDONED_AFTER, UNFINISHED, Folder, claim
 from treenail.adapters.files.local.opening import LinklessOpener
+from treenail.adapters.files.local.write_back import begin_write_back
 from treenail.kernel import FileError, FileMissingError
 
 OLD = time.time() - ABANDONED_AFTER - 60
@@ -373,6 +374,34 @@ def test_a_root_may_be_a_file_uri_and_no_other(tmp_path: Path) -> None:
     for uri, message in (("s3://bucket", "no local path"), ("file://host/x", "no host"), ("", "is no path")):
         with pytest.raises(FileError, match=message):
             LocalFiles(uri)
+
+
+def test_a_large_file_is_on_its_way_to_the_disk_while_the_rest_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+
+    def begin(descriptor: int, start: int, length: int) -> None:
+        assert os.fstat(descriptor).st_size == start + length, "nothing but what is written can be sent"
+        sent.append((start, length))
+        begin_write_back(descriptor, start, length)
+
+    monkeypatch.setattr(durable, "begin_write_back", begin)
+    files = LocalFiles(tmp_path)
+    chunks = [bytes([number]) * 3_000_001 for number in range(8)]
+    files.write("large", iter(chunks))
+    files.write("small", b"abc")
+    assert [start for start, _ in sent] == [0, *(start + length for start, length in sent[:-1])]
+    assert 16_000_000 < sum(length for _, length in sent) <= 24_000_008
+    assert files.read("large") == b"".join(chunks)
+
+
+def test_what_cannot_be_sent_early_is_no_error() -> None:
+    reading_end, writing_end = os.pipe()
+    begin_write_back(writing_end, 0, 10)
+    os.close(reading_end)
+    os.close(writing_end)
+    begin_write_back(writing_end, 0, 10)
 
 
 def test_a_pickled_backend_is_the_same(tmp_path: Path) -> None:

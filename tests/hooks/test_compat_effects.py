@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from tests.hooks.test_compat_runs import build, run
 from treenail.adapters.comm import run_threads
 from treenail.adapters.data import Batches
-from treenail.adapters.hooks.compat import EmptyCacheHook, NaiveVisualizationHook, SyncBuffersHook, bind_runner
+from treenail.adapters.hooks.compat import (
+    EmptyCacheHook,
+    NaiveVisualizationHook,
+    SyncBuffersHook,
+    bind_runner,
+    runner_of,
+)
 from treenail.adapters.loops import EvalLoop
 from treenail.adapters.vis import JsonLines
 from treenail.kernel import Communicator, Engine, TrainingError
@@ -122,6 +128,19 @@ def test_maps_stand_beside_their_picture(tmp_path: Path) -> None:
     assert np.array_equal(drawn[:, 260:520], drawn[:, 520:]), "the prediction is the truth"
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_of_unlike_sizes_come_in_a_list(tmp_path: Path, named: bool) -> None:
+    inputs, targets = [torch.rand(3, 128, 128), torch.rand(1, 130, 140)], [torch.tensor(1), torch.tensor(2)]
+    batch: object = {"ids": [3, 4], "data_samples": targets, "inputs": inputs} if named else [inputs, targets]
+    hook = NaiveVisualizationHook(draw_gt=True)
+    engine = Engine()
+    engine.attach(hook)
+    bind_runner([hook], backends=[JsonLines(tmp_path)])
+    hook.after_test_iter(runner_of(engine, hook), 0, batch, [torch.eye(3)[0], torch.eye(3)[1]])
+    found = sorted((tmp_path / "images").rglob("*.png"))
+    assert [Image.open(path).size for path in found] == [(128, 128 + 28), (140, 130 + 28)]
+
+
 def test_only_what_is_asked_for_is_drawn(tmp_path: Path) -> None:
     found = pictures(tmp_path, torch.rand(2, 3, 128, 128), torch.tensor([1, 2]), torch.eye(3)[:2], draw_gt=False)
     assert Image.open(found[0]).size == (128, 128 + 14)
@@ -130,5 +149,8 @@ def test_only_what_is_asked_for_is_drawn(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the inputs of a test batch are torch.float32\[2, 4\], no pictures"):
         pictures(tmp_path, torch.rand(2, 4), torch.tensor([1, 2]), torch.eye(3)[:2])
+    hook = NaiveVisualizationHook()
+    with pytest.raises(TrainingError, match="the inputs of a test batch are list, no pictures"):
+        hook.after_test_iter(runner_of(Engine(), hook), 0, [[torch.rand(3, 4, 4), torch.rand(2, 4, 4)], None])
     with pytest.raises(ValueError, match="interval is 0, must be at least 1"):
         NaiveVisualizationHook(interval=0)

@@ -208,6 +208,7 @@ def test_helpers_say_what_mmengines_do() -> None:
     "name",
     [
         "DistSamplerSeedHook",
+        "EarlyStoppingHook",
         "EmptyCacheHook",
         "IterTimerHook",
         "LoggerHook",

@@ -34,7 +34,7 @@ from treenail.adapters.hooks.compat import (
     get_priority,
     runner_of,
 )
-from treenail.adapters.logging.compat import ConflictError, LogProcessor, MessageHub
+from treenail.adapters.logging.compat import LogProcessor, MessageHub
 from treenail.adapters.loops import EpochLoop, EvalLoop
 from treenail.adapters.optim import OptimWrapper, SupervisedStep
 from treenail.contracts import StepOutput, TrainWork
@@ -95,7 +95,7 @@ def test_lines_are_those_of_mmengine_at_its_times(tmp_path: Path, capsys: pytest
     expected = []
     for epoch in (1, 2):
         expected += [rf"Epoch\(train\) \[{epoch}\]\[{done}/25\]  {head}" for done in (10, 20)]
-        expected += [rf"Epoch\(val\) \[{epoch}\]\[10/\S+\]  ({evaluation})", "Exp name: digits"]
+        expected += ["Exp name: digits", rf"Epoch\(val\) \[{epoch}\]\[10/\S+\]  ({evaluation})"]
         expected += [rf"Epoch\(val\) \[{epoch}\]\[12/\S+\]  loss: {number}  accuracy: {number}  data_time: .*"]
     found = lines_of(capsys.readouterr().out)
     assert len(found) == len(expected)
@@ -168,16 +168,20 @@ def test_a_format_that_does_not_fit_is_refused_before_the_first_step() -> None:
         LoggerHook(backend_args={"backend": "petrel"})
     custom = {"data_src": "loss", "method_name": "mean", "window_size": "epoch"}
     form = LineFormat(by_epoch=False, custom_cfg=(custom,))
-    with pytest.raises(ConflictError, match="window_size 'epoch', but by_epoch is false"):
+    with pytest.raises(
+        ValueError, match=r"log_processor\.custom_cfg\[0\] has window_size 'epoch', but by_epoch is false"
+    ):
         LoggerHook(log_processor=form)
 
 
 def test_the_name_of_the_experiment_is_said_every_so_often(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine = build()
-    engine.attach(LoggerHook(2, interval_exp_name=10))
+    engine.attach(LoggerHook(4, interval_exp_name=10))
     bind_runner(engine.hooks.values(), work_dir=tmp_path / "exp")
     run(engine)
-    assert [line.partition("  ")[0] for line in lines_of(capsys.readouterr().out)].count("Exp name: exp") == 2
+    said = [line.partition("  ")[0].replace("Epoch(train) [1]", "") for line in lines_of(capsys.readouterr().out)]
+    name = "Exp name: exp"  # said at once, though no line is due; and at the end, though its line is ignored
+    assert said == ["[ 4/25]", "[ 8/25]", name, "[12/25]", "[16/25]", name, "[20/25]", "[24/25]", name]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_as_with_our_own() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hooks.small_runs import listening, reason_of, small_run
+from treenail.adapters.comm import run_threads
 from treenail.adapters.hooks.early_stopping import EarlyStoppingHook
 from treenail.adapters.runtime import train
-from treenail.kernel import Engine, StateError, TrainingError, spec
+from treenail.kernel import Communicator, Engine, StateError, TrainingError, spec
 
 
 def stopped_at(hook: EarlyStoppingHook, values: list[float]) -> tuple[int, str] | None:
@@ -114,6 +115,22 @@ def test_ranks_that_were_stopped_agree_before_the_first_step_after_a_resume() ->
     assert engine.stop_reason is not None
 
 
+def test_one_rank_tells_of_a_stop_before_a_resume() -> None:
+    first = EarlyStoppingHook("val/m", "min", patience=1)
+    assert stopped_at(first, [1, 2]) is not None
+
+    def resumed(ranks: Communicator) -> str:
+        said = listening()
+        again = EarlyStoppingHook("val/m", "min", patience=1, communicator=ranks, terminal=said.terminal)
+        again.load_state_dict(first.state_dict())
+        again.before_train(Engine(agree=lambda reason: reason))
+        return said.text
+
+    told, silent = run_threads(2, resumed)
+    assert "stopped early before this resume, and again" in told
+    assert not silent
+
+
 def test_it_may_join_a_run_that_is_resumed(tmp_path: Path) -> None:
     train(small_run(1), tmp_path)
     hook = spec(EarlyStoppingHook)("val/loss", "min", patience=1, min_delta=100.0)
@@ -133,6 +150,8 @@ def test_what_cannot_be_is_refused() -> None:
         with pytest.raises(ValueError):
             EarlyStoppingHook(**{"metric": "val/m", "mode": "min", **arguments})
     hook = EarlyStoppingHook("val/m", "min")
+    hook.load_state_dict({**hook.state_dict(), "metric": "val/mistaken"})  # of which nothing was seen
+    assert stopped_at(hook, [1.0]) is None
     with pytest.raises(StateError, match="looked at 'val/other'"):
         hook.load_state_dict({**hook.state_dict(), "metric": "val/other"})
     with pytest.raises(StateError, match="no state of early stopping"):

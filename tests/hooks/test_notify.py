@@ -9,7 +9,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -180,7 +182,10 @@ def test_a_stop_and_a_failure_are_told(trouble: Breaks, event: str, title: str) 
         try:
             done.run()
         except ArithmeticError:
-            assert "raised by hook 'Breaks' at after_train_iter" in str(posted[0].body["text"])
+            text = str(posted[0].body["text"])
+            assert "raised by hook 'Breaks' at after_train_iter" in text
+            assert f'File "{__file__}", line ' in text  # the innermost calls
+            assert "raise self.error" in text
     assert [(each.body["event"], each.body["title"]) for each in posted] == [(event, title)]
 
 
@@ -210,6 +215,29 @@ def test_what_cannot_be_sent_is_a_warning_and_the_run_goes_through(kind: str) ->
     assert done.engine.step == 4
     assert said.text.count("notification not sent") >= 2
     assert "sesame" not in said.text
+
+
+@pytest.mark.parametrize("kind", ["webhook", "mail"])
+def test_a_server_that_answers_drop_by_drop_is_waited_for_no_longer_than_said(kind: str) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" if kind == "webhook" else b"220 here is the server\r\n" * 2
+    given_up = Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            for letter in answer:
+                given_up.wait(0.1)  # sooner than any timeout, in all longer than it
+                connection.sendall(bytes([letter]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Thread(target=drip, args=(listening,))
+        server.start()
+        port = listening.getsockname()[1]
+        channel = mail(port, security="none") if kind == "mail" else Webhook(url=f"http://127.0.0.1:{port}/")
+        with pytest.raises(NotSentError, match=r"127.0.0.1: not done within 0.5 s"):
+            channel.send(NOTICE, 0.5)
+        given_up.set()
+        server.join(30)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from tests.launch.listening import is_loopback, listening_addresses
-from treenail.adapters.launch import detect
+from tests.launch.listening import free_port, is_loopback, listening_addresses
+from treenail.adapters.launch import RankEnvironment, detect, init_dist, process_group
 
 
 class Seen(NamedTuple):
@@ -80,3 +81,24 @@ def return_unpicklable() -> Callable[[], int]:
 def wait_for_ever(directory: Path) -> None:
     (directory / str(dist.get_rank())).write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def meet_twice(directory: Path, port: int) -> float:
+    """Meet the other of two ranks; the second group meets at the same port."""
+    rank = int(os.environ["RANK"])
+    for name in [name for name in os.environ if name.startswith(("MASTER", "RANK", "GLOO"))]:
+        del os.environ[name]
+    os.environ.update(RankEnvironment(rank, 2, rank, 2, 0, "127.0.0.1", port, "mpi").variables())
+    for _ in range(2):
+        with process_group(detect(), timeout=60):
+            total = torch.ones(1)
+            dist.all_reduce(total)
+    return total.item()
+
+
+def initialise(directory: Path) -> tuple[int, int, str]:
+    """Initialise as mmengine's programs do, without a warning."""
+    os.environ.update(RankEnvironment(0, 1, 0, 1, 0, "127.0.0.1", free_port(), "pytorch").variables())
+    warnings.simplefilter("error")
+    init_dist("pytorch", backend="gloo", timeout=60)
+    return dist.get_rank(), dist.get_world_size(), dist.get_backend()

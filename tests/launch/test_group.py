@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 from tests.launch.listening import free_port, is_loopback, listening_addresses
+from tests.launch.ranks import initialise, meet_twice
+from tests.processes import Starter
 from treenail.adapters.launch import RankEnvironment, available_backends, detect, init_dist, process_group
 from treenail.kernel import CommunicationError, ConfigError
 
@@ -123,52 +123,16 @@ def test_further_arguments_go_to_torch() -> None:
     assert not dist.is_initialized()
 
 
-def test_ranks_that_their_users_started_meet_at_rank_0(tmp_path: Path) -> None:
+def test_ranks_that_their_users_started_meet_at_rank_0(tmp_path: Path, starter: Starter) -> None:
     """Two processes with nothing but environment variables: as mpirun or a scheduler starts them."""
-    port = free_port()
-    program = (
-        "import torch, torch.distributed as dist\n"
-        "from treenail.adapters.launch import detect, process_group\n"
-        "for _ in range(2):\n"  # the second group meets at the same port
-        "    with process_group(detect(), timeout=60):\n"
-        "        total = torch.ones(1)\n"
-        "        dist.all_reduce(total)\n"
-        "print(total.item())\n"
-    )
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("MASTER", "RANK"))}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=base | RankEnvironment(rank, 2, rank, 2, 0, "127.0.0.1", port, "mpi").variables(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    assert outputs == ["2.0\n", "2.0\n"]
+    assert starter.launch(meet_twice, tmp_path, 2, free_port()) == [2.0, 2.0]
 
 
 class TestInitDist:
     """mmengine's `init_dist`; it lasts until the process ends, so it runs in one of its own."""
 
-    def test_it_initialises_from_the_launchers_variables(self) -> None:
-        program = (
-            "import torch.distributed as dist\n"
-            "from treenail.adapters.launch import init_dist\n"
-            "init_dist('pytorch', backend='gloo', timeout=60)\n"
-            "print(dist.get_rank(), dist.get_world_size(), dist.get_backend())\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program],
-            env=os.environ | alone().variables(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert (done.stdout, done.stderr, done.returncode) == ("0 1 gloo\n", "", 0)
+    def test_it_initialises_from_the_launchers_variables(self, tmp_path: Path, starter: Starter) -> None:
+        assert starter.launch(initialise, tmp_path, 1) == [[0, 1, "gloo"]]
 
     @pytest.mark.parametrize("launcher", ["none", "spawn", "auto", "dask"])
     def test_an_unknown_launcher_is_refused(self, launcher: str) -> None:

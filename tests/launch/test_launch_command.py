@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,6 +114,9 @@ with process_group(detect(), timeout=60):
     if rank == 0: saved.write_text(str(step))
 if stop: sys.exit(143)
 """
+
+
+FRESH = (sys.executable, "-m", "treenail.adapters.cli")
 
 
 class Called(NamedTuple):
@@ -249,11 +252,10 @@ def test_ranks_that_were_asked_to_stop_are_not_started_again(launch: Command, tm
     assert [(tmp_path / f"saved-{rank}").read_text() for rank in (0, 1)] == [str(int(signal.SIGTERM))] * 2
 
 
-def start(tmp_path: Path, program: str, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(tmp_path: Path, program: str, *options: str, command: Sequence[str | Path] = FRESH) -> subprocess.Popen[str]:
     """Start a launcher of its own, with a session of its own as at a terminal."""
-    command = [*prefix, sys.executable, "-m", "treenail.adapters.cli", "launch", *options]
     return subprocess.Popen(
-        [*command, str(write(tmp_path, program)), str(tmp_path)],
+        [*command, "launch", *options, write(tmp_path, program), tmp_path],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -269,14 +271,15 @@ def wait_for_end(*pids: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "prefix"), [(signal.SIGTERM, ("nohup",)), (signal.SIGINT, ())])
+@pytest.mark.parametrize(("number", "is_detached"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
 def test_a_signal_to_the_launcher_lets_the_ranks_save_their_work(
-    number: signal.Signals, prefix: tuple[str, ...], tmp_path: Path, started: list[subprocess.Popen[str]]
+    number: signal.Signals, is_detached: bool, tmp_path: Path, scripts: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    launcher = start(tmp_path, STOP + WAIT, "--nproc", "2", prefix=prefix)
+    command = ("nohup", *FRESH) if is_detached else (scripts / "treenail",)
+    launcher = start(tmp_path, STOP + WAIT, "--nproc", "2", command=command)
     started.append(launcher)
     pids = wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
-    if prefix:  # nohup ignores it
+    if is_detached:  # nohup ignores it
         launcher.send_signal(signal.SIGHUP)
         time.sleep(0.5)
     launcher.send_signal(number)
@@ -299,8 +302,11 @@ def test_ranks_of_a_killed_launcher_save_their_work_or_end_when_they_cannot(
     assert not (tmp_path / "saved-1").exists()
 
 
-def test_ranks_that_do_not_stop_in_time_are_killed(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
-    launcher = start(tmp_path, STOP.replace("time.sleep(1)", "return") + WAIT, "--grace", "1")
+def test_ranks_that_do_not_stop_in_time_are_killed(
+    tmp_path: Path, scripts: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    program = STOP.replace("time.sleep(1)", "return") + WAIT
+    launcher = start(tmp_path, program, "--grace", "1", command=[scripts / "treenail"])
     started.append(launcher)
     pids = wait_for(tmp_path / "ready-0")
     launcher.terminate()
@@ -309,13 +315,13 @@ def test_ranks_that_do_not_stop_in_time_are_killed(tmp_path: Path, started: list
 
 
 def test_two_machines_meet_at_the_first_one(
-    launch: Command, tmp_path: Path, started: list[subprocess.Popen[str]]
+    launch: Command, tmp_path: Path, scripts: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     program = (
         "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text(os.environ['MASTER_PORT'])"
     )
     options = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    second = start(tmp_path, program, *options, "--node-rank", "1")
+    second = start(tmp_path, program, *options, "--node-rank", "1", command=[scripts / "treenail"])
     started.append(second)
     assert launch(*options, "--node-rank", "0", tmp_path / "script.py", tmp_path) == Called(0, "", "")
     assert second.wait(timeout=60) == 0
@@ -326,6 +332,7 @@ def test_a_machine_that_joins_and_one_that_leaves_restart_the_ranks_where_they_w
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    scripts: Path,
     started: list[subprocess.Popen[str]],
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -334,7 +341,7 @@ def test_a_machine_that_joins_and_one_that_leaves_restart_the_ranks_where_they_w
     def come_and_go() -> None:
         wait_for_lines(tmp_path / "attempts", 1)
         options = ["--nnodes", "1:2", "--rdzv-endpoint", endpoint]
-        started.append(start(tmp_path, COUNT, *options))
+        started.append(start(tmp_path, COUNT, *options, command=[scripts / "treenail"]))
         wait_for(tmp_path / "counted-0", tmp_path / "counted-1")
         started[0].terminate()
 

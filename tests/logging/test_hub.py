@@ -262,3 +262,17 @@ def test_mistakes_are_named() -> None:
     hub.update_info("lock", threading.Lock())
     with pytest.raises(KindError, match="the information 'lock', a lock, cannot be copied"):
         hub.state_dict()
+
+
+def test_a_name_stands_for_a_scalar_or_for_information_and_never_for_both() -> None:
+    hub = MessageHub("task")
+    hub.update_scalar("a", 1)
+    hub.update_info("b", "text")
+    with pytest.raises(ConflictError, match="'a' is a scalar already; choose another name"):
+        hub.update_info("a", "text")
+    with pytest.raises(ConflictError, match="'b' is information already"):
+        hub.update_scalars({"b": 1})
+    assert list(hub.log_scalars) == ["a"]
+    assert list(hub.runtime_info) == ["b"]
+    hub.pop_info("b")
+    hub.update_scalar("b", 1)

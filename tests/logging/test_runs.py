@@ -165,3 +165,41 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         RunLog(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no run has logged anything here"):
         RunLog(tmp_path)
+
+
+def begun(attempt: int, step: int) -> dict[str, object]:
+    """Return the line of a log with which an attempt begins."""
+    return {"event": "environment", "attempt": attempt, "from_step": step}
+
+
+def logged(step: int, epoch: int, **values: object) -> dict[str, object]:
+    return {"event": "train", "step": step, "epoch": epoch, **values}
+
+
+def test_an_attempt_that_wrote_no_curves_goes_on_by_the_log(work_dir: Path) -> None:
+    write(
+        work_dir / "log.jsonl",
+        begun(1, 0),
+        logged(20, 0, time=9.0),  # the curves have it
+        begun(2, 50),
+        logged(120, 2, time=9.0),
+        begun(3, 100),
+        logged(130, 2, time=0.125),
+        begun(4, 120),
+        logged(130, 2, time=0.25),
+        {"event": "failed", "step": 131, "epoch": 2, "error": "ValueError"},
+    )
+    log = RunLog(work_dir)
+    assert log.curve("time") == [(20, 0.5), (130, 0.25)]  # attempt 3 went back to step 100, attempt 4 to 120
+    assert (log.step, log.attempt) == (130, 4)
+    assert log.curve("val/accuracy") == [(50, 0.5), (100, 0.75)]
+
+
+@pytest.mark.parametrize("event", ["finished", "stopped", "failed"])
+def test_how_a_run_ended_is_its_last_line(work_dir: Path, event: str) -> None:
+    write(work_dir / "log.jsonl", begun(1, 0), logged(20, 0), {"event": event, "step": 20, "epoch": 0})
+    ending = RunLog(work_dir).ending
+    assert ending is not None
+    assert ending["event"] == event
+    write(work_dir / "log.jsonl", {"event": event, "step": 20, "epoch": 0}, begun(2, 20))
+    assert RunLog(work_dir).ending is None  # of the attempt before

@@ -85,6 +85,7 @@ def test_a_loss_that_is_not_finite_is_seen_by_its_name() -> None:
         ({"loss_box": torch.zeros(0, 4)}, r"'loss_box' .* has no elements \(its shape is \[0, 4\]\), and no mean"),
         ({"acc": torch.ones(()), "top5": torch.ones(())}, "losses of Net are acc, top5: no name has 'loss' in it"),
         ({}, "the losses of Net are none at all"),
+        ({"loss": torch.ones(2) * 1j}, r"'loss' among the losses of Net is complex \(torch.complex64\).*abs\(\)"),
         ({3: torch.ones(())}, "a loss of Net is called 3; let names be texts"),
     ],
 )

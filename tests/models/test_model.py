@@ -11,7 +11,7 @@ from mmengine.model import ImgDataPreprocessor as TheirPreprocessor
 from mmengine.optim import OptimWrapper as TheirWrapper
 from torch import Tensor, nn
 
-from treenail.adapters.models import BaseDataPreprocessor, BaseModel, ImgDataPreprocessor, Preprocessed
+from treenail.adapters.models import BaseDataPreprocessor, BaseModel, ImgDataPreprocessor, PlainModel
 from treenail.adapters.optim import OptimWrapperDict, OwnStep
 from treenail.adapters.optim.compat import AmpOptimWrapper, OptimWrapper
 from treenail.contracts import HasTestStep, HasValStep, TrainsItself
@@ -243,8 +243,9 @@ def test_a_model_may_say_what_each_of_several_optimizers_does() -> None:
 def test_its_preprocessor_goes_with_it_where_it_is_used_as_a_plain_model() -> None:
     model = Ours(ImgDataPreprocessor(**NUMBERS)).eval()
     images = torch.randint(0, 256, (2, 1, 6, 6), dtype=torch.uint8)
-    scores = Preprocessed(model, model.data_preprocessor)(images)
-    assert list(scores.argmax(1)) == model.val_step({"inputs": images})
+    for batch in ({"inputs": images, "data_samples": torch.zeros(2)}, (images, torch.zeros(2))):
+        scores = PlainModel(model, batch)(images)
+        assert list(scores.argmax(1)) == model.val_step(batch)
 
 
 def test_forward_must_be_written() -> None:

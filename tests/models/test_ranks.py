@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.models import adversarial
 from tests.parallel.worlds import run_worlds
+from tests.resume.outcomes import difference, outcome
 from treenail.adapters.comm import current_communicator
 from treenail.adapters.models import BaseModel, ImgDataPreprocessor, trained_through
 from treenail.adapters.optim import OptimWrapper
 from treenail.adapters.parallel import bare, data_parallel, fully_sharded
+from treenail.adapters.runtime import train
+from treenail.adapters.weights import open_source, weights_of
 from treenail.kernel import TrainingError
 
 
@@ -103,8 +107,31 @@ def a_step_past_the_wrapper_is_refused(directory: Path) -> None:
         spread.train_step(share(batches(1)[0]), OptimWrapper(sgd(spread)))  # type: ignore[operator]
 
 
+def several_optimizers_make_the_updates_of_one_process(directory: Path) -> None:
+    train(adversarial.run(chance=False), directory / "two")
+    if current_communicator().rank == 0:
+        one, two = (open_source(directory / name / "checkpoints" / "latest") for name in ("one", "two"))
+        for part in ("model", "averages"):
+            torch.testing.assert_close(weights_of(two, part), weights_of(one, part), rtol=1e-5, atol=1e-6)
+
+
+def several_optimizers_go_on_bit_for_bit(directory: Path) -> None:
+    train(adversarial.run(chance=True), directory / "whole")
+    train(adversarial.run(chance=True, stop=7), directory / "parts")
+    train(adversarial.run(chance=True), directory / "parts", resume="latest")
+    if current_communicator().rank == 0:
+        assert difference(outcome(directory / "parts"), outcome(directory / "whole")) is None
+
+
 def test_on_two_ranks(tmp_path: Path) -> None:
-    checks = (an_update_is_that_of_the_whole_batch, accumulation_communicates_once, a_step_past_the_wrapper_is_refused)
+    checks = (
+        an_update_is_that_of_the_whole_batch,
+        accumulation_communicates_once,
+        a_step_past_the_wrapper_is_refused,
+        several_optimizers_make_the_updates_of_one_process,
+        several_optimizers_go_on_bit_for_bit,
+    )
+    train(adversarial.run(chance=False), tmp_path / "one")
     assert run_worlds([(2, checks)], tmp_path) == {}
 
 

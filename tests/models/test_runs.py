@@ -22,7 +22,7 @@ from treenail.adapters.models import BaseModel, ImgDataPreprocessor, Preprocesse
 from treenail.adapters.optim import OptimWrapper
 from treenail.adapters.runtime import train
 from treenail.contracts import Data, Evaluation, Run
-from treenail.kernel import Late, Spec, TreenailError, late, spec
+from treenail.kernel import ConfigError, Late, Spec, TreenailError, late, spec
 
 
 class Images:
@@ -104,6 +104,13 @@ def test_a_model_and_its_preprocessor_train_without_a_loss(tmp_path: Path) -> No
     for name in ("weight", "bias"):
         torch.testing.assert_close(found[f"net.2.{name}"], other[f"model.2.{name}"])
         torch.testing.assert_close(found[f"net.2.{name}"], parts[f"net.2.{name}"])
+
+
+def test_a_loss_besides_that_no_preprocessor_would_serve_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="a Classifier computes its own losses, and a loss besides would be of inputs"
+    ):
+        train(run(spec(classifier)(), spec(nn.CrossEntropyLoss)()), tmp_path)
 
 
 CONFIG = """

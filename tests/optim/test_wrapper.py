@@ -196,6 +196,49 @@ def test_nothing_that_counts_changes_nothing(counts: int) -> None:
     assert optim.steps == 1
 
 
+class Clears(torch.optim.SGD):
+    """Has a way of its own to forget gradients."""
+
+    cleared = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.cleared += 1
+        super().zero_grad(set_to_none)
+
+
+def test_zero_grad_leaves_no_gradient_in_any_group() -> None:
+    model = network()
+    groups = [{"params": [parameter]} for parameter in model.parameters()]
+    optim = OptimWrapper(torch.optim.SGD(groups, lr=0.1))
+    inputs, targets = samples(4)
+    optim.backward(nn.functional.cross_entropy(model(inputs), targets))
+    assert len(gradients(model)) == len(groups) > 1
+    optim.zero_grad()
+    assert not gradients(model)
+    optim.backward(nn.functional.cross_entropy(model(inputs), targets))
+    optim.zero_grad(set_to_none=False)
+    assert len(gradients(model)) == len(groups)
+    assert not any(bool(gradient.any()) for gradient in gradients(model))
+
+
+def test_zero_grad_is_the_optimizers_own_where_it_has_one() -> None:
+    optimizer = Clears(network().parameters(), lr=0.1)
+    optim = OptimWrapper(optimizer)
+    optim.zero_grad()
+    assert optimizer.cleared == 1
+
+
+def test_zero_grad_is_the_one_that_somebody_put_in_place_of_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    optim = OptimWrapper(sgd(network()))
+    cleared = []
+    monkeypatch.setattr(optim.optimizer, "zero_grad", lambda: cleared.append("of this optimizer"))
+    optim.zero_grad()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda _: cleared.append("of all"))
+    optim.zero_grad()
+    assert cleared == ["of this optimizer", "of all"]
+
+
 def test_zero_grad_in_an_accumulation_begins_it_anew() -> None:
     model = nn.Linear(1, 1, bias=False)
     optim = Seen(model, 4)

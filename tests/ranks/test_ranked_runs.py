@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +23,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def train(
-    work_dir: Path, ranks: int, *options: str, trouble: str = "", noise: bool = False, launch: tuple[str, ...] = ()
+    scripts: Path,
+    work_dir: Path,
+    ranks: int,
+    *options: str,
+    trouble: str = "",
+    noise: bool = False,
+    launch: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run `treenail train`, by `treenail launch` where there are several ranks."""
+    """Run `treenail train` of a directory of scripts, by `treenail launch` where there are several ranks."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE"))}
     environment |= {
         "OMP_NUM_THREADS": "1",
@@ -36,8 +41,7 @@ def train(
         "PYTHONPATH": str(ROOT),
     }
     work_dir.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "treenail.adapters.cli"]
-    command += ["launch", f"--nproc={ranks}", *launch] if ranks > 1 else []
+    command = [str(scripts / "treenail"), *(["launch", f"--nproc={ranks}", *launch] if ranks > 1 else [])]
     command += ["train", str(CONFIG), "--work-dir", str(work_dir), *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -53,9 +57,9 @@ def step_of(work_dir: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, scripts: Path) -> Path:
     work_dir = tmp_path_factory.mktemp("undisturbed")
-    done = train(work_dir, 2, noise=True)
+    done = train(scripts, work_dir, 2, noise=True)
     assert done.returncode == 0, done.stderr
     return work_dir
 
@@ -68,12 +72,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @given(rank=st.integers(0, 1), step=st.integers(0, STEPS - 1))
 def test_a_run_whose_rank_is_killed_goes_on_and_equals_the_undisturbed_one(
-    undisturbed: Path, rank: int, step: int
+    undisturbed: Path, scripts: Path, rank: int, step: int
 ) -> None:
     """With dropout, batch normalisation and each rank's own random numbers; bit for bit."""
     with tempfile.TemporaryDirectory() as directory:
         killed = Path(directory) / "run"
-        done = train(killed, 2, noise=True, trouble=f"kill {rank} {step}", launch=("--max-restarts=2",))
+        done = train(scripts, killed, 2, noise=True, trouble=f"kill {rank} {step}", launch=("--max-restarts=2",))
         assert done.returncode == 0, done.stderr
         assert "restart 1 of 2" in done.stderr, done.stderr
         ours, theirs = state_of(killed), state_of(undisturbed)
@@ -92,12 +96,12 @@ class Stopped(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Stopped:
+def stopped(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, scripts: Path) -> Stopped:
     work_dir = shared_directory("stopped-by-sigterm", tmp_path_factory, request)
 
     def run() -> dict[str, str]:
         options = ("distributed.rank_logs=true", "+hooks.stragglers={type: stragglers, interval: 5}")
-        done = train(work_dir / "run", 2, *options, trouble=f"slow 1 0, terminate 1 {STEPS - 6}")
+        done = train(scripts, work_dir / "run", 2, *options, trouble=f"slow 1 0, terminate 1 {STEPS - 6}")
         return {"code": str(done.returncode), "said": done.stderr}
 
     done = once(work_dir, run)
@@ -112,8 +116,8 @@ def test_a_rank_that_gets_sigterm_stops_all_with_a_checkpoint(stopped: Stopped) 
     assert "stopped by SIGTERM" in stopped.said
 
 
-def test_an_exception_on_one_rank_ends_all_and_is_named_with_its_rank(tmp_path: Path) -> None:
-    done = train(tmp_path / "run", 2, trouble="raise 1 5")
+def test_an_exception_on_one_rank_ends_all_and_is_named_with_its_rank(tmp_path: Path, scripts: Path) -> None:
+    done = train(scripts, tmp_path / "run", 2, trouble="raise 1 5")
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, f"one error was to be said, once: {done.stderr}"

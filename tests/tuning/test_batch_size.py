@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.parallel.forks import fork_server
 from tests.tuning import memory_hungry
 from tests.tuning.memory_hungry import Hungry, Normalised, run
 from treenail.adapters.runtime import train_two_steps, tune_batch_size
@@ -58,8 +58,9 @@ def test_running_out_of_memory_is_no_error_and_others_are() -> None:
 
 def peak_of(attempt: Callable[[int], None]) -> int:
     """Return how much a new process takes at its peak."""
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("spawn").Process(target=memory_hungry.tell_peak, args=(attempt, sending))
+    context = fork_server()
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=memory_hungry.tell_peak, args=(attempt, sending))
     child.start()
     peak = receiving.recv()
     child.join()
@@ -74,22 +75,22 @@ def test_a_process_is_measured_against_its_limit() -> None:
 
 
 def test_a_process_that_the_system_killed_or_that_got_no_memory_does_not_fit() -> None:
-    assert not fits_in_process(memory_hungry.killed, 2**40)(1)
-    assert not fits_in_process(memory_hungry.too_much, 2**40)(1)
+    assert not fits_in_process(memory_hungry.killed, 2**40, fork_server())(1)
+    assert not fits_in_process(memory_hungry.too_much, 2**40, fork_server())(1)
 
 
 def test_a_try_that_fails_otherwise_says_how() -> None:
     with pytest.raises(TrainingError, match="batches of 3 samples failed: ArithmeticError: 3 of "):
-        fits_in_process(memory_hungry.wrong, 2**40)(3)
+        fits_in_process(memory_hungry.wrong, 2**40, fork_server())(3)
     with pytest.raises(TrainingError, match="exit code 7"):
-        fits_in_process(memory_hungry.ended, 2**40)(3)
+        fits_in_process(memory_hungry.ended, 2**40, fork_server())(3)
 
 
 def test_the_largest_batch_of_a_run_on_the_cpu() -> None:
     one = peak_of(memory_hungry.train_one)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    found = tune_batch_size(run(drop_last=True), memory_limit=one + 96 * MEGABYTE, most=3)
+    found = tune_batch_size(run(drop_last=True), memory_limit=one + 96 * MEGABYTE, most=3, context=fork_server())
     assert torch.equal(torch.get_rng_state(), before)
     assert found.tries == ((2, True), (3, False)), "one sample, and one more of 64 MiB"
 
@@ -101,14 +102,13 @@ def test_two_steps_are_trained_with_the_size_that_is_asked_for() -> None:
 
 
 def test_a_model_that_takes_no_single_sample_is_tuned() -> None:
-    found = tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, most=2, attempt=memory_hungry.train_normalised)
+    attempt, context = memory_hungry.train_normalised, fork_server()
+    found = tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, most=2, attempt=attempt, context=context)
     assert found.tries == ((2, True),)
     with pytest.raises(
         TrainingError, match=r"batches of 1 samples failed: .*more than 1 value.*begin with larger ones"
     ):
-        tune_batch_size(
-            run(spec(Normalised)()), memory_limit=2**40, first=1, most=4, attempt=memory_hungry.train_normalised
-        )
+        tune_batch_size(run(spec(Normalised)()), memory_limit=2**40, first=1, most=4, attempt=attempt, context=context)
 
 
 def test_a_config_that_cannot_be_tuned_says_why() -> None:

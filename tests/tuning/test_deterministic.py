@@ -117,8 +117,8 @@ class SquareRoot(nn.Module):
 @pytest.mark.parametrize(
     ("model", "field", "note"),
     [
-        (spec(Scatters)(), "deterministic", "after 0 steps, by deterministic: true; deterministic: warn goes on"),
-        (spec(SquareRoot)(), "detect_anomaly", "after 0 steps, by detect_anomaly: true"),
+        (spec(Scatters)(), "deterministic", "by deterministic: true; deterministic: warn goes on"),
+        (spec(SquareRoot)(), "detect_anomaly", "by detect_anomaly: true"),
     ],
 )
 def test_what_torch_refuses_names_the_setting_and_the_steps_before(

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from tests.weights.trainings import EPOCHS, MMENGINE_SCHEDULES, STEPS, TORCH_SCHEDULES, Points, network, run
 from treenail.adapters.checkpoint import CheckpointStore
 from treenail.adapters.files import LocalFiles
+from treenail.adapters.loops import StepLoop
 from treenail.adapters.optim import OptimWrapper
 from treenail.adapters.runtime import Conversion, convert_checkpoint, train
 from treenail.adapters.sampling import SequentialSampler
-from treenail.adapters.schedule.compat import LinearLR, StepLR
-from treenail.adapters.weights import open_source, weights_of
-from treenail.contracts import Data, Run, Schedule
+from treenail.adapters.schedule.compat import LinearLR, MultiStepLR, StepLR
+from treenail.adapters.weights import load_from, open_source, weights_of
+from treenail.contracts import Data, LoadFrom, Run, Schedule
 from treenail.kernel import CheckpointError, ConfigError, late, spec
 
 MMENGINE = {"epoch_1.pth": STEPS, "epoch_2.pth": 2 * STEPS, "iter_6.pth": 6}
@@ -234,6 +235,101 @@ def test_accumulated_batches_of_lightning_are_one_step(of_lightning: Path, tmp_p
         assert (done.step, done.epoch) == (step, step // 2)
         assert train(config, tmp_path / name, resume="latest").step == EPOCHS * 2
         assert_equal(weights_of_latest(tmp_path / name), torch.load(of_lightning / "accumulated" / "end.pt"))
+
+
+FOUR = {
+    "train": Data(dataset=spec(Points)(), sampler=late(SequentialSampler)(), batch_size=8),
+    "updates": late(OptimWrapper)(accumulative_counts=4),
+}
+
+
+def halved(milestone: int, *, by_epoch: bool) -> tuple[Schedule, ...]:
+    return (Schedule(scheduler=late(MultiStepLR)(milestones=(milestone,), gamma=0.5, by_epoch=by_epoch)),)
+
+
+@pytest.mark.parametrize("iteration", [3, 4, 6, 8])
+def test_accumulated_batches_of_mmengine_are_one_step_wherever_it_was_saved(
+    of_mmengine: Path, tmp_path: Path, iteration: int
+) -> None:
+    config = changed(**FOUR, schedules=halved(1, by_epoch=True), averaging=run(averages=True).averaging)
+    done = converted(config, of_mmengine / "accumulated" / f"iter_{iteration}.pth", tmp_path, "net")
+    # The checkpoint of an epoch's last step was written before the epoch was over.
+    assert (done.step, done.epoch) == (iteration // 4, (iteration - 1) // 4)
+    assert f"batches: epoch {done.epoch}, step {done.step}, each of 4 batches" in done.taken
+    assert any(each.startswith("averages: they were updated with each batch") for each in done.left)
+    lost = [each for each in done.left if each.startswith("gradients of the last")]
+    assert bool(lost) == (iteration % 4 > 0)
+    assert train(config, tmp_path, resume="latest").step == EPOCHS
+    found, theirs = weights_of_latest(tmp_path), torch.load(of_mmengine / "accumulated" / "end.pt")
+    if lost:  # the batches of those gradients are trained with again, which counts in statistics of batches only
+        theirs |= {name: tensor for name, tensor in found.items() if name.startswith(("1.running", "1.num"))}
+    assert_equal(found, theirs)
+
+
+def test_it_ends_as_mmengines_own_resumed_training_does(of_mmengine: Path, tmp_path: Path) -> None:
+    config = changed(**FOUR, schedules=(), loop=late(StepLoop)(max_steps=EPOCHS))
+    converted(config, of_mmengine / "by_step" / "iter_4.pth", tmp_path, "net")
+    train(config, tmp_path, resume="latest")
+    assert_equal(weights_of_latest(tmp_path), torch.load(of_mmengine / "resumed" / "end.pt"))
+
+
+def test_a_config_in_the_checkpoint_says_how_many_batches_an_update_was_made_of(
+    of_mmengine: Path, tmp_path: Path
+) -> None:
+    config = changed(train=Data(dataset=spec(Points)(), batch_size=4), schedules=())
+    done = converted(config, of_mmengine / "configured" / "iter_6.pth", tmp_path, "net")
+    assert (done.step, done.epoch) == (3, 1)
+    with pytest.raises(CheckpointError, match="batches: an epoch had 2 steps, one of the run has 1"):
+        converted(changed(**FOUR, schedules=()), of_mmengine / "configured" / "iter_6.pth", tmp_path / "four", "net")
+
+
+def test_a_config_that_says_nothing_of_accumulation_had_none(of_mmengine: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(of_mmengine / "by_step" / "iter_8.pth", weights_only=False)
+    for number, (said, step) in enumerate((("optim_wrapper = dict(type='OptimWrapper')", 8), ("", 2))):
+        checkpoint["meta"]["cfg"] = said
+        torch.save(checkpoint, tmp_path / "iter_8.pth")
+        config = changed(**FOUR, schedules=(), loop=late(StepLoop)(max_steps=9))
+        assert converted(config, tmp_path / "iter_8.pth", tmp_path / str(number), "net").step == step
+
+
+def test_schedules_that_counted_accumulated_batches_are_refused_with_why(of_mmengine: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(of_mmengine / "by_step" / "iter_8.pth", weights_only=False)
+    checkpoint["param_schedulers"] = [{"_global_step": 8, "by_epoch": False}]
+    torch.save(checkpoint, tmp_path / "iter_8.pth")
+    config = changed(**FOUR, schedules=halved(8, by_epoch=False), loop=late(StepLoop)(max_steps=EPOCHS))
+    complaint = "it stands at 8, and would at 2 after 2 steps, of 4 batches each, which it counted one by one"
+    with pytest.raises(CheckpointError, match=complaint):
+        converted(config, tmp_path / "iter_8.pth", tmp_path / "run", "net")
+
+
+def test_updates_that_go_on_from_one_epoch_to_the_next_are_refused(of_mmengine: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(of_mmengine / "configured" / "iter_6.pth", weights_only=False)
+    checkpoint["meta"]["cfg"] = "optim_wrapper = dict(accumulative_counts=3)"
+    torch.save(checkpoint, tmp_path / "iter_6.pth")
+    with pytest.raises(CheckpointError, match="an epoch had 4 batches, and an update was made of every 3"):
+        converted(run(), tmp_path / "iter_6.pth", tmp_path / "run", "net")
+
+
+def test_updates_of_lightning_that_had_different_numbers_of_batches_are_refused(
+    of_lightning: Path, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(of_lightning / "accumulated" / "step-step=3.ckpt", weights_only=True)
+    checkpoint["global_step"] = 5  # of 6 batches
+    torch.save(checkpoint, tmp_path / "scheduled.ckpt")
+    with pytest.raises(CheckpointError, match="it made 5 updates of 6 batches, which were not of as many each"):
+        converted(run(TORCH_SCHEDULES), tmp_path / "scheduled.ckpt", tmp_path / "run", "model")
+
+
+def test_averages_of_epochs_of_lightning_are_named_and_can_be_loaded(of_lightning: Path, tmp_path: Path) -> None:
+    path = of_lightning / "swa" / "step-step=6.ckpt"
+    config = changed(schedules=())
+    skipped = ("optimizer", "schedules")
+    done = convert_checkpoint(config, path, tmp_path, prefix="model", skip=skipped)
+    (told,) = [each for each in done.left if each.startswith("callbacks")]
+    part = told.partition("part: ")[2].rstrip("}")
+    model = network()
+    assert load_from(model, LoadFrom(path=str(path), part=part, prefix="model")).complete
+    assert not torch.equal(model.state_dict()["0.weight"], weights_of(open_source(path))["model.0.weight"])  # type: ignore[arg-type]
 
 
 def test_weights_of_another_precision_are_told(of_lightning: Path, tmp_path: Path) -> None:

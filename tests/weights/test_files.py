@@ -7,7 +7,10 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict, defaultdict, deque
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -130,6 +133,30 @@ def test_a_file_in_a_store_is_read_by_its_uri() -> None:
         assert_read(weights_of(open_source("s3://bucket/latest")))
         with pytest.raises(CheckpointError, match="there is no such file"):
             open_source("s3://bucket/models/b.pt")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_files_and_checkpoints_are_read_from_a_web_server(tmp_path: Path) -> None:
+    saved(tmp_path / "a.pt", weights())
+    save_file(weights(), tmp_path / "a.safetensors")
+    CheckpointStore(LocalFiles(tmp_path)).save(
+        {"model": weights()}, step=1, epoch=0, reason="test", pointers=("latest",)
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for path in ("a.pt", "a.pt?download=true", "a.safetensors?download=true", "latest", "step-00000001"):
+            found = weights_of(open_source(f"{address}/{path}"))
+            assert_read({name: found[name] for name in weights()})  # safetensors knows no order
+        with pytest.raises(CheckpointError, match=r"b\.pt: there is no such file"):
+            open_source(f"{address}/b.pt")
+        server.shutdown()
 
 
 def test_a_checkpoint_of_ours_is_read_by_its_directory_and_by_a_pointer(tmp_path: Path) -> None:

@@ -73,7 +73,12 @@ def run(schedules: tuple[Schedule, ...] = (), *, averages: bool = False) -> Run:
 
 
 def mmengine(directory: Path) -> None:
-    """Train with mmengine's Runner: ``epoch_1.pth`` … with averages, ``iter_6.pth`` in the middle of an epoch."""
+    """Train with mmengine's Runner: ``epoch_1.pth`` … with averages, ``iter_6.pth`` in the middle of an epoch.
+
+    Below ``accumulated`` so with an update of every four batches, ``iter_1.pth`` …; below ``by_step`` by iteration, and below
+    ``resumed`` what mmengine itself makes of that training's ``iter_4.pth``. Below ``configured`` a config says that updates
+    are of two batches.
+    """
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # for its own files, which torch >= 2.6 does not load else
     warnings.simplefilter("ignore")
     from mmengine.model import BaseModel
@@ -92,44 +97,74 @@ def mmengine(directory: Path) -> None:
         def forward(self, inputs: Tensor, targets: Tensor, mode: str) -> dict[str, Tensor]:
             return {"loss": nn.functional.mse_loss(self.net(inputs), targets)}
 
-    runner = Runner(
-        model=Net(),
-        work_dir=str(directory),
-        train_dataloader={
-            "dataset": Named(),
-            "sampler": {"type": "DefaultSampler", "shuffle": False},
-            "batch_size": 2,
-            "num_workers": 0,
-            "collate_fn": {"type": "default_collate"},
-        },
-        optim_wrapper={"optimizer": {"type": "SGD", **OPTIMIZER}},
+    def trained(place: Path, by_epoch: bool = True, **settings: object) -> None:
+        runner = Runner(
+            model=Net(),
+            work_dir=str(place),
+            train_dataloader={
+                "dataset": Named(),
+                "sampler": {"type": "DefaultSampler" if by_epoch else "InfiniteSampler", "shuffle": False},
+                "batch_size": 2,
+                "num_workers": 0,
+                "collate_fn": {"type": "default_collate"},
+            },
+            train_cfg={"by_epoch": True, "max_epochs": EPOCHS}
+            if by_epoch
+            else {"by_epoch": False, "max_iters": EPOCHS * STEPS},
+            log_level=logging.ERROR,
+            experiment_name=place.name,
+            **settings,
+        )
+        runner.train()
+        torch.save(runner.model.net.state_dict(), place / "end.pt")
+
+    sgd = {"type": "SGD", **OPTIMIZER}
+    trained(
+        directory,
+        optim_wrapper={"optimizer": sgd},
         param_scheduler=[
             {"type": "LinearLR", "start_factor": 0.1, "begin": 0, "end": 3, "by_epoch": False},
             {"type": "MultiStepLR", "milestones": [2], "gamma": 0.5, "by_epoch": True},
         ],
-        train_cfg={"by_epoch": True, "max_epochs": EPOCHS},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1}},
         custom_hooks=[
             {"type": "EMAHook", "momentum": 0.1},
             {"type": "CheckpointHook", "interval": 6, "by_epoch": False, "save_last": False},
         ],
-        log_level=logging.ERROR,
-        experiment_name="test",
     )
-    runner.train()
-    torch.save(runner.model.net.state_dict(), directory / "end.pt")
+    each = {"checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}}
+    four = {"optimizer": sgd, "accumulative_counts": 4}
+    trained(
+        directory / "accumulated",
+        optim_wrapper=four,
+        default_hooks=each,
+        param_scheduler={"type": "MultiStepLR", "milestones": [1], "gamma": 0.5, "by_epoch": True},
+        custom_hooks=[{"type": "EMAHook", "momentum": 0.1}],
+    )
+    by_step = directory / "by_step"
+    trained(by_step, by_epoch=False, optim_wrapper=four, default_hooks=each)
+    trained(
+        directory / "resumed",
+        by_epoch=False,
+        optim_wrapper=four,
+        default_hooks=each,
+        resume=True,
+        load_from=str(by_step / "iter_4.pth"),
+    )
+    two = {"optimizer": sgd, "accumulative_counts": 2}
+    trained(directory / "configured", optim_wrapper=two, default_hooks=each, cfg={"optim_wrapper": two})
 
 
 def lightning(directory: Path) -> None:
     """Train with Lightning's Trainer: ``epoch-step=4.ckpt`` … after epochs, ``step-step=6.ckpt`` in the middle of one.
 
     So below ``averaged``, with averages of the weights, which are the model's in the end, and below ``accumulated``, with an
-    update of every two batches, which its steps count.
+    update of every two batches, which its steps count, and below ``swa`` with averages of epochs.
     """
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+    from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 
     class Net(LightningModule):
         def __init__(self) -> None:
@@ -149,6 +184,7 @@ def lightning(directory: Path) -> None:
         (directory, [], 1),
         (directory / "averaged", [averaging], 1),
         (directory / "accumulated", [], 2),
+        (directory / "swa", [StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1)], 1),
     ):
         net = Net()
         trainer = Trainer(

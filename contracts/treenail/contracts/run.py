@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Meta, Struct
 from torch import Tensor, nn
@@ -24,6 +24,16 @@ from treenail.kernel import FileBackend, Hook, Late, Loop, Metric, Sampler, Spec
 
 Loss = Callable[[Tensor, Tensor], Tensor | LossSum]
 """(outputs [batch, …], targets [batch, …]) → 0-dim mean loss, or a sum with what it was summed over."""
+
+
+Collate = Callable[[list[Any]], object]  # Any: samples are what the dataset has
+"""A list of samples → a batch."""
+
+
+PriorityName = Literal[
+    "HIGHEST", "VERY_HIGH", "HIGH", "ABOVE_NORMAL", "NORMAL", "BELOW_NORMAL", "LOW", "VERY_LOW", "LOWEST"
+]
+"""mmengine's names of hook priorities, from 0 to 100."""
 
 
 @runtime_checkable
@@ -57,7 +67,7 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         num_workers: Loader processes; 0 loads in the training process. Results do not depend on it.
         drop_last: Leave out an incomplete last batch.
         collate: How samples become a batch: stacked in tensors, or listed, for images of unlike sizes and whatever else a model
-            puts together itself.
+            puts together itself; or what makes a batch of a list of samples.
     """
 
     dataset: Spec[Dataset]
@@ -66,7 +76,7 @@ class Samples(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch_sampler: Late[Dataset, BatchSampler] | None = None
     num_workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     drop_last: bool = False
-    collate: Literal["stack", "list"] = "stack"
+    collate: Literal["stack", "list"] | Spec[Collate] = "stack"
 
 
 class Data(Samples, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -322,7 +332,8 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         schedules: Learning-rate schedules.
         hooks: By name. They are added to the default hooks (`timer`, `logger`, `progress`, `schedule`, `checkpoint`); an
             entry of the same name replaces a default hook, null removes it.
-        priorities: Of hooks by name, in the place of their own; a hook with a smaller one runs first.
+        priorities: Of hooks by name, in the place of their own, as numbers or mmengine's names: ``VERY_HIGH`` is 10. A hook
+            with a smaller one runs first.
         vis: Where curves go, by name; the first argument of each is its directory. Defaults to JSON lines.
         checkpoints: How checkpoints are saved, and which stay.
         limits: What ends the run before its own end, or makes it small.
@@ -357,7 +368,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     predict: Prediction | None = None
     schedules: tuple[Schedule, ...] = ()
     hooks: Mapping[str, Spec[Hook] | None] = {}
-    priorities: Mapping[str, int] = {}
+    priorities: Mapping[str, int | PriorityName] = {}
     vis: Mapping[str, Late[Path, VisBackend] | None] = {}
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()

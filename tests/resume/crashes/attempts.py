@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from treenail.adapters.cli import main
 
 PATIENCE = 120.0
 """Seconds after which an attempt is taken for stuck."""
+_ASKS = threading.Lock()
+"""Held to ask after a process, and to start one, which asks after all: of two that ask at once, one is told 255."""
 _OBEYS_MODES = (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, without which root obeys the modes of files, too
 
 
@@ -56,13 +59,17 @@ class Attempt:
             self._process = fork_server().Process(
                 target=_command, args=(list(arguments), output, dict(environment), obeys_modes)
             )
-            self._process.start()
+            with _ASKS:
+                self._process.start()
 
     @property
     def code(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
         process = self._process
-        return process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
+        if isinstance(process, subprocess.Popen):
+            return process.poll()
+        with _ASKS:
+            return process.exitcode
 
     @property
     def said(self) -> str:

@@ -21,11 +21,18 @@ class Flight:
         self.cancelled = Event()
         self.error: TreenailError | None = None
         self._on_failure = on_failure
+        # A thread whose `join` a signal interrupts counts as ended from then on (https://github.com/python/cpython/issues/90882).
+        self._ended = Event()
         # Not a daemon: the interpreter's exit joins it, so that an exception elsewhere loses no checkpoint.
-        self._thread = Thread(target=copy_context().run, args=(self._run, work), name="treenail-save")
-        self._thread.start()
+        Thread(target=copy_context().run, args=(self._run, work), name="treenail-save").start()
 
     def _run(self, work: Callable[[Event], object]) -> None:
+        try:
+            self._save(work)
+        finally:
+            self._ended.set()
+
+    def _save(self, work: Callable[[Event], object]) -> None:
         try:
             work(self.cancelled)
         except TreenailError as error:
@@ -38,5 +45,4 @@ class Flight:
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait until it ended, for so long at most; return whether it did."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ShardSnapshot(NamedTuple):
-    """What this rank writes, at rest: nothing in it is shared with the training.
+    """What this rank writes, at rest: nothing in it is shared with the training, unless its `Buffers` borrow.
 
     Args:
         rank: Of the ranks that save.

@@ -10,12 +10,14 @@ from typing import Final, NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from treenail.adapters.checkpoint.contents import release_cache
 from treenail.adapters.checkpoint.errors import UnsuitableError
+from treenail.adapters.checkpoint.files import TENSORS
 from treenail.adapters.checkpoint.flight import Flight
 from treenail.adapters.checkpoint.parts import SHARDS, places_of, put, take
 from treenail.adapters.checkpoint.ranks import on_first, together
 from treenail.adapters.checkpoint.receipts import collect_receipts, write_receipt
-from treenail.adapters.checkpoint.sharded import read_shards, snapshot_shards, write_shards
+from treenail.adapters.checkpoint.sharded import read_shards, shard_name, snapshot_shards, write_shards
 from treenail.adapters.checkpoint.store import CheckpointStore, SaveRequest, attempt_of
 from treenail.adapters.checkpoint.targets import Targets
 from treenail.adapters.checkpoint.tensors import Buffers, is_spread
@@ -74,6 +76,7 @@ class RankCheckpointer:
         self._flight: Flight | None = None
         self._begun = False  # whether any rank has a flight
         self._checks: list[tuple[str, Callable[[Mapping[str, Tensor]], object]]] = []
+        self._cached: list[str] = []  # the large files of this rank's last save
 
     def check_copy(self, branch: str, check: Callable[[Mapping[str, Tensor]], object]) -> None:
         """Let the next save look at what it copied, in the background, before anything of it is written.
@@ -102,7 +105,7 @@ class RankCheckpointer:
         store, ranks = self.store, self.communicator
         rest, shards = take(checkpoint)
         directory = on_first(ranks, lambda: self._begin(step)) if shards else None
-        buffers = self._buffers if self._asynchronous else Buffers()
+        buffers = self._buffers if self._asynchronous else Buffers(borrow=True)
         buffers.begin()
         spread = snapshot_shards(shards, ranks, buffers) if shards else None
         whole: list[Snapshot] = []
@@ -116,7 +119,11 @@ class RankCheckpointer:
                     check(copied_tensors(frozen, branch))
             parts: list[FileEntry] = []
             place = directory or store.begin(step)
+            for path in self._cached:
+                release_cache(store.files, path)
+            self._cached = [f"{place}/{TENSORS}"] if whole else []
             if spread is not None:
+                self._cached.append(f"{place}/{shard_name(ranks.rank, ranks.world_size)}")
                 own = write_shards(spread, store.files, place)
                 if ranks.rank > 0:
                     write_receipt(store.files, place, ranks.rank, ranks.world_size, own)
@@ -129,7 +136,11 @@ class RankCheckpointer:
             self._flight = Flight(write, self._on_failure)
         self._begun = True
         if not self._asynchronous:
-            self.flush()
+            try:
+                self.flush()
+            except BaseException:
+                self._end_flight()  # it reads what the training would change
+                raise
         return f"{store.files.uri}/{directory or f'step-{step:08d}'}"
 
     def _begin(self, step: int) -> str:
@@ -168,37 +179,45 @@ class RankCheckpointer:
             yield
         except BaseException as error:
             # The other ranks may be anywhere, or gone: nothing is agreed on, and their parts are not waited for long.
-            if (flight := self._flight) is not None:
-                if not flight.join(_PATIENCE):
-                    flight.cancelled.set()
-                    flight.join()
-                if flight.error is not None and str(flight.error) != str(error):
-                    error.add_note(f"the last checkpoint was not saved, either: {flight.error}")
+            if (failed := self._end_flight()) is not None and str(failed) != str(error):
+                # One disk is full for both: what to do about it is said once.
+                is_same = isinstance(error, TreenailError) and error.message == failed.message
+                error.add_note(f"the last checkpoint was not saved, either: {failed.where if is_same else failed}")
             raise
         finally:
             # An engine that is told by its own checkpointer would live on, and with it the workers of its loader.
             self._on_failure = None
         self.flush()
 
+    def _end_flight(self) -> TreenailError | None:
+        """Wait for this rank alone, and not long for the parts of others; return what its save ended by."""
+        if (flight := self._flight) is None:
+            return None
+        if not flight.join(_PATIENCE):
+            flight.cancelled.set()
+            flight.join()
+        return flight.error
+
     def _landed(self) -> TreenailError | None:
         """Wait for all ranks; return the first error, on every rank."""
-        begun, self._begun = self._begun, False
-        flight, self._flight = self._flight, None
-        if not begun:
+        if not self._begun:
             return None
-        ranks = self.communicator
+        flight, ranks = self._flight, self.communicator
         if flight is not None and (ranks.rank > 0 or ranks.world_size == 1):
             flight.join()
-        if ranks.world_size == 1:
-            return flight.error if flight is not None else None
-        # Rank 0 may wait for the part of a rank that could not write it, nor say so.
-        failed = next(filter(None, all_gather_object(ranks, flight.error if flight and ranks.rank > 0 else None)), None)
-        if flight is not None and ranks.rank == 0:
-            if failed is not None:
-                flight.cancelled.set()
-            flight.join()
-            failed = failed or flight.error
-        return broadcast_object(ranks, failed)
+        failed = flight.error if flight is not None else None
+        if ranks.world_size > 1:
+            # Rank 0 may wait for the part of a rank that could not write it, nor say so.
+            failed = next(filter(None, all_gather_object(ranks, failed if ranks.rank > 0 else None)), None)
+            if flight is not None and ranks.rank == 0:
+                if failed is not None:
+                    flight.cancelled.set()
+                flight.join()
+                failed = failed or flight.error
+            failed = broadcast_object(ranks, failed)
+        # Not before: who is interrupted here waits for it at the end of the run.
+        self._begun, self._flight = False, None
+        return failed
 
     def load(self, name: str, parts: Mapping[str, Stateful]) -> tuple[Manifest, dict[str, object]]:
         """Read a checkpoint for the parts of a run, each rank what it needs, whatever ranks saved it.

@@ -60,9 +60,13 @@ class Buffers:
 
     One snapshot at a time lives in it. Copies from CUDA devices go to pinned memory and are under way until `wait`; what the
     training does next on the device comes after them, so that no copy sees it.
+
+    Args:
+        borrow: Make no copy of what lies on the CPU as it is to be written; the training waits until that is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, borrow: bool = False) -> None:
+        self._borrows = borrow
         self._free: dict[tuple[torch.Size, torch.dtype, bool], list[Tensor]] = {}
         self._used: list[Tensor] = []
         self._events: dict[torch.device, torch.cuda.Event] = {}
@@ -75,7 +79,9 @@ class Buffers:
         self._used = []
 
     def copy(self, tensor: Tensor) -> Tensor:
-        """Return a contiguous copy on the CPU; one from a CUDA device is whole after `wait`."""
+        """Return a contiguous copy on the CPU, or what may be borrowed; a copy from a CUDA device is whole after `wait`."""
+        if self._borrows and _lies_as_written(tensor):
+            return tensor
         pinned = tensor.is_cuda
         free = self._free.get((tensor.shape, tensor.dtype, pinned))
         held = free.pop() if free else torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
@@ -146,6 +152,12 @@ def unpack(tensor: Tensor, form: dict[str, object]) -> Tensor:
     ):
         raise ValueError(f"strides {strides} do not fit a tensor of shape {tuple(tensor.shape)}")
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
+
+
+def _lies_as_written(tensor: Tensor) -> bool:
+    if tensor.device.type != "cpu" or tensor.is_conj() or tensor.is_neg():
+        return False
+    return tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
 
 
 def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:

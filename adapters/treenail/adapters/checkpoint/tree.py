@@ -22,7 +22,7 @@ _RESERVED = "__metadata__"  # safetensors' own name
 
 
 class Snapshot(NamedTuple):
-    """A state tree at rest: nothing in it is shared with the training.
+    """A state tree at rest: nothing in it is shared with the training, unless its `Buffers` borrow.
 
     Args:
         tree: Plain JSON values; a tensor is ``{"$tensor": name}``, or ``{"$tensor": {"name": name, …}}`` with its form.

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 
@@ -18,7 +18,6 @@ from treenail.adapters.documents import Location, Uri
 from treenail.adapters.files import LocalFiles, mounts_of, use_mounts
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
-    CHECKPOINTS,
     LIMIT,
     Place,
     Summary,
@@ -139,7 +138,7 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
                 work_dir.rmdir()  # succeeds only if nothing was written
         raise
     if first:
-        _print_summary(summary)
+        _print_summary(summary, list(run.vis) or ["jsonlines"])
     reason = (summary.stop_reason or "").partition(" ")[0]
     if reason not in ("SIGINT", "SIGTERM", "SIGUSR1", LIMIT):
         return 0
@@ -230,7 +229,7 @@ def _load(options: Namespace) -> Loaded:
     return load(Source(options.config, options.overrides, options.overlays, options.imports))
 
 
-def _print_summary(summary: Summary) -> None:
+def _print_summary(summary: Summary, curves: Sequence[str]) -> None:
     rows = [("steps", f"{summary.step} ({summary.epoch} epochs)"), ("time", f"{summary.seconds:.1f} s")]
     if summary.stop_reason:
         rows.append(("stopped by", summary.stop_reason))
@@ -240,16 +239,14 @@ def _print_summary(summary: Summary) -> None:
     if summary.best:
         metric, value, step = summary.best
         rows.append(("best", f"{metric} {value:.4f} at step {step}"))
-    rows += _places(summary)
+    rows += _places(summary, curves)
     _print_table(rows)
 
 
-def _places(summary: Summary) -> list[tuple[str, str]]:
+def _places(summary: Summary, curves: Sequence[str]) -> list[tuple[str, str]]:
     work_dir = summary.work_dir
-    others = (CHECKPOINTS, "profile")
-    curves = sorted(path for path in work_dir.iterdir() if path.is_dir() and path.name not in others)
     local = [
-        *(("curves", path) for path in curves),
+        *(("curves", work_dir / name) for name in sorted(curves)),
         ("log", work_dir / "log.jsonl"),
         ("config", work_dir / "config.yaml"),
     ]

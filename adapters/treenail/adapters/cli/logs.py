@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -24,6 +25,8 @@ _CELL: Final = 40
 _HEIGHT: Final = 14
 """Rows of a chart."""
 _NOTHING: Final = "–"
+_GROUP: Final = 16
+"""Most curves that are shown of those whose names begin alike."""
 
 
 def logs(options: Namespace) -> int:
@@ -45,7 +48,11 @@ def logs(options: Namespace) -> int:
     print(_table([["state", _state(log)], *_progress(log)]))
     if log.names:
         head = ["curve", "points", "first", "last", "least", "greatest", ""]
-        print(f"\n{_table([head, *(_row(name, log.curve(name)) for name in log.names)])}")
+        shown_names = log.names if options.all else _main_names(log.names)
+        print(f"\n{_table([head, *(_row(name, log.curve(name)) for name in shown_names)])}")
+        if left_out := Counter(_group(name) for name in log.names if name not in set(shown_names)):
+            counts = ", ".join(f"{count} of {group}" for group, count in left_out.items())
+            print(f"left out: {counts} (--all shows them, --curve NAME draws one)")
     if options.curves:
         print(f"\n{_charts(log, options.curves)}")
     shown = lines[max(len(lines) - options.lines, 0) :]
@@ -66,7 +73,7 @@ def compare(options: Namespace) -> int:
         ["epochs", *(str(log.epoch) for log in logs)],
         ["attempts", *(_NOTHING if log.attempt is None else str(log.attempt) for log in logs)],
         ["training time", *(_duration(log.training_seconds) for log in logs)],
-        ["state", *(_state(log) for log in logs)],
+        ["state", *(_cell(_state(log)) for log in logs)],
     ]
     names = dict.fromkeys(name for log in logs for name in log.names)
     metrics = [name for name in names if name.startswith(("train/loss", "val/", "test/"))]
@@ -82,11 +89,16 @@ def compare(options: Namespace) -> int:
 def _state(log: RunLog) -> str:
     if (writer := log.writer) is not None:
         return f"running: {writer}"
+    if (ending := log.ending) is not None:
+        detail = ending.get("error", ending.get("reason"))
+        return str(ending["event"]) if detail is None else f"{ending['event']}: {detail}"
     return {True: "finished", False: "stopped", None: "not running"}[log.is_finished]
 
 
 def _progress(log: RunLog) -> Iterator[list[str]]:
     total = log.total_steps
+    if (place := (log.ending or {}).get("raised_at")) is not None:
+        yield ["raised at", str(place)]
     yield ["step", f"{log.step}{'' if total is None else f' of {total}'} ({log.epoch} epochs)"]
     if log.attempt is not None:
         yield ["attempt", str(log.attempt)]
@@ -94,7 +106,25 @@ def _progress(log: RunLog) -> Iterator[list[str]]:
         yield ["checkpoint", f"of step {saved}"]
     yield ["training time", _duration(log.training_seconds)]
     if not log.is_finished:
-        yield ["time left", _duration(log.seconds_left)]
+        yield ["training left", _duration(log.seconds_left)]
+
+
+def _group(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _main_names(names: Sequence[str]) -> list[str]:
+    """Return what people look at first: no statistics of single parameters, and the first ones of each group."""
+    shown: list[str] = []
+    seen: Counter[str] = Counter()
+    for name in names:
+        group = _group(name)
+        if group in ("weights", "gradients") and name.count("/") > 1:
+            continue
+        seen[group] += 1
+        if seen[group] <= _GROUP:
+            shown.append(name)
+    return shown
 
 
 def _row(name: str, curve: Sequence[tuple[int, float]]) -> list[str]:
@@ -136,8 +166,9 @@ def _line(line: Mapping[str, Any]) -> str:  # Any: what JSON holds
     shown = [str(time).partition(".")[0] + "Z"] if time else []
     shown += [str(level)] if level not in ("", "info") else []
     shown += [str(event), *(f"{name}={rest.pop(name)}" for name in ("step", "epoch") if name in rest)]
+    frames = str(rest.pop("traceback", "")).splitlines()
     shown += [f"{name}={_number(value) if isinstance(value, float) else value}" for name, value in rest.items()]
-    return " ".join(shown)
+    return "\n  ".join([" ".join(shown), *frames])
 
 
 def _titles(directories: Sequence[Path]) -> list[str]:

@@ -73,18 +73,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(f"{error}{_notes(error)}", 2 if isinstance(error, _WRONG_INPUT) else 1, options)
     except SystemExit as error:  # of a component: it ends the command as it asked, but not in silence
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return _report(f"SystemExit: {error}{_notes(error)}; --debug shows where", code, options)
+        return _report(_whole(error), code, options)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return 1
-        detail = " ".join(str(error).split())
-        if "Original Traceback" in detail:  # a loader worker's exception, with all of its traceback as the message
-            detail = f"{detail.partition(' Original Traceback')[0]} {str(error).strip().splitlines()[-1]}"
-        return _report(f"{type(error).__name__}: {detail}{_notes(error)}; --debug shows where", 1, options)
+        return _report(_whole(error), 1, options)
 
 
 def _notes(error: BaseException) -> str:
     return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+
+
+def _whole(error: BaseException) -> str:
+    """Return what there is to say of an exception that is none of ours, in one line."""
+    from treenail.adapters.logging import describe_error, notes_of, place_of
+
+    notes, place = notes_of(error), place_of(error)
+    more = [f"raised at {place}"] if place else []
+    more += [] if "traceback" in notes else ["--debug shows the traceback"]
+    return "; ".join([describe_error(error) + notes, *more])
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -162,7 +162,8 @@ def _predict(commands: _Commands) -> None:
     predict = commands.add(
         "predict",
         "write a checkpoint's predictions",
-        "Write what the model of a checkpoint predicts for the data of a config, in their order, with the samples' indices.",
+        "Write what the model of a checkpoint predicts for the data of a config, in their order, with the samples' indices.\n"
+        "The file appears whole, at the end: what is ended before leaves none, or an earlier one, and is to be begun again.",
     )
     predict.add_argument("config", type=_location, help="the config the checkpoint was trained with")
     predict.add_argument("checkpoint", help="…/checkpoints/best, …/latest, or one's directory")
@@ -445,6 +446,7 @@ def _logs(commands: _Commands) -> None:
     logs.add_argument(
         "--curve", dest="curves", action="append", default=[], metavar="NAME", help="draw a curve: val/loss; repeatable"
     )
+    logs.add_argument("--all", action="store_true", help="list all curves, those of single parameters too")
     compare = commands.add(
         "compare",
         "show runs side by side",

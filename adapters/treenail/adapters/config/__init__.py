@@ -6,6 +6,7 @@ from treenail.adapters.config.describe import describe, recorded
 from treenail.adapters.config.load import Loaded, Source, convert, load, load_run, read_source
 from treenail.adapters.config.overrides import apply_overrides, edits_of
 from treenail.adapters.config.ports import PORTS
+from treenail.adapters.config.slots import check_slots
 from treenail.adapters.documents import Document, InvalidConfigError, Mistake, parse_yaml
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Mistake",
     "Source",
     "apply_overrides",
+    "check_slots",
     "convert",
     "describe",
     "edits_of",

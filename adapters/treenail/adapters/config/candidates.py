@@ -19,6 +19,7 @@ from treenail.adapters.config.schema import (
     MapOf,
     Nested,
     OneOf,
+    Raw,
     RecordOf,
     Scalar,
     TupleOf,
@@ -225,7 +226,9 @@ def kind_text(kind: Kind) -> str:
         case TupleOf(items=items):
             return f"list of {len(items)}: {', '.join(map(_in_parentheses, items))}"
         case MapOf(value=value):
-            return "mapping" if isinstance(value, Anything) else f"mapping of names to {_in_parentheses(value)}"
+            return (
+                "mapping of plain data" if isinstance(value, Raw) else f"mapping of names to {_in_parentheses(value)}"
+            )
         case OneOf(members=members):
             return " or ".join(dict.fromkeys(_in_parentheses(member) for member in members))
         case Scalar(limits=limits) if limits:

@@ -6,14 +6,15 @@ The same walk checks and converts. Without a `Maker` it only checks, and needs n
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from treenail.adapters.config import leaves
 from treenail.adapters.config.catalog import Names, a, explain
-from treenail.adapters.config.form import Form, form_in_slot, shared_by
+from treenail.adapters.config.form import Form, by_name, form_in_slot, positional, shared_by
 from treenail.adapters.config.leaves import LeafError, kind_name, shown_value
 from treenail.adapters.config.maker import Maker, Visit
+from treenail.adapters.config.mmengine_names import mmengine_hint
 from treenail.adapters.config.schema import (
     ANYTHING,
     NONE,
@@ -26,6 +27,7 @@ from treenail.adapters.config.schema import (
     MapOf,
     Nested,
     OneOf,
+    Raw,
     RecordOf,
     Scalar,
     TupleOf,
@@ -101,6 +103,7 @@ class Checker:
             OneOf: self._union,
             Nested: self._nested,
             Anything: self._anything,
+            Raw: self._raw,
         }
 
     @property
@@ -200,9 +203,10 @@ class Checker:
         key_kind = ANYTHING if from_python else kind.key  # keys of a Python config stay as they are
         found: dict[object, object] = {}
         right = True
-        around, self._scope = self._scope, self._scope_of(value, path)
+        is_raw = isinstance(kind.value, Raw)
+        around, self._scope = self._scope, self._scope if is_raw else self._scope_of(value, path)
         for key, item in value.items():
-            if key == SCOPE and not from_python:
+            if key == SCOPE and not (from_python or is_raw):
                 continue
             inner = (*path, key)
             if inner in self._document.created:
@@ -228,7 +232,7 @@ class Checker:
         form = self._records.get(kind.record)
         if form is None:
             callee = ComponentSchema(target=kind.record, fields=schema.fields)
-            form = self._records[kind.record] = Form(callee, "spec", *_by_name(schema.fields))
+            form = self._records[kind.record] = Form(callee, "spec", *by_name(schema.fields))
         arguments = self._arguments(value, form, path, of=schema.name, reserved=(SCOPE,))
         self._scope = around
         if arguments is None:
@@ -263,7 +267,10 @@ class Checker:
                 return self._scalar(value, member, path)
         tried: list[list[_Wrong]] = []
         wrong, visits = self._wrong, self.visits
+        is_known = False  # as a component, so that it is no data
         for member in rest:
+            if is_known and isinstance(member, MapOf) and isinstance(member.value, Raw):
+                break
             self._wrong, self.visits = [], []
             found = self.convert(value, member, path)
             failed, visited = self._wrong, self.visits
@@ -272,7 +279,9 @@ class Checker:
                 self.visits += visited
                 return found
             tried.append(failed)
-        near = [failed for member, failed in zip(rest, tried, strict=True) if self._is_alike(value, member)]
+            named = isinstance(member, Nested) and isinstance(value, dict) and isinstance(value.get("type"), str)
+            is_known |= named and all(each.path != (*path, "type") for each in failed)
+        near = [failed for member, failed in zip(rest, tried, strict=False) if self._is_alike(value, member)]
         if not near and all(isinstance(member, Nested) for member in rest):  # all are written as the first is
             near = tried[:1]
         if len(near) == 1 or (near and isinstance(value, dict)):  # the member that came furthest explains best
@@ -309,6 +318,13 @@ class Checker:
             return self._list(value, ListOf(kind, "tuple" if isinstance(value, tuple) else "list"), path)
         return value
 
+    def _raw(self, value: object, kind: Raw, path: TreePath) -> object:
+        if isinstance(value, dict):
+            return self._map(value, MapOf(ANYTHING, kind), path)
+        if isinstance(value, list | tuple):
+            return self._list(value, ListOf(kind, "tuple" if isinstance(value, tuple) else "list"), path)
+        return value
+
     def _nested(self, value: object, slot: Nested, path: TreePath) -> object:
         if isinstance(value, dict):
             return self._component(value, slot, path)
@@ -323,7 +339,9 @@ class Checker:
         try:
             return self._names.resolve(name, slot, self._imports, self._scope)
         except TreenailError as error:
-            return self.wrong(path, explain(error))
+            unchecked = slot is _ANY_COMPONENT and not error.mend
+            hint = "; a parameter annotated as `dict` gets such a mapping as it is" if unchecked else ""
+            return self.wrong(path, explain(error) + hint)
 
     def _component(self, value: dict[str | int, object], slot: Nested, path: TreePath) -> object:
         name = value.get("type")
@@ -426,7 +444,7 @@ class Checker:
         self._check_order(form, converted, path, of=of)
         if len(self._wrong) > before:
             return None
-        return _positional(form, converted)
+        return positional(form, converted)
 
     def _check_order(self, form: Form, converted: Mapping[str, object], path: TreePath, *, of: str) -> None:
         """Note what must be written because Python passes it by position, before what is written."""
@@ -450,7 +468,8 @@ class Checker:
         of: str,
     ) -> set[str]:
         """Note a key that a component or record does not take; return the names that may have been meant."""
-        mend = did_you_mean(str(name), known) or f"it takes {', '.join(known) or 'nothing'}"
+        mend = mmengine_hint(of, str(name), path) or did_you_mean(str(name), known)
+        mend = mend or f"it takes {', '.join(known) or 'nothing'}"
         marks = given.marks if isinstance(given, Map) else {}
         sources = {marks[key].source for key in (name, "type") if key in marks}
         from_base = len(sources) == 2 and not any(each.startswith("override ") for each in sources)
@@ -465,26 +484,6 @@ _CONTAINERS: Final[Mapping[str, Callable[[list[object]], object]]] = {
     "set": set,
     "frozenset": frozenset,
 }
-
-
-def _by_name(fields: Sequence[Field]) -> tuple[dict[str, Field], None, tuple[str, ...]]:
-    return {field.name: field for field in fields}, None, tuple(field.name for field in fields if field.required)
-
-
-def _positional(form: Form, converted: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Return (positional, by name): arguments that cannot be given by name go before those that can."""
-    if not any(field.how in ("position", "args") for field in form.fields.values()):
-        return (), converted
-    positional: list[object] = []
-    passed: list[str] = []
-    for field in form.fields.values():
-        if field.name in converted and field.how == "position":
-            positional.append(converted.pop(field.name))
-        elif field.name in converted and field.how == "args":
-            positional += [converted.pop(name) for name in passed if name in converted]
-            positional += converted.pop(field.name)
-        passed.append(field.name)
-    return tuple(positional), converted
 
 
 def _slot_name(kind: Kind) -> str:

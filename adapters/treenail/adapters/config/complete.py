@@ -22,6 +22,7 @@ from treenail.adapters.config.schema import (
     MapOf,
     Nested,
     OneOf,
+    Raw,
     RecordOf,
     Scalar,
     TupleOf,
@@ -134,6 +135,8 @@ class _Completer:
                 yield str(name), _Spot(kind.value, entries.get(name, NOTHING), shared, default=name in defaults)
         elif isinstance(kind, Anything):
             yield from self._unchecked(entries, value, shared)
+        elif isinstance(kind, Raw):
+            yield from self._below(MapOf(ANYTHING, kind) if entries else ListOf(kind), value, shared)
 
     def _unchecked(
         self, entries: Mapping[str | int, object], value: object, shared: str | None

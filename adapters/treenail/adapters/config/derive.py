@@ -37,6 +37,7 @@ from treenail.adapters.config.ports import PORTS
 from treenail.adapters.config.schema import (
     ANYTHING,
     NONE,
+    RAW,
     Choice,
     ClassSchema,
     ComponentSchema,
@@ -205,7 +206,8 @@ class Derivation:
         if plain in _LISTS if _hashable(plain) else False:
             return ListOf(self.kind(args[0]) if args else ANYTHING, _LISTS[plain])
         if plain in _MAPS:
-            return MapOf(*(self.kind(each) for each in args)) if len(args) == 2 else MapOf(ANYTHING, ANYTHING)
+            key, value = [self.kind(each) for each in args] if len(args) == 2 else [ANYTHING, ANYTHING]
+            return MapOf(key, RAW if value == ANYTHING else value)
         if _is_record(plain):
             return RecordOf(self.record(plain))
         return self._of_class(plain)

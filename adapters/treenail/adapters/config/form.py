@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from treenail.adapters.config.ports import PORTS
@@ -128,3 +128,24 @@ def named_arguments(component: Component[object]) -> dict[str, object]:
         else:
             named[name] = list(value) if kind.name == "VAR_POSITIONAL" else value
     return named
+
+
+def by_name(fields: Sequence[Field]) -> tuple[dict[str, Field], None, tuple[str, ...]]:
+    """Return the fields, further one and required ones of a `Form` for a record, all of whose fields have names."""
+    return {field.name: field for field in fields}, None, tuple(field.name for field in fields if field.required)
+
+
+def positional(form: Form, converted: dict[str, Any]) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Return (positional, by name): arguments that cannot be given by name go before those that can."""
+    if not any(field.how in ("position", "args") for field in form.fields.values()):
+        return (), converted
+    before: list[object] = []
+    passed: list[str] = []
+    for field in form.fields.values():
+        if field.name in converted and field.how == "position":
+            before.append(converted.pop(field.name))
+        elif field.name in converted and field.how == "args":
+            before += [converted.pop(name) for name in passed if name in converted]
+            before += converted.pop(field.name)
+        passed.append(field.name)
+    return tuple(before), converted

@@ -31,6 +31,7 @@ from treenail.adapters.config.schema import (
     MapOf,
     Nested,
     OneOf,
+    Raw,
     RecordOf,
     Scalar,
     TupleOf,
@@ -184,11 +185,13 @@ class _Writer:
                 return {"anyOf": [self.kind(member, shared, whole=whole) for member in members]}
             case Anything():
                 return self._anything()
+            case Raw():
+                return {}
 
     def _map(self, kind: MapOf, shared: str | None, *, whole: bool) -> Json:
         value = self.kind(kind.value, shared, whole=whole)
         found: Json = {**_or_reference("object"), "properties": {"_delete_": _MARKS["_delete_"]}}
-        if value:
+        if value:  # nothing is asked of plain data
             found["additionalProperties"] = value
         match kind.key:
             case Scalar(type="int"):

@@ -23,6 +23,7 @@ from treenail.adapters.config.schema import (
     MapOf,
     Nested,
     OneOf,
+    Raw,
     RecordOf,
     TupleOf,
     Word,
@@ -84,10 +85,11 @@ class Making:
             return RecordOf(self._catalog.derivation.record(type(original)))
         if isinstance(original, Component) and not isinstance(kind, Nested | OneOf | RecordOf):
             return ANYTHING
+        inner = kind if isinstance(kind, Raw) else ANYTHING
         if isinstance(original, dict) and not isinstance(kind, MapOf | OneOf):
-            return MapOf(ANYTHING, ANYTHING)
+            return MapOf(ANYTHING, inner)
         if isinstance(original, list | tuple) and not isinstance(kind, ListOf | TupleOf | OneOf):
-            return ListOf(ANYTHING)
+            return ListOf(inner)
         return kind
 
     def keeps(self, original: object, kind: Kind) -> bool:
@@ -96,7 +98,7 @@ class Making:
             return any(self.keeps(original, member) for member in kind.members)
         if isinstance(original, Component):
             return isinstance(kind, Nested) and isinstance(original, _FORMS.get(kind.form, ()))
-        if isinstance(kind, Anything):
+        if isinstance(kind, Anything | Raw):
             return not isinstance(original, str | int | float | list | dict | None)
         wanted = self._objects.get(kind.wanted or "") if isinstance(kind, Nested) and kind.form == "object" else None
         return isinstance(wanted, type) and not isinstance(original, dict) and _is_instance(original, wanted)

@@ -90,7 +90,11 @@ class OneOf(Struct, frozen=True, tag_field="kind", tag="union"):
 
 
 class Anything(Struct, frozen=True, tag_field="kind", tag="any"):
-    """What is not checked: Any, object, or no annotation."""
+    """What is not checked: Any, object, or no annotation. A mapping with a ``type`` in it is a component."""
+
+
+class Raw(Struct, frozen=True, tag_field="kind", tag="raw"):
+    """Plain data that stay as they are written, a ``type`` in them included: what the values of a bare `dict` are."""
 
 
 class Nested(Struct, frozen=True, tag_field="kind", tag="component"):
@@ -115,9 +119,10 @@ class Nested(Struct, frozen=True, tag_field="kind", tag="component"):
     arity: int | None = None
 
 
-Kind = Scalar | Choice | Word | ListOf | TupleOf | MapOf | RecordOf | OneOf | Anything | Nested
+Kind = Scalar | Choice | Word | ListOf | TupleOf | MapOf | RecordOf | OneOf | Anything | Raw | Nested
 
 ANYTHING = Anything()
+RAW = Raw()
 NONE = Scalar("none")
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from treenail.adapters.data.failures import DataError, FailedBatch, WatchedWorkers
 from treenail.adapters.data.overlap import copied_ahead
 from treenail.adapters.files import Mounts, current_mounts, use_mounts
 from treenail.adapters.sampling import SampleIndex, Shard
@@ -134,13 +135,20 @@ class Loader:
     def __iter__(self) -> Iterator[object]:
         if self.limit is not None:
             self._keys.most = max(0, len(self) - self.consumed)
+        if self._workers is not None and self._workers.watched.failed:
+            self.close()
         try:
             batches: Iterator[object] = iter(self._loader)
         except BaseException as error:
+            found = None if self._workers is None else self._workers.watched.failure(error)
             _kill_started(error)
+            if found is not None:
+                raise found from error
             raise
-        if self._workers is None and isinstance(batches, _MultiProcessingDataLoaderIter):
-            self._workers = _Workers(batches)
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            if self._workers is None:
+                self._workers = _Workers(batches, self.dataset)
+            batches = self._workers.watched.checked(batches)
         if self._device is not None:
             batches = copied_ahead(batches, self._device)
         return self._iterate(batches)
@@ -199,7 +207,8 @@ class _Workers:
     tell the processes through them to end.
     """
 
-    def __init__(self, iterator: _MultiProcessingDataLoaderIter) -> None:
+    def __init__(self, iterator: _MultiProcessingDataLoaderIter, dataset: object) -> None:
+        self.watched = WatchedWorkers(iterator, dataset)
         self._iterator = iterator
         self._owner = os.getpid()
         atexit.register(self.end)
@@ -208,6 +217,7 @@ class _Workers:
         """Let the processes end, and kill those that do not."""
         if os.getpid() != self._owner:
             self._iterator._shutdown = True  # a forked process's copy; dropped there, it would end the parent's workers
+        self.watched.end()
         try:
             self._iterator._shutdown_workers()
         finally:
@@ -321,11 +331,19 @@ class _SeededBatches(TorchDataset[object]):
     def __getitems__(self, keys: list[_Key]) -> object:
         # A worker process has no generators to protect.
         with shielded_rng() if self._shield else nullcontext():
-            samples = []
-            for epoch, index, position in keys:
-                seed_sample(self._seed if position is None else mix(self._seed, position), epoch, index)
-                samples.append(self._dataset[index])
-            return self._collate(samples)
+            samples: list[object] = []
+            try:
+                for epoch, index, position in keys:
+                    seed_sample(self._seed if position is None else mix(self._seed, position), epoch, index)
+                    samples.append(self._dataset[index])
+                return self._collate(samples)
+            except (StopIteration, MemoryError, torch.cuda.OutOfMemoryError):  # no sample's fault: who iterates tells
+                raise
+            except Exception as error:
+                failed = FailedBatch.of(self._dataset, [index for _, index, _ in keys], len(samples), error)
+                if self._shield:
+                    raise DataError(failed.message, where=failed.where, mend=failed.mend) from error
+                return failed
 
 
 def _unchanged(batch: T) -> T:

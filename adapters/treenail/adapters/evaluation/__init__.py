@@ -2,6 +2,7 @@
 
 from treenail.adapters.evaluation.accuracy import Accuracy
 from treenail.adapters.evaluation.classification import ConfusionMatrix, PrecisionRecallF1
+from treenail.adapters.evaluation.names import NamesResults, result_names
 from treenail.adapters.evaluation.perplexity import Perplexity
 from treenail.adapters.evaluation.predictions import DumpPredictions
 from treenail.adapters.evaluation.regression import RegressionErrors
@@ -12,12 +13,14 @@ __all__ = [
     "Accuracy",
     "ConfusionMatrix",
     "DumpPredictions",
+    "NamesResults",
     "Perplexity",
     "PrecisionRecallF1",
     "RegressionErrors",
     "TorchMetric",
     "as_metric",
     "as_plain",
+    "result_names",
     "score_and_target",
     "stacked",
     "to_cpu",

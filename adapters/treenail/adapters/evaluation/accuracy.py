@@ -39,6 +39,11 @@ class Accuracy:
         self._numbers = numbers
         self.reset()
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """The names of the results."""
+        return tuple("accuracy" if k == 1 else f"accuracy_top{k}" for k in self._numbers)
+
     def reset(self) -> None:
         """Forget everything seen."""
         self._counts = torch.zeros(len(self._numbers) + 2, dtype=torch.int64)  # hits of each k, samples, strays
@@ -77,5 +82,4 @@ class Accuracy:
         *hits, count, strays = self._counts.tolist()
         refuse_strays("accuracy", strays, self._classes)
         refuse_empty("accuracy", count)
-        names = ["accuracy" if k == 1 else f"accuracy_top{k}" for k in self._numbers]
-        return {name: hit / count for name, hit in zip(names, hits, strict=True)}
+        return {name: hit / count for name, hit in zip(self.result_names, hits, strict=True)}

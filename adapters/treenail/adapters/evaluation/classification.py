@@ -53,6 +53,19 @@ class PrecisionRecallF1:
         self.class_names = class_names
         self.reset()
 
+    @property
+    def result_names(self) -> tuple[str, ...] | None:
+        """The names of the results; None where only the scores tell how many classes there are."""
+        if "per_class" in self.average and self.num_classes is None:
+            return None
+        ends = []
+        for average in self.average:
+            if average == "per_class":
+                ends += [f"/{each}" for each in _names(self.class_names, self.num_classes or 0)]
+            else:
+                ends.append(f"_{average}")
+        return tuple(f"{measure}{end}" for end in ends for measure in ("precision", "recall", "f1"))
+
     def reset(self) -> None:
         """Forget everything seen."""
         self._counts: Tensor | None = None  # int64[3, classes + 1]: hits, predicted, actual; the last is no class
@@ -132,6 +145,14 @@ class ConfusionMatrix:
         self.ignore_index = ignore_index
         self.class_names = class_names
         self.reset()
+
+    @property
+    def result_names(self) -> tuple[str, ...] | None:
+        """The names of the results; None where only the scores tell how many classes there are."""
+        if self.num_classes is None:
+            return None
+        names = _names(self.class_names, self.num_classes)
+        return tuple(f"confusion/{target}/{prediction}" for target in names for prediction in names)
 
     def reset(self) -> None:
         """Forget everything seen."""

@@ -25,6 +25,11 @@ class Perplexity:
         self.ignore_index = ignore_index
         self.reset()
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """The names of the results."""
+        return "perplexity", "nll"
+
     def reset(self) -> None:
         """Forget everything seen."""
         self._total = torch.zeros((), dtype=torch.float64)

@@ -52,6 +52,11 @@ class DumpPredictions:
         self.count = 0
         self._writer = _WRITERS[suffix]()
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """It measures nothing."""
+        return ()
+
     def reset(self) -> None:
         """Forget everything taken; the file stays as it is."""
         self._writer.close()

@@ -37,6 +37,11 @@ class RegressionErrors:
         self.measures = measures
         self.reset()
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """The names of the results."""
+        return self.measures
+
     def reset(self) -> None:
         """Forget everything seen."""
         self._count = 0

@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from treenail.adapters.hooks.joining import join
 from treenail.adapters.hooks.schedule import metric_of
 from treenail.adapters.logging import terminal_logger
-from treenail.kernel import Engine, Hook, StateError
+from treenail.kernel import Communicator, Engine, Hook, StateError
 
 
 class EarlyStoppingHook(Hook):
@@ -29,6 +29,7 @@ class EarlyStoppingHook(Hook):
         stopping_threshold: Stop as soon as the value is at least as good as this.
         divergence_threshold: Stop as soon as the value is worse than this.
         check_finite: Stop as soon as the value is NaN or infinite; else such a value is no improvement.
+        communicator: The ranks of the run, all of which get the same results; one of them tells of a resume.
         terminal: A structlog logger for people; one that writes to standard error when None.
 
     Attributes:
@@ -52,6 +53,7 @@ class EarlyStoppingHook(Hook):
         divergence_threshold: float | None = None,
         *,
         check_finite: bool = True,
+        communicator: Communicator | None = None,
         terminal: FilteringBoundLogger | None = None,
     ) -> None:
         if mode not in ("max", "min"):
@@ -67,6 +69,7 @@ class EarlyStoppingHook(Hook):
         self.stopping_threshold = stopping_threshold
         self.divergence_threshold = divergence_threshold
         self.check_finite = check_finite
+        self._speaks = communicator is None or communicator.rank == 0
         self._terminal = terminal or terminal_logger()
         self.best: float | None = None
         self.waited = 0
@@ -82,12 +85,14 @@ class EarlyStoppingHook(Hook):
         if not self._stopped or self._last is None:
             return
         if reason := self._reason(self._last):
-            self._terminal.warning("stopped early before this resume, and again", step=engine.step, reason=reason)
+            if self._speaks:
+                self._terminal.warning("stopped early before this resume, and again", step=engine.step, reason=reason)
             engine.request_stop(f"{reason} (already before this resume)")
             engine.check_stop()  # all ranks have this state, so that they agree before the first step
         else:
             self._stopped = False
-            self._terminal.info("stopped early before this resume, goes on with other settings", step=engine.step)
+            if self._speaks:
+                self._terminal.info("stopped early before this resume, goes on with other settings", step=engine.step)
 
     def after_val_epoch(self, engine: Engine, metrics: dict[str, float]) -> None:
         """Compare, and request a stop where it is time."""
@@ -137,6 +142,8 @@ class EarlyStoppingHook(Hook):
             StateError: It is of another metric or mode, or no state of this hook.
         """
         ours, theirs = (self.metric, self.mode), (state_dict.get("metric"), state_dict.get("mode"))
+        if state_dict.get("waited") == 0 and state_dict.get("last") is None:
+            theirs = ours  # nothing was seen; the name may have been a mistake
         if theirs != ours:
             raise StateError(
                 f"early stopping looked at {theirs[0]!r} ({theirs[1]!r}), now at {ours[0]!r} ({ours[1]!r})",

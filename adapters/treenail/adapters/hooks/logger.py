@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 from msgspec import Meta
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from treenail.adapters.comm import all_reduce_dict
 from treenail.adapters.hooks.nonfinite import updaters_of
-from treenail.adapters.logging import JsonLog, record_environment, terminal_logger
+from treenail.adapters.logging import JsonLog, Level, record_environment, terminal_logger
 from treenail.adapters.optim import OptimWrapper
 from treenail.contracts import StepOutput
 from treenail.kernel import Communicator, Engine, Hook, Record, TrainingError
@@ -26,7 +27,9 @@ class LoggerHook(Hook):
 
     Published are the loss and what else a step tells (``train/loss``, ``train/grad_norm`` …, weighted by batch sizes), the
     meters and the gauges (``lr`` …); what validation and test publish is logged, too. Steps in which an optimizer skipped its
-    update do not count; once there was one, ``skipped_steps`` says how many updates.
+    update do not count; once there was one, ``skipped_steps`` says how many updates. Lines for people say of how many steps
+    (``of``), where that is known, and how long the rest of them take at the mean pace of this attempt (``eta``), without
+    validation and saving.
 
     Args:
         interval: Steps between records, counted over the whole run.
@@ -38,9 +41,10 @@ class LoggerHook(Hook):
         keep: How many earlier files stay then.
         environment: What else is to be known of the run, such as its seed. It is written to the file once an attempt, with what
             this process runs on, and into ``environment.jsonl`` beside the file; None writes neither.
+        log_level: The least level that is said to people; lines are of INFO. The file has all of them.
 
     Raises:
-        ValueError: The interval or max_bytes is below 1, or keep below 0.
+        ValueError: The interval or max_bytes is below 1, keep below 0, or there is no such level.
         TrainingError: (while training) the loss of a step that was not skipped is not finite; the message says which.
     """
 
@@ -56,13 +60,16 @@ class LoggerHook(Hook):
         max_bytes: Annotated[int, Meta(ge=1)] | None = None,
         keep: Annotated[int, Meta(ge=0)] = 5,
         environment: Mapping[str, object] | None = None,
+        log_level: Level = "INFO",
     ) -> None:
+        if log_level not in get_args(Level):
+            raise ValueError(f"log_level is {log_level!r}, must be one of {', '.join(get_args(Level))}")
         for name, value, least in (("interval", interval, 1), ("max_bytes", max_bytes, 1), ("keep", keep, 0)):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, must be at least {least}")
         self.interval = interval
         self.least_seconds = least_seconds
-        self._terminal = terminal or terminal_logger()
+        self._terminal = terminal or terminal_logger(level=log_level)
         self._log_file = log_file
         self._max_bytes, self._keep = max_bytes, keep
         self._environment = environment
@@ -73,7 +80,9 @@ class LoggerHook(Hook):
         self._updaters: list[OptimWrapper] = []
         self._counted = self._skipped = 0
         self._waits = False
-        self._losses: list[tuple[int, Tensor | float]] = []  # of the window, to find where one went wrong
+        self._total_steps: Callable[[], int | None] = lambda: None
+        self._timed = _Timed(0)
+        self._losses: list[Tensor | float] = []  # one a step of the window, to find where one went wrong
 
     def before_run(self, engine: Engine) -> None:
         """Open the file and listen to what is committed."""
@@ -86,6 +95,8 @@ class LoggerHook(Hook):
     def before_train(self, engine: Engine) -> None:
         """Begin with what a checkpoint has counted, and write down what this attempt runs on."""
         self._losses.clear()
+        self._total_steps = lambda: engine.total_steps
+        self._timed = _Timed(engine.step)
         self._waits = bool(engine.meters.state_dict())
         self._updaters = list(updaters_of(engine))
         self._counted = self._skipped = sum(updater.skipped for updater in self._updaters)
@@ -103,8 +114,9 @@ class LoggerHook(Hook):
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Take what the step tells, and publish if it is time."""
         self._waits = True
+        loss: Tensor | float = 0.0
         if isinstance(outputs, StepOutput):
-            loss, weight, stepped, logs = outputs
+            told, weight, stepped, logs = outputs
             counted = 0
             for updater in self._updaters:
                 counted += updater.skipped
@@ -114,11 +126,12 @@ class LoggerHook(Hook):
                 self._counted = counted
                 self._offer_skipped(engine)
             else:
+                loss = told
                 engine.meters.add("train/loss", loss, weight)
-                self._losses.append((engine.step + 1, loss))
                 if logs:
                     for name, value in logs.items():
                         engine.meters.add(f"train/{name}", value, weight)
+        self._losses.append(loss)
         if self._is_due(engine, batch_index):
             self._publish(engine, engine.step + 1)
 
@@ -137,7 +150,7 @@ class LoggerHook(Hook):
         values = engine.meters.drain()
         loss = values.get("train/loss", 0.0)
         if not isfinite(loss):
-            first, steps = self._first_lost(), len(self._losses)
+            first, steps = self._first_lost(step), len(self._losses)
             lost = [
                 name.removeprefix("train/") for name, each in values.items() if "loss_" in name and not isfinite(each)
             ]
@@ -156,10 +169,11 @@ class LoggerHook(Hook):
         """Return a record of the training with what else belongs in it."""
         return values
 
-    def _first_lost(self) -> int | None:
-        """Return the first step of the window whose loss is not finite, on any rank, if it was in this process."""
+    def _first_lost(self, last: int) -> int | None:
+        """Return the first step of the window up to `last` whose loss is not finite, on any rank, if it was in this process."""
         none = 2**62
-        first = next((step for step, loss in self._losses if not isfinite(loss)), none)
+        steps = range(last - len(self._losses) + 1, last + 1)
+        first = next((step for step, loss in zip(steps, self._losses, strict=True) if not isfinite(loss)), none)
         if self._ranks is not None:  # the mean over all ranks is not finite, so that all of them are here
             first = int(self._ranks.all_reduce(torch.tensor([first]), "min").item())
         return None if first == none else first
@@ -181,6 +195,8 @@ class LoggerHook(Hook):
             if "/" in name:
                 kind = name.partition("/")[0]
                 break
+        if (seconds := record.values.get("time")) is not None:
+            self._timed.add(record.step, seconds)
         if kind in {"train", "ranks"}:
             now = perf_counter()
             if now < self._due:
@@ -194,7 +210,11 @@ class LoggerHook(Hook):
     def _show(self, kind: str, record: Record) -> None:
         """Write a record for people."""
         values = {name: float(f"{value:.4g}") for name, value in record.values.items()}
-        self._terminal.info(kind, **{"step": record.step, "epoch": record.epoch, **values})
+        total = self._total_steps() if kind == "train" else None
+        of = {} if total is None else {"of": total}
+        left = None if total is None else self._timed.left(total)
+        eta = {} if left is None else {"eta": str(timedelta(seconds=round(left)))}
+        self._terminal.info(kind, **{"step": record.step, **of, "epoch": record.epoch, **eta, **values})
 
     def after_run(self, engine: Engine) -> None:
         """Close the file."""
@@ -208,3 +228,25 @@ class LoggerHook(Hook):
         if self._json is not None:
             self._json.close()
             self._json = None
+
+
+class _Timed:
+    """How long the steps of an attempt took, as far as that was recorded.
+
+    Args:
+        step: At which it began.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._begin = self._step = step
+        self._seconds = 0.0
+
+    def add(self, step: int, seconds: float) -> None:
+        """Take the mean time of the steps up to one."""
+        self._seconds += seconds * (step - self._step)
+        self._step = step
+
+    def left(self, total: int) -> float | None:
+        """Return how many seconds the steps take that are left of so many; None where no time is known."""
+        steps = self._step - self._begin
+        return max(total - self._step, 0) * self._seconds / steps if steps and self._seconds else None

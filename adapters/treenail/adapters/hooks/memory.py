@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +19,10 @@ _STATM = Path("/proc/self/statm")
 class MemoryHook(Hook):
     """Publishes, every `interval` steps, the memory of the training process, in MiB; on many ranks the largest of any.
 
-    ``memory/rss`` is what the process has in physical memory now (Linux only), ``memory/peak_rss`` the most it ever had. On
-    a GPU ``memory/cuda_allocated`` is what tensors take, ``memory/cuda_reserved`` what torch's allocator holds, and
-    ``memory/cuda_peak`` the most that tensors took since the last record. Loader processes are not counted.
+    ``memory/rss`` is what the process has in physical memory now (Linux only), ``memory/peak_rss`` the most it ever had
+    (not on Windows). On a GPU ``memory/cuda_allocated`` is what tensors take, ``memory/cuda_reserved`` what torch's
+    allocator holds, and ``memory/cuda_peak`` the most that tensors took since the last record. Loader processes are not
+    counted.
 
     Args:
         interval: Steps between two records, counted over the whole run.
@@ -77,8 +77,11 @@ def memory_in_use() -> dict[str, float]:
     if _STATM.exists():
         pages = int(_STATM.read_text().split()[1])  # proc(5)
         found["rss"] = pages * os.sysconf("SC_PAGE_SIZE") / _MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found["peak_rss"] = peak / _MIB if sys.platform == "darwin" else peak / 1024  # getrusage(2): bytes there
+    if sys.platform != "win32":
+        from resource import RUSAGE_SELF, getrusage  # Windows has no such module
+
+        peak = getrusage(RUSAGE_SELF).ru_maxrss
+        found["peak_rss"] = peak / _MIB if sys.platform == "darwin" else peak / 1024  # getrusage(2): bytes there
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         found["cuda_allocated"] = torch.cuda.memory_allocated() / _MIB
         found["cuda_reserved"] = torch.cuda.memory_reserved() / _MIB

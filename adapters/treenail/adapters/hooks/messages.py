@@ -6,9 +6,11 @@ import smtplib
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from email.message import EmailMessage
 from http.client import HTTPException, HTTPMessage
+from threading import Thread
 from typing import IO, Annotated, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -44,6 +46,31 @@ class Notice(NamedTuple):
 
 class NotSentError(Exception):
     """A message could not be sent; says why, without a secret."""
+
+
+def _within(seconds: float, host: str, act: Callable[[], None]) -> None:
+    """Do something that may take longer than all the timeouts of its sockets: each of those is for one read or write.
+
+    What is not done in time goes on in a thread that nobody waits for.
+
+    Raises:
+        NotSentError: It was not done in time, or raised that.
+    """
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    Thread(target=run, daemon=True, name="treenail-message").start()
+    try:
+        outcome.result(seconds)
+    except TimeoutError:
+        raise NotSentError(f"{host}: not done within {seconds:g} s") from None
 
 
 _PORTS: Final = {"starttls": 587, "ssl": 465, "none": 25}
@@ -87,11 +114,14 @@ class Email(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"Email(host={self.host!r}, recipients={self.recipients!r})"
 
     def send(self, notice: Notice, timeout: float) -> None:
-        """Send a message.
+        """Send a message, within `timeout` seconds.
 
         Raises:
-            NotSentError: The server is not there, does not let us in, or does not take it.
+            NotSentError: The server is not there, does not let us in, does not take it, or is too slow.
         """
+        _within(timeout, self.host, lambda: self._send(notice, timeout))
+
+    def _send(self, notice: Notice, timeout: float) -> None:
         message = EmailMessage()
         try:
             message["Subject"] = " ".join(notice.title.split())
@@ -164,11 +194,14 @@ class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return urlsplit(self.url).hostname or ""
 
     def send(self, notice: Notice, timeout: float) -> None:
-        """Post a message.
+        """Post a message, within `timeout` seconds.
 
         Raises:
-            NotSentError: Nobody answers there, or the answer is not one of success.
+            NotSentError: Nobody answers there in time, or the answer is not one of success.
         """
+        _within(timeout, self._host, lambda: self._send(notice, timeout))
+
+    def _send(self, notice: Notice, timeout: float) -> None:
         try:
             headers = {"User-Agent": "treenail", **self.headers, "Content-Type": "application/json"}
             data = msgspec.json.encode(_body(notice, self.style))

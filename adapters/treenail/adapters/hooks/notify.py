@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Sequence
 from math import inf
 from threading import Thread
 from time import monotonic, perf_counter
-from typing import Annotated, get_args
+from typing import Annotated, Final, get_args
 
 from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
@@ -16,6 +17,9 @@ from treenail.adapters.hooks.messages import Email, Event, Notice, NotSentError,
 from treenail.adapters.hooks.nonfinite import RollbackError
 from treenail.adapters.logging import terminal_logger
 from treenail.kernel import Communicator, Engine, Hook, Record
+
+_FRAMES: Final = 8
+"""Innermost calls of a traceback that a message has."""
 
 
 class NotifyHook(Hook):
@@ -94,11 +98,16 @@ class NotifyHook(Hook):
         """Tell the failure; a run that goes back to its last checkpoint is none."""
         if isinstance(error, RollbackError):
             return
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         event: Event = "stop" if isinstance(error, KeyboardInterrupt) else "failure"
-        what = f"{type(error).__name__}: {error}{notes}"
-        first = " ".join(what.partition("\n")[0].split())
-        self._tell(event, f"failed: {first[:150]}", step=engine.step, epoch=engine.epoch, more=what)
+        first = " ".join(str(error).partition("\n")[0].split())
+        frames = "".join(traceback.format_exception(error, limit=-_FRAMES))  # with its message, causes and notes
+        self._tell(
+            event,
+            f"failed: {type(error).__name__}: {first}"[:150],
+            step=engine.step,
+            epoch=engine.epoch,
+            more=frames.rstrip(),
+        )
         self._wait()
 
     def _tell(self, event: Event, what: str, *, step: int, epoch: int, more: str = "") -> None:

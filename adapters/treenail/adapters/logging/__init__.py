@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Literal, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from treenail.adapters.logging.environment import ENVIRONMENT, collect_environment, record_environment
+from treenail.adapters.logging.failures import describe_error, failure_facts, notes_of, place_of
 from treenail.adapters.logging.rotating import RotatingFile, rotated
 from treenail.adapters.logging.runs import Point, RunLog
 
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+"""Of a line: those of Python's logging."""
 
-def terminal_logger(stream: TextIO | None = None) -> FilteringBoundLogger:
+
+def terminal_logger(stream: TextIO | None = None, level: Level = "INFO") -> FilteringBoundLogger:
     """Make a logger that writes lines for people; colours where the stream is a terminal.
 
     Args:
         stream: Where to; what standard error is at that moment when None, since a progress bar wraps it.
+        level: The least level that is written.
     """
     processors: list[structlog.typing.Processor] = [
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty(), pad_event_to=0, sort_keys=False),
     ]
-    return _bind(structlog.wrap_logger(_Terminal(stream), processors=processors, wrapper_class=_INFO))
+    least = structlog.make_filtering_bound_logger(level)
+    return _bind(structlog.wrap_logger(_Terminal(stream), processors=processors, wrapper_class=least))
 
 
 class JsonLog:
@@ -50,7 +56,8 @@ class JsonLog:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _encode,
         ]
-        self.logger = _bind(structlog.wrap_logger(_Lines(self._file), processors=processors, wrapper_class=_INFO))
+        least = structlog.make_filtering_bound_logger("INFO")
+        self.logger = _bind(structlog.wrap_logger(_Lines(self._file), processors=processors, wrapper_class=least))
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""
@@ -59,9 +66,6 @@ class JsonLog:
 
 def _encode(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
-
-
-_INFO = structlog.make_filtering_bound_logger("INFO")
 
 
 def _bind(logger: object) -> FilteringBoundLogger:
@@ -92,10 +96,15 @@ class _Terminal:
 __all__ = [
     "ENVIRONMENT",
     "JsonLog",
+    "Level",
     "Point",
     "RotatingFile",
     "RunLog",
     "collect_environment",
+    "describe_error",
+    "failure_facts",
+    "notes_of",
+    "place_of",
     "record_environment",
     "rotated",
     "terminal_logger",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -98,7 +99,8 @@ class RotatingFile:
         self._open("w" if not self.keep else "a")
 
     def _failed(self, error: OSError) -> FileError:
-        return FileError(f"cannot write the log: {error.strerror}", where=str(self.path))
+        mend = "free some space there" if error.errno == errno.ENOSPC else None
+        return FileError(f"cannot write the log: {error.strerror}", where=str(self.path), mend=mend)
 
 
 def earlier(path: Path, number: int) -> Path:

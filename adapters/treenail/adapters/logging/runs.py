@@ -19,6 +19,9 @@ _ABOUT: Final = frozenset({"step", "epoch", "commit", "attempt", "event", "level
 """Fields of a line that are no scalars."""
 _RECENT: Final = 10
 """Records of the training whose mean time of a step says how long the rest takes."""
+_ENDS: Final = ("finished", "stopped", "failed")
+_EVENTS: Final = (*_ENDS, "resumed", "environment")
+"""Lines of a log that are no records."""
 
 
 class Point(NamedTuple):
@@ -74,19 +77,31 @@ class RunLog:
         return [line for path in rotated(self.work_dir / name) for line in _json_lines(path)]
 
     @cached_property
+    def ending(self) -> Mapping[str, Any] | None:  # Any: what JSON holds
+        """How the last attempt ended: the log's last line, if its event is ``finished``, ``stopped`` or ``failed``; else None."""
+        lines = self.lines()
+        return lines[-1] if lines and lines[-1].get("event") in _ENDS else None
+
+    @cached_property
     def points(self) -> list[Point]:
         """The scalars in their order, without what attempts published after the checkpoint that the next one went on from.
 
-        They come from the curves (``NAME/scalars.jsonl``), or, where the run writes none, from the log, which may have
+        They come from the curves (``NAME/scalars.jsonl``), or, of attempts that wrote none, from the log, which may have
         left some out.
         """
-        if self._curve_files:
-            return [point for line in _json_lines(self._curve_files[0]) if (point := _point(line)) is not None]
-        found: list[Point] = []
+        curves = _json_lines(self._curve_files[0]) if self._curve_files else ()
+        found = [point for line in curves if (point := _point(line)) is not None]
+        drawn = max((point.attempt or 0 for point in found), default=0)
+        attempt: int | None = None
         for line in self.lines():
+            if line.get("event") == "environment":  # an attempt begins
+                attempt, begin = (line.get(name) for name in ("attempt", "from_step"))
+                while found and isinstance(begin, int) and (attempt or 0) > drawn and found[-1].step > begin:
+                    found.pop()
             point = _point(line)
-            if point is None:
+            if point is None or (self._curve_files and (attempt or 0) <= drawn):
                 continue
+            point = point._replace(attempt=attempt)
             while found and found[-1].step > point.step:
                 found.pop()
             if not (found and found[-1].step == point.step and found[-1].values.keys() == point.values.keys()):
@@ -271,6 +286,8 @@ def _json(path: Path) -> object:
 
 
 def _point(line: Mapping[str, Any]) -> Point | None:
+    if line.get("event") in _EVENTS:
+        return None
     step, epoch, attempt = line.get("step"), line.get("epoch"), line.get("attempt")
     if not isinstance(step, int) or not isinstance(epoch, int):
         return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from treenail.adapters.comm import broadcast_object
-from treenail.adapters.evaluation import DumpPredictions
+from treenail.adapters.evaluation import DumpPredictions, result_names
 from treenail.adapters.files import redacted
 from treenail.adapters.loops.gathering import RankBatch, RankBatches
 from treenail.adapters.loops.inference import Precision, autocast, inference, model_of, own_step
@@ -94,6 +94,17 @@ class EvalLoop:
         self._seed = mix(seed, mode) if name is None else mix(seed, mode, name)
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._autocast = autocast(precision, self._device)
+
+    @property
+    def result_names(self) -> frozenset[str] | None:
+        """What its results will be called; None where one of its metrics does not know that before."""
+        found = [] if self._loss is None else ["loss"]
+        for measure in self._measures:
+            if (names := result_names(measure)) is None:
+                return None
+            lead = f"{measure.prefix}/" if isinstance(measure, MeasuresSamples) and measure.prefix else ""
+            found += [f"{lead}{name}" for name in names]
+        return frozenset(f"{self.prefix}/{name}" for name in found)
 
     @property
     def outputs(self) -> list[str]:
@@ -252,6 +263,16 @@ class EvalSets:
         self.metrics: dict[str, float] | None = None
         self.mode: Literal["val", "test"] = loops[0].mode
         self._loops = tuple(loops)
+
+    @property
+    def result_names(self) -> frozenset[str] | None:
+        """What the results of all sets will be called; None where a metric does not know that before."""
+        found: frozenset[str] = frozenset()
+        for loop in self._loops:
+            if (names := loop.result_names) is None:
+                return None
+            found |= names
+        return found
 
     def run(self, engine: Engine) -> None:
         """Evaluate on all sets, unless the engine is asked to stop meanwhile.

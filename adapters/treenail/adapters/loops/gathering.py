@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from treenail.adapters.comm import gather_object
-from treenail.adapters.data import IndexedBatch
+from treenail.adapters.data import DataError, IndexedBatch
 from treenail.adapters.sampling import Shard
 from treenail.kernel import BatchSource, Communicator, TrainingError
 
@@ -51,6 +51,7 @@ class RankBatches:
 
         Raises:
             TrainingError: There are less batches than the data say, or repeated samples that nothing tells from others.
+            DataError: A batch cannot be loaded.
         """
         batches, ranks = self._batches, self.ranks
         self._refuse_unmarked(getattr(batches, "sampler", None))
@@ -59,9 +60,13 @@ class RankBatches:
         if ranks is not None:
             rounds = int(ranks.all_reduce(torch.tensor(own), "max"))
         seen = 0
-        for item in batches:
-            yield self._described(item)
-            seen += 1
+        try:
+            for item in batches:
+                yield self._described(item)
+                seen += 1
+        except DataError as error:
+            error.add_note(f"batch {seen} of the {self._what} data")
+            raise
         if not rounds or seen != own:
             raise TrainingError(
                 f"the {self._what} data ended after {seen} of {own} batches",

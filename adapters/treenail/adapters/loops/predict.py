@@ -94,6 +94,8 @@ class PredictLoop:
                     index += 1
         if self._ranks is None or self._ranks.rank == 0:
             self._taker.compute()
+        if self._ranks is not None:
+            self._ranks.barrier()  # no rank tells of a file that is not written yet
         self.done = True
         engine.fire("after_predict")
 

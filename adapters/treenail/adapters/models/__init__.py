@@ -26,7 +26,7 @@ from treenail.adapters.models.initializers import (
 )
 from treenail.adapters.models.losses import parse_losses
 from treenail.adapters.models.merging import merge_dict
-from treenail.adapters.models.model import BaseModel
+from treenail.adapters.models.model import BaseModel, PlainModel
 from treenail.adapters.models.module import BaseModule, ModuleDict, ModuleList, Sequential
 from treenail.adapters.models.notes import update_init_info
 from treenail.adapters.models.parallel import trained_through
@@ -47,6 +47,7 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "NormalInit",
+    "PlainModel",
     "Preprocessed",
     "PretrainedInit",
     "Sequential",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, TypeAlias, cast
 
 from msgspec import Meta
 from torch import nn
@@ -272,20 +272,41 @@ INITIALIZERS: Mapping[str, Callable[..., Callable[[nn.Module], None]]] = Mapping
 """What a config's ``type`` may name."""
 
 
-def configs_of(init_cfg: object) -> list[dict[str, Any]]:  # Any: arguments of initialisers
-    """Return an ``init_cfg``, one config or several, as a list of configs that may be changed.
+InitCfg: TypeAlias = (
+    Mapping[str, Any] | BaseInit | PretrainedInit | Sequence[Mapping[str, Any] | BaseInit | PretrainedInit]
+)
+"""As `initialize` takes it; what a config holds are the arguments of its initialiser."""
+
+Initializer: TypeAlias = Callable[[nn.Module], object]
+"""Any that is ready to be called, one of a class of the user's own, too."""
+
+
+def configs_of(init_cfg: object) -> list[dict[str, Any] | Initializer]:  # Any: arguments of initialisers
+    """Return an ``init_cfg``, one or several, as a list of initialisers and of configs that may be changed.
 
     Raises:
         TypeError: It is something else.
     """
-    listed = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg
-    if not isinstance(listed, list | tuple) or not all(isinstance(each, Mapping) for each in listed):
-        raise TypeError(f"init_cfg is {init_cfg!r}, must be a config with a 'type', or a list of such")
-    return [dict(each) for each in listed]
+    found: list[dict[str, Any] | Initializer] = []
+    for each in init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]:
+        if isinstance(each, Mapping):
+            found.append(dict(each))
+        elif callable(each) and not isinstance(each, type):
+            found.append(each)
+        else:
+            mend = "must be a config with a 'type', or a list of such, or initialisers"
+            raise TypeError(f"init_cfg is {init_cfg!r}, {mend}")
+    return found
 
 
-def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:  # Any: arguments
-    """Initialise the weights of a module, and of those below it, by configs.
+def is_pretrained(initializer: dict[str, Any] | Initializer) -> bool:  # Any: arguments of an initialiser
+    """Return whether an initialiser, or the one that a config names, loads weights that were trained before."""
+    kind = initializer.get("type") if isinstance(initializer, dict) else type(initializer)
+    return kind in ("Pretrained", PretrainedInit)
+
+
+def initialize(module: nn.Module, init_cfg: InitCfg | Sequence[Mapping[str, Any] | Initializer]) -> None:
+    """Initialise the weights of a module, and of those below it, by configs or initialisers.
 
     Each names the classes of layers that it is for (``layer``), parts of the module by their ``name`` (``override``, one config
     or several; one without further entries is initialised as the layers are), or both: ``{"type": "Constant", "layer":
@@ -293,21 +314,24 @@ def initialize(module: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping
 
     Args:
         module: What is initialised.
-        init_cfg: The configs; they stay as they are.
+        init_cfg: The configs, which stay as they are; initialisers, ready-made, are called.
 
     Raises:
-        TypeError: One is no config.
+        TypeError: One is neither a config nor an initialiser.
         ValueError: One names no initialiser, no layer and no part, or a part that does not exist; or has arguments that
             its initialiser does not take.
     """
     for config in configs_of(init_cfg):
+        if not isinstance(config, dict):
+            config(module)
+            continue
         overrides = configs_of(config.pop("override", []))
         if config.get("layer") or not overrides:
             _build(config)(module)
         config.pop("layer", None)
         for override in overrides:
-            name = override.pop("name", None)
-            if name is None:
+            name = override.pop("name", None) if isinstance(override, dict) else None
+            if not isinstance(override, dict) or name is None:
                 raise ValueError(f"the override {override} has no 'name', which says of what part it is")
             if override and "type" not in override:
                 raise ValueError(f"the override of '{name}' has no 'type', only {', '.join(override)}")

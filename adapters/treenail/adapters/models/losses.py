@@ -44,6 +44,10 @@ def _mean(value: object, what: str) -> Tensor:
                 f"{what} has no elements (its shape is {list(value.shape)}), and no mean",
                 mend="return its sum where nothing counts, which is 0",
             )
+        if value.is_complex():
+            raise TrainingError(
+                f"{what} is complex ({value.dtype}), and no more or less than another", mend="return its abs()"
+            )
         return (value if value.is_floating_point() else value.float()).mean()
     if isinstance(value, list | tuple) and value:
         means = [_mean(each, f"part {index} of {what}") for index, each in enumerate(value)]
@@ -61,8 +65,8 @@ def check_differentiable(total: Tensor, losses: Mapping[str, object], of: str) -
         TrainingError: It is such a total.
     """
     if torch.is_grad_enabled() and not total.requires_grad:
-        names = ", ".join(f"'{name}'" for name in losses if "loss" in name)
+        names = [f"'{name}'" for name in losses if "loss" in name]
         raise TrainingError(
-            f"{names} of {of} depend on no parameter that is trained",
+            f"{', '.join(names)} of {of} {'depend' if names[1:] else 'depends'} on no parameter that is trained",
             mend="are all parameters frozen, or was the loss computed with detach() or under no_grad()?",
         )

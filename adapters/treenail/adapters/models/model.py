@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -11,8 +12,9 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from treenail.adapters.models.initializers import InitCfg
 from treenail.adapters.models.losses import check_differentiable, parse_losses
-from treenail.adapters.models.module import BaseModule, InitCfg
+from treenail.adapters.models.module import BaseModule
 from treenail.adapters.models.preprocessing import BaseDataPreprocessor, ImgDataPreprocessor
 from treenail.kernel import TrainingError
 
@@ -56,7 +58,7 @@ class BaseModel(BaseModule, ABC):
         if data_preprocessor is None:
             data_preprocessor = BaseDataPreprocessor()
         elif isinstance(data_preprocessor, Mapping):
-            data_preprocessor = built_module(data_preprocessor)
+            data_preprocessor = built_module(data_preprocessor, type(self))
         if not isinstance(data_preprocessor, nn.Module):
             raise TypeError(
                 f"data_preprocessor is a {type(data_preprocessor).__name__}, must be a module or its config"
@@ -167,8 +169,38 @@ class BaseModel(BaseModule, ABC):
             raise
 
 
-def built_module(cfg: Mapping[str, Any]) -> nn.Module:  # Any: arguments
-    """Build a module from a config ``{"type": …}``, whose type is an installed adapter's or a preprocessor here.
+class PlainModel(nn.Module):
+    """A `BaseModel` as a function of the raw inputs of a batch: what mode ``tensor`` makes of them, preprocessed.
+
+    It is what an artefact of the model holds, which knows no modes and takes one tensor.
+
+    Args:
+        model: The model.
+        batch: An example of what `model` takes: a mapping with ``inputs``, or a tuple or list that begins with them. The model
+            gets None for everything else in it.
+    """
+
+    def __init__(self, model: BaseModel, batch: Mapping[str, Any] | tuple[Any, ...] | list[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._others = dict.fromkeys(batch) if isinstance(batch, Mapping) else (None,) * len(batch[1:])
+
+    def forward(self, inputs: Any) -> Any:  # Any: those of the model
+        """Preprocess, and call the model."""
+        others = self._others
+        data = {**others, "inputs": inputs} if isinstance(others, dict) else (inputs, *others)
+        return self.model._run_forward(self.model.data_preprocessor(data, False), "tensor")
+
+
+def built_module(cfg: Mapping[str, Any], owner: type) -> nn.Module:  # Any: arguments
+    """Build a module from a config ``{"type": …}``.
+
+    Its type is a class or function, or its name: in a registry that a module has in which the class of the owner, or one that
+    it derives from, is written (``MODELS``); else an installed adapter's, or a preprocessor's here.
+
+    Args:
+        cfg: The config.
+        owner: The class of the module that it is for.
 
     Raises:
         RegistryError: There is none.
@@ -181,5 +213,11 @@ def built_module(cfg: Mapping[str, Any]) -> nn.Module:  # Any: arguments
     for preprocessor in own:
         if preprocessor.__name__ not in registry:
             registry.register_module(module=preprocessor)
+    name = cfg.get("type")
+    modules = [sys.modules.get(base.__module__) for base in owner.__mro__]
+    for each in [value for module in modules if module is not None for value in vars(module).values()]:
+        if isinstance(each, mmengine.Registry) and isinstance(name, str) and name in each:
+            registry = each
+            break
     built: nn.Module = registry.build(cfg)
     return built

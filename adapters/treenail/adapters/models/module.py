@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
 from treenail.adapters.comm import current_communicator
 from treenail.adapters.logging.compat import print_log
-from treenail.adapters.models.initializers import PretrainedInit, configs_of, initialize
+from treenail.adapters.models.initializers import InitCfg, configs_of, initialize, is_pretrained
 from treenail.adapters.models.notes import ParameterNote, fingerprint, update_init_info
-
-InitCfg: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""As `initialize` takes it."""
 
 
 class BaseModule(nn.Module):
@@ -25,7 +22,7 @@ class BaseModule(nn.Module):
     A run calls `init_weights` before it trains; elsewhere it is called by hand, once.
 
     Args:
-        init_cfg: What `initialize` takes: a config ``{"type": …}`` of an initialiser, or several.
+        init_cfg: What `initialize` takes: a config ``{"type": …}`` of an initialiser, an initialiser, or several.
     """
 
     _params_init_info: dict[nn.Parameter, ParameterNote]
@@ -76,13 +73,12 @@ class BaseModule(nn.Module):
 
     def _initialize(self) -> None:
         configs = configs_of(self.init_cfg or [])
-        pretrained = [each for each in configs if each.get("type") in ("Pretrained", PretrainedInit)]
-        initialize(self, [each for each in configs if each not in pretrained])
+        initialize(self, [each for each in configs if not is_pretrained(each)])
         for module in _that_initialize(self):
             if not getattr(module, "is_init", False):
                 module.init_weights()
                 update_init_info(module, f"Initialized by user-defined `init_weights` in {type(module).__name__}")
-        initialize(self, pretrained)
+        initialize(self, [each for each in configs if is_pretrained(each)])
 
     def __repr__(self) -> str:
         return super().__repr__() + (f"\ninit_cfg={self.init_cfg}" if self.init_cfg else "")

@@ -28,7 +28,7 @@ class BaseTTAModel(BaseModel):
 
     def __init__(self, module: nn.Module | Mapping[str, Any]) -> None:
         super().__init__()
-        module = built_module(module) if isinstance(module, Mapping) else module
+        module = built_module(module, type(self)) if isinstance(module, Mapping) else module
         if not isinstance(module, nn.Module) or not isinstance(module, HasTestStep):
             raise TypeError(f"a {type(module).__name__} has no test_step(data), by which its views could be predicted")
         self.module: Any = module  # Any: each model says what its test_step takes

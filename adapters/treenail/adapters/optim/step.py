@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -310,9 +311,12 @@ def is_sum(loss: Loss) -> bool:
 def _output(loss: Tensor | float, weight: Tensor | float, outcome: Outcome) -> StepOutput:
     if isinstance(outcome, Skipped):
         return StepOutput(loss, weight, stepped=False)
-    if outcome.grad_norm is None:
-        return StepOutput(loss, weight)
-    return StepOutput(loss, weight, logs={"grad_norm": outcome.grad_norm})
+    norm = outcome.grad_norm
+    # Past the constructor in Python that a named tuple has: every step comes here.
+    return tuple.__new__(StepOutput, (loss, weight, True, _NO_LOGS if norm is None else {"grad_norm": norm}))
+
+
+_NO_LOGS: Mapping[str, Tensor | float] = MappingProxyType({})
 
 
 def _positive(weight: Tensor | float) -> Tensor | float:

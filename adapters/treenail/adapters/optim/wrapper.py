@@ -22,6 +22,7 @@ from treenail.kernel import Communicator, StateError, TrainingError
 
 _NOTHING = nullcontext()
 _STEPPED = Stepped()
+_ZERO_GRAD = Optimizer.zero_grad
 
 _LEAST_SCALE = 2.0**-24
 """The smallest number of float16: no gradient overflows for being scaled with less."""
@@ -221,7 +222,7 @@ class OptimWrapper:
         """
         if not isinstance(loss, Tensor):
             raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
-        if not loss.requires_grad or loss.ndim != 0:
+        if not loss.requires_grad or loss.ndim:
             raise TrainingError(
                 f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
                 mend="a loss must be one number that depends on the model's parameters",
@@ -328,7 +329,13 @@ class OptimWrapper:
         Args:
             **kwargs: Go to the optimizer's `zero_grad`.
         """
-        self.optimizer.zero_grad(**kwargs)
+        optimizer = self.optimizer
+        if kwargs or getattr(optimizer.zero_grad, "__func__", None) is not _ZERO_GRAD:
+            optimizer.zero_grad(**kwargs)
+        else:  # what torch's own does, without its entry in profiles, which takes a tenth of a small model's step
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
         if self._waiting:
             self._begin_anew()
 

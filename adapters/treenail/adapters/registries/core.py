@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import ParamSpec, TypeVar
 
 from treenail.adapters.documents import Map
@@ -121,6 +122,13 @@ def entries(cfg: object) -> dict[str, object]:
         if not isinstance(key, str):
             raise KindError(f"the key {key!r} of a config is no text", mend="keys are names of arguments")
     return {str(key): value for key, value in found.items()}
+
+
+def is_built(cfg: object) -> bool:
+    """Return whether what stands in a config's place is an object of a class: no plain data, no mapping, class or function."""
+    if isinstance(cfg, type | Mapping | list | tuple | PurePath) or type(cfg).__module__ == "builtins":
+        return False
+    return callable(cfg) or not hasattr(cfg, "keys")  # a ModuleDict is no config, though it has keys
 
 
 def place_of(cfg: object, key: str) -> str | None:

@@ -18,7 +18,7 @@ from treenail.adapters.data import Indexed, Loader, collate_lists
 from treenail.adapters.hooks import Schedules
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EvalLoop, EvalSets
-from treenail.adapters.models import BaseModel, BaseModule, trained_through
+from treenail.adapters.models import BaseDataPreprocessor, BaseModel, BaseModule, trained_through
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
 from treenail.adapters.parallel import bare, compiled, data_parallel, data_share, recompute, separate_data_parallel
 from treenail.adapters.runtime.ranks import RankRng
@@ -41,7 +41,7 @@ from treenail.contracts import (
     TrainWork,
     Updater,
 )
-from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Stateful, VisBackend, mix
+from treenail.kernel import Communicator, ConfigError, Loop, Sampler, Spec, Stateful, VisBackend, mix
 
 
 class Assembly(NamedTuple):
@@ -194,6 +194,14 @@ def _step(
                 "there are a loss and several optimizers",
                 where="optimizer",
                 mend="name one optimizer; or leave out the loss, and let the model's train_step say what each does",
+            )
+        model = bare(called)
+        if isinstance(model, BaseModel) and type(model.data_preprocessor) is not BaseDataPreprocessor:
+            raise ConfigError(
+                f"a {type(model).__name__} computes its own losses, and a loss besides would be of inputs that did not go "
+                "through its data_preprocessor",
+                where="loss",
+                mend="leave it out; or put the preprocessor in front of a plain model by treenail.adapters.models:Preprocessed",
             )
         measured = data_parallel(loss) if isinstance(loss, nn.Module) else loss
         checks = run.detect_anomalous_params
@@ -350,6 +358,12 @@ def load(
         sampler = data.batch_sampler.filled(**given).build(dataset)
     elif data.sampler is not None:
         sampler = data.sampler.filled(seed=seed).build(dataset)
+    elif not hasattr(dataset, "__len__"):
+        raise ConfigError(
+            f"a {type(dataset).__name__} has no length, so that no sampler can number its samples",
+            where=data.dataset.where,
+            mend="give it __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches",
+        )
     else:
         sampler = RandomSampler(dataset, seed) if mode == "train" else SequentialSampler(dataset)
     whole = data.batch_sampler is not None
@@ -381,8 +395,17 @@ def load(
 
 
 def collation(data: Samples) -> Callable[[list[object]], object] | None:
-    """Return what makes a batch of samples; None: torch's default."""
-    return collate_lists if data.collate == "list" else None
+    """Return what makes a batch of samples; None: torch's default.
+
+    Raises:
+        ConfigError: What the config names cannot be called.
+    """
+    if not isinstance(data.collate, Spec):
+        return collate_lists if data.collate == "list" else None
+    collate = data.collate.build()
+    if not callable(collate):
+        raise ConfigError(f"a {type(collate).__name__} makes no batch of samples", where=data.collate.where)
+    return collate
 
 
 def prepare_process(run: Run) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -11,14 +11,16 @@ import msgspec
 
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer, Resumed
 from treenail.adapters.documents import Document, dump_document, replace_text
-from treenail.adapters.hooks import BestHook, CheckpointHook, EarlyStoppingHook, Schedules
+from treenail.adapters.hooks import CheckpointHook
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop, StepLoop
-from treenail.adapters.runtime.assemble import Assembly, assemble
-from treenail.adapters.runtime.changes import refuse_changes
+from treenail.adapters.runtime.assemble import assemble
+from treenail.adapters.runtime.changes import fit_hook_states, refuse_changes
 from treenail.adapters.runtime.default_hooks import default_hooks
+from treenail.adapters.runtime.events import RunEvents
 from treenail.adapters.runtime.limits import (
     DiscardedCheckpoints,
+    SavedBetweenSteps,
     Trial,
     check_validation,
     hook_points,
@@ -26,7 +28,8 @@ from treenail.adapters.runtime.limits import (
     workers_ended,
 )
 from treenail.adapters.runtime.locks import locked_checkpoints
-from treenail.adapters.runtime.notes import note_batch_size, note_torch_checks
+from treenail.adapters.runtime.monitors import Monitors
+from treenail.adapters.runtime.notes import note_batch_size, note_circumstances, note_torch_checks
 from treenail.adapters.runtime.ranks import StopVote, on_rank_0
 from treenail.adapters.runtime.rollback import RollbackLoop
 from treenail.adapters.runtime.signals import stop_on_signals
@@ -36,7 +39,6 @@ from treenail.contracts import Run
 from treenail.kernel import (
     CheckpointError,
     Communicator,
-    ConfigError,
     Engine,
     FileBackend,
     Hook,
@@ -54,6 +56,7 @@ class Attempt:
         work_dir: Where checkpoints, curves and logs go.
         document: The config that the run comes from.
         communicator: The ranks.
+        events: Writes down what it goes on from, and its end.
         goes_on: It will `resume`.
         is_trial: It keeps nothing.
 
@@ -68,6 +71,7 @@ class Attempt:
         work_dir: Path,
         document: Document | None,
         communicator: Communicator,
+        events: RunEvents,
         *,
         goes_on: bool = False,
         is_trial: bool = False,
@@ -78,7 +82,7 @@ class Attempt:
         if not run.vis and not is_trial:
             run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
         self._run, self._work_dir, self._document = run, work_dir, document
-        self._communicator, self._is_trial = communicator, is_trial
+        self._communicator, self._events, self._is_trial = communicator, events, is_trial
         files = _make_places(run, work_dir, communicator)
         self.assembly = assemble(run, work_dir, document, communicator, goes_on=goes_on)
         self.store = CheckpointStore(
@@ -109,12 +113,14 @@ class Attempt:
             points=hook_points(self.assembly),
         )
         hooks = default_hooks(run, self.assembly, work_dir, communicator)
-        _refuse_metrics_without_validation(run, self.assembly, hooks)
+        self._monitors = Monitors(run, self.assembly, hooks)
+        if self._monitors.wanted:
+            self.engine.attach(self._monitors, "monitors")
         for name, hook in hooks.items():
             self.engine.attach(hook, name)
         if self._vote is not None:
             self.engine.attach(self._vote, "stop vote")
-        self._ends = _Ends(self._checkpointer)
+        self._ends = _Ends(run, self._checkpointer, events)
         self.engine.attach(self._ends, "ends")
         self._has_checkpoint_hook = any(isinstance(hook, CheckpointHook) for hook in self.engine.hooks.values())
         self.engine.subscribe(
@@ -133,10 +139,12 @@ class Attempt:
             CheckpointError: It cannot be used.
             ConfigError: The config has changed.
         """
+        self._ends.allow_changes = allow_changes
         self._resumed = resumed = self._checkpointer.resume(checkpoint, self.assembly.parts, terminal_logger().warning)
         self.store.run = resumed.manifest.run
         if not allow_changes:
             refuse_changes(resumed.manifest.config, self.assembly.config, resumed.directory)
+        self._events.resumed(resumed)
 
     def go(self) -> None:
         """Train, then test if the config has a test.
@@ -144,20 +152,20 @@ class Attempt:
         Raises:
             TreenailError: Whatever is wrong with the checkpoint, the directory or the training.
         """
+        self._events.engine = self.engine
         self._keep_config()
         state = self._ends.resumed = None if self._resumed is None else self._resumed.state
         try:
             with self._surrounded():
-                check_validation(self.assembly.sanity if state is None else None, self.assembly.parts)
+                try:
+                    check_validation(self.assembly.sanity if state is None else None, self.engine, self._monitors.check)
+                except Exception as error:
+                    self._ends.on_exception(self.engine, error)  # it runs in an engine without hooks
+                    raise
                 self.engine.run(*self._loops(), resume=state)
                 self._communicator.barrier()  # or no rank has ended well
         except StateError as error:
             raise self._refused(error) from error
-        except (ValueError, RuntimeError) as error:
-            counts = getattr(self.assembly.parts["updates"], "accumulative_counts", 1)
-            note_batch_size(error, self._communicator.world_size, counts)
-            note_torch_checks(error, self._run, self.engine.step)
-            raise
 
     def _keep_config(self) -> None:
         document = self._document
@@ -167,6 +175,8 @@ class Attempt:
 
     def _loops(self) -> list[Loop]:
         training: Loop = RollbackLoop(self.assembly.loop, self._load_last)
+        if isinstance(self.assembly.loop, EpochLoop | StepLoop):  # one of somebody's own may be in the midst of a step
+            training = SavedBetweenSteps(training, alone=self._communicator.world_size == 1)
         if self._is_trial:
             training = Trial(training, self.assembly.validation)
         return [training, *([self.assembly.test] if self.assembly.test else [])]
@@ -206,17 +216,31 @@ class _Ends(Hook):
     """What an attempt does at both ends of its training.
 
     Args:
+        run: The config.
         checkpointer: Of the run.
+        events: Writes down its end.
 
     Attributes:
         resumed: The state that the run goes on from.
+        allow_changes: Whether it may lack hooks that it had.
     """
 
     priority = 0
 
-    def __init__(self, checkpointer: RankCheckpointer) -> None:
+    def __init__(self, run: Run, checkpointer: RankCheckpointer, events: RunEvents) -> None:
+        self._run, self._events = run, events
         self._checkpointer = checkpointer
         self.resumed: dict[str, object] | None = None
+        self.allow_changes = False
+
+    def after_load_checkpoint(self, engine: Engine, checkpoint: dict[str, object]) -> None:
+        """Fit the states of hooks to those that there are.
+
+        Raises:
+            StateError: The run lacks a hook that has one, and may not.
+        """
+        warn = terminal_logger().warning if self._checkpointer.communicator.rank == 0 else _say_nothing
+        fit_hook_states(engine, checkpoint, allow_changes=self.allow_changes, warn=warn)
 
     def before_train(self, engine: Engine) -> None:
         """Let go of the state that was resumed: the parts have taken it, and it is as large as they are."""
@@ -232,6 +256,19 @@ class _Ends(Hook):
         """
         self._checkpointer.communicator.barrier()
         self._checkpointer.flush()
+        self._events.ended(engine)
+
+    def on_exception(self, engine: Engine, error: BaseException) -> None:
+        """Note what else there is to say of an exception, before other hooks tell of it."""
+        if isinstance(error, Exception):
+            counts = getattr(engine.parts["updates"], "accumulative_counts", 1)
+            note_batch_size(error, self._checkpointer.communicator.world_size, counts)
+            note_torch_checks(error, self._run)
+            note_circumstances(error, engine)
+
+
+def _say_nothing(_sentence: str) -> None:
+    """Rank 0 says it."""
 
 
 def _make_places(run: Run, work_dir: Path, communicator: Communicator) -> FileBackend:
@@ -242,26 +279,3 @@ def _make_places(run: Run, work_dir: Path, communicator: Communicator) -> FileBa
         if run.files.checkpoints is not None:
             probe_checkpoints(files)
     return files
-
-
-def _refuse_metrics_without_validation(run: Run, assembly: Assembly, hooks: Mapping[str, object]) -> None:
-    """Refuse what waits for results of a validation where there is none; a loop of somebody's own may have some."""
-    if run.val is not None:
-        return
-    schedules = assembly.parts["schedules"]
-    for each in schedules.schedules if isinstance(schedules, Schedules) else ():
-        if each.metric is not None or each.takes_all_metrics:
-            raise _no_validation(f"{type(each.scheduler).__name__} steps on", "schedules", "take another scheduler")
-    if not isinstance(assembly.loop, EpochLoop | StepLoop):
-        return
-    for name, hook in hooks.items():
-        where = f"hooks.{name}"
-        if isinstance(hook, CheckpointHook) and hook.best_hook is not None:
-            raise _no_validation("save_best looks at", f"{where}.save_best", "leave it out")
-        if isinstance(hook, BestHook | EarlyStoppingHook):
-            raise _no_validation(f"{type(hook).__name__} looks at", where, "leave it out")
-
-
-def _no_validation(does: str, where: str, or_else: str) -> ConfigError:
-    mend = f"add val: {{dataset: …, batch_size: …}}, or {or_else}"
-    return ConfigError(f"{does} a metric, and nothing is validated", where=where, mend=mend)

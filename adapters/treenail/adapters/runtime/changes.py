@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from treenail.kernel import ConfigError
+from collections.abc import Callable
+
+from treenail.kernel import ConfigError, Engine, StateError, Stateful
 
 _HARMLESS = (
     *("loop.max_epochs", "loop.max_steps", "loop.max_iters"),
@@ -18,8 +20,8 @@ def refuse_changes(before: object, now: object, checkpoint: str) -> None:
     """Refuse a config that would make the rest of a run another one.
 
     Longer training, curves, test and prediction, the number of loader processes, the deployment on processes and stores,
-    what a batch is split into, what is computed again to save memory, what looks for anomalies, and hooks may change (a
-    hook that has a state must stay: its state is in the checkpoint).
+    what a batch is split into, what is computed again to save memory, what looks for anomalies, and hooks may change (for
+    those that have a state, see `fit_hook_states`).
 
     Args:
         before: The config of the checkpoint's manifest.
@@ -44,6 +46,43 @@ def refuse_changes(before: object, now: object, checkpoint: str) -> None:
             where=checkpoint,
             mend="undo that, begin a new run, or resume with --allow-changes",
         )
+
+
+def fit_hook_states(
+    engine: Engine, checkpoint: dict[str, object], *, allow_changes: bool, warn: Callable[[str], object]
+) -> None:
+    """Let a checkpoint have the states of just those hooks that a resumed run has: a new one begins anew.
+
+    Args:
+        engine: Has the hooks.
+        checkpoint: The state tree, which is changed.
+        allow_changes: Drop the states of hooks that the run lacks.
+        warn: Is told, in a sentence each, of the hooks that are new and of those whose states are dropped.
+
+    Raises:
+        StateError: There is such a hook, and allow_changes is False.
+    """
+    states = checkpoint.get("hooks")
+    if not isinstance(states, dict):
+        return  # the engine refuses it
+    hooks = {name: hook for name, hook in engine.hooks.items() if isinstance(hook, Stateful)}
+    if gone := [name for name in states if name not in hooks]:
+        what = f"{'states of the hooks' if len(gone) > 1 else 'a state of the hook'} {_quoted(gone)}"
+        if not allow_changes:
+            raise StateError(
+                f"the checkpoint has {what}, which this run lacks",
+                mend="put that back into the config, or drop what it remembers with --allow-changes",
+            )
+        warn(f"the checkpoint has {what}, which this run lacks: dropped")
+        for name in gone:
+            del states[name]
+    if new := [name for name in hooks if name not in states]:
+        warn(f"the checkpoint has no state of {_quoted(new)}, new in this run: begun anew")
+        states.update({name: hooks[name].state_dict() for name in new})
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def differences(before: object, now: object, path: str = "") -> list[tuple[str, str, str]]:

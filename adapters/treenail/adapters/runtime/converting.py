@@ -18,6 +18,7 @@ from treenail.adapters.config import Document
 from treenail.adapters.data import Loader
 from treenail.adapters.files import mounts_of, use_mounts
 from treenail.adapters.hooks import Schedules
+from treenail.adapters.optim import OptimWrapperDict
 from treenail.adapters.runtime.assemble import Assembly, assemble
 from treenail.adapters.runtime.default_hooks import default_hooks
 from treenail.adapters.runtime.workdir import checkpoint_files, make_work_dir
@@ -25,6 +26,7 @@ from treenail.adapters.schedule import scheduled_params
 from treenail.adapters.vis import JsonLines
 from treenail.adapters.weights import (
     STRIP_MODULE,
+    Steps,
     TrainingState,
     check_order,
     load_weights,
@@ -95,13 +97,13 @@ def convert(
             raise ConfigError(f"no part '{name}' can be skipped", where="skip", mend=mend)
     with use_mounts(mounts_of(run.files)):
         source = open_source(path)
-        state = training_state(source, prefix=prefix, revise_keys=revise_keys)
         files = checkpoint_files(work_dir, run.files.checkpoints)
         make_work_dir(work_dir)
         if not run.vis:
             run = msgspec.structs.replace(run, vis={"jsonlines": Late(JsonLines, awaited=1)})
         # One process makes the checkpoint; whatever ranks resume from it take their parts.
         assembly = assemble(msgspec.structs.replace(run, distributed=Distributed()), work_dir, document, goes_on=True)
+        state = training_state(source, prefix=prefix, revise_keys=revise_keys, steps=_steps(assembly))
         taken, left, epoch = _take(assembly, state, skip, source.where)
         engine = Engine(assembly.parts)
         for name, hook in default_hooks(run, assembly, work_dir).items():
@@ -117,6 +119,14 @@ def convert(
         saved = store.save(tree, step=state.step, epoch=epoch, reason=f"from {source.where}", pointers=("latest",))
     left = (*left, *state.left, "random numbers: they begin at the run's seed", "hooks: they begin anew")
     return Conversion(saved, state.step, epoch, taken, left)
+
+
+def _steps(assembly: Assembly) -> Steps:
+    """Return what the steps of a run are."""
+    updates, batches = assembly.parts["updates"], assembly.parts["batches"]
+    updater = next(iter(updates.values())) if isinstance(updates, OptimWrapperDict) else updates
+    length = getattr(assembly.loop, "epoch_length", None) or (len(batches) if isinstance(batches, Loader) else None)
+    return Steps(getattr(updater, "accumulative_counts", 1), length)
 
 
 def _take(
@@ -159,8 +169,9 @@ def _take(
             where=where,
             mend="change the config, or let a part begin anew with --skip PART",
         )
-    if "batches" not in skip and (rest := getattr(assembly.parts["batches"], "consumed", 0)):
-        left.append(f"order of samples: the epoch goes on after {rest} batches, in this run's own order")
+    batches = assembly.parts["batches"]
+    if "batches" not in skip and isinstance(batches, Loader) and 0 < batches.consumed < len(batches):
+        left.append(f"order of samples: the epoch goes on after {batches.consumed} batches, in this run's own order")
     return tuple(taken), tuple(left), epoch
 
 
@@ -169,9 +180,10 @@ def _position(assembly: Assembly, state: TrainingState) -> tuple[str, int]:
     batches, loop = assembly.parts["batches"], assembly.parts["loop"]
     if not isinstance(batches, Loader):
         raise CheckpointError(f"a {type(batches).__name__} has no position to set")
-    passes, consumed = divmod(state.step, len(batches))
     length = getattr(loop, "epoch_length", None) or len(batches)
     epoch, inside = divmod(state.step, length)
+    if inside == 0 and state.epoch == epoch - 1:  # all steps of an epoch were made, and it was not over yet
+        epoch, inside = epoch - 1, length
     if state.epoch_length is not None and state.epoch_length != length:
         raise CheckpointError(f"an epoch had {state.epoch_length} steps, one of the run has {length}")
     if state.epoch is not None and state.epoch != epoch:
@@ -180,13 +192,15 @@ def _position(assembly: Assembly, state: TrainingState) -> tuple[str, int]:
         )
     if inside and length != len(batches):
         raise CheckpointError(f"it stands after {inside} of {length} steps of an epoch that is no pass over the data")
+    passes, consumed = (epoch, inside) if length == len(batches) else divmod(state.step, len(batches))
     batches.set_epoch(passes)
     for _ in range(consumed):
         batches.advance()
     own = loop.state_dict()
     if "pass" in own:  # of a loop whose epochs are no passes, which counts those by itself
         loop.load_state_dict({**own, "pass": passes})
-    return f"epoch {epoch}, step {state.step}", epoch
+    of = f", each of {state.window} batches" if state.window > 1 else ""
+    return f"epoch {epoch}, step {state.step}{of}", epoch
 
 
 def _optimizer(assembly: Assembly, state: TrainingState, model: nn.Module) -> str:

@@ -12,6 +12,7 @@ from treenail.adapters.comm import SingleProcess
 from treenail.adapters.hooks import (
     AveragingHook,
     CheckpointHook,
+    EarlyStoppingHook,
     HistogramHook,
     LoggerHook,
     MemoryHook,
@@ -27,20 +28,13 @@ from treenail.adapters.hooks import (
     TimerHook,
     VisHook,
 )
+from treenail.adapters.hooks.compat import EarlyStoppingHook as MmengineEarlyStoppingHook
 from treenail.adapters.hooks.compat import LoggerHook as MmengineLoggerHook
-from treenail.adapters.hooks.compat import bind_runner
+from treenail.adapters.hooks.compat import bind_runner, get_priority
 from treenail.adapters.runtime.assemble import Assembly, load
-from treenail.adapters.runtime.limits import (
-    StepLimit,
-)
+from treenail.adapters.runtime.limits import StepLimit
 from treenail.contracts import Data, Run
-from treenail.kernel import (
-    Communicator,
-    ConfigError,
-    Hook,
-    Spec,
-    did_you_mean,
-)
+from treenail.kernel import Communicator, ConfigError, Hook, Spec, did_you_mean
 
 
 def default_hooks(
@@ -115,6 +109,8 @@ def _given(run: Run, assembly: Assembly, work_dir: Path, communicator: Communica
             "batches": lambda: load(_in_order(run.train), run.seed, "bn", assembly.device),
             "device": assembly.device if assembly.device.type != "cpu" else None,
         },
+        EarlyStoppingHook: {"communicator": communicator},
+        MmengineEarlyStoppingHook: {"communicator": communicator},
         NonFiniteHook: {"communicator": communicator},
         ThroughputHook: {"communicator": communicator},
         MemoryHook: {"communicator": communicator},
@@ -143,10 +139,10 @@ def _refuse_without(run: Run, hooks: Mapping[str, Hook]) -> None:
         )
 
 
-def _prioritise(hooks: Mapping[str, Hook], priorities: Mapping[str, int], rank: int) -> None:
+def _prioritise(hooks: Mapping[str, Hook], priorities: Mapping[str, int | str], rank: int) -> None:
     for name, priority in priorities.items():
         if name in hooks:
-            hooks[name].priority = priority
+            hooks[name].priority = get_priority(priority) if isinstance(priority, str) else priority
         elif rank == 0:  # which has all hooks
             mend = did_you_mean(name, hooks) or f"there are {', '.join(hooks)}"
             raise ConfigError(f"there is no hook '{name}'", where=f"priorities.{name}", mend=mend)

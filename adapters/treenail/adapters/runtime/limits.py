@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 import msgspec
 
-from treenail.adapters.data import Loader
+from treenail.adapters.data import DataError, Loader
 from treenail.adapters.runtime.assemble import Assembly
+from treenail.adapters.runtime.monitors import MissingMetricError
 from treenail.adapters.seeding import shielded_rng
 from treenail.contracts import EvaluationLoop, Limits, Run
-from treenail.kernel import ConfigError, Engine, Hook, Loop, Stateful
+from treenail.kernel import ConfigError, Engine, Hook, Loop
 
 LIMIT = "limit"
 """What the reason begins with for which a run stops at one of its limits."""
@@ -86,18 +87,24 @@ class StepLimit(Hook):
                 engine.request_checkpoint(self._reason)
 
 
-def check_validation(build: Callable[[], EvaluationLoop] | None, parts: Mapping[str, Stateful]) -> None:
+def check_validation(
+    build: Callable[[], EvaluationLoop] | None, engine: Engine, check: Callable[[Mapping[str, float]], None]
+) -> None:
     """Validate a few batches before a training, in an engine without hooks; the generators are left as they were.
 
     Args:
         build: Returns the validation; None: there is none.
-        parts: Those of the run's engine: averages of the weights may be what is validated.
+        engine: The run's, whose stop ends the validation, too; averages of the weights may be among its parts.
+        check: Takes the results.
     """
     if build is None:
         return
     try:
         with shielded_rng(devices=True):
-            build().run(Engine(parts))
+            validation = build()
+            validation.run(Engine(engine.parts, agree=lambda _: engine.stop_reason if engine.check_stop() else None))
+            if validation.metrics is not None:
+                check(validation.metrics)
     except Exception as error:
         error.add_note("in the sanity validation, before the first step")
         raise
@@ -135,6 +142,39 @@ class Trial:
             engine.stop_reason = None  # so that a test follows, too
         if self._validation is not None and engine.stop_reason is None:
             self._validation.run(engine)
+            engine.commit()
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the training's state."""
+        return self._train.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Take a state of the training."""
+        self._train.load_state_dict(state_dict)
+
+
+class SavedBetweenSteps:
+    """A training `Loop` that ends as at a stop, with a checkpoint, where something between two steps goes wrong.
+
+    Such is that data cannot be loaded, or that validation gives no metric of a name. After it a run goes on from there.
+
+    Args:
+        train: Trains; it asks for batches, and validates, between its commits only.
+        alone: There is one rank. Of several, that which cannot load data knows it alone: the others are in the midst of a step.
+    """
+
+    def __init__(self, train: Loop, *, alone: bool) -> None:
+        self._train = train
+        self._failures = (DataError, MissingMetricError) if alone else (MissingMetricError,)
+
+    def run(self, engine: Engine) -> None:
+        """Train; the engine raises what was wrong once this is saved."""
+        try:
+            self._train.run(engine)
+        except self._failures as error:
+            engine.fail(error)
+            if fire := engine.points.after_train:
+                fire(engine)
             engine.commit()
 
     def state_dict(self) -> dict[str, object]:

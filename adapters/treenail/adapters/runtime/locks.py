@@ -9,8 +9,9 @@ import socket
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -87,41 +88,60 @@ def locked(work_dir: Path) -> Iterator[None]:
     A lock that a killed process of this machine left, or this Slurm job before it was requeued, is taken over with a notice.
 
     Raises:
-        ConfigError: It is held, by this process, too; or a process of another machine left it; the message says which.
+        ConfigError: It is held, by this process, too; or a process of another machine left it; the message says which. Or it
+            cannot be written.
     """
     path = work_dir / LOCK
     with _opened(path) as (file, is_locked):
-        file.seek(0)
-        if left := file.read().strip():
+        if left := _content(file):
             _take_over(left, path, is_locked=is_locked)
-        file.truncate(0)
-        file.write(str(Holder.own()))
-        file.flush()
         try:
+            try:
+                file.truncate(0)
+                file.write(str(Holder.own()).encode())
+            except OSError as error:
+                raise _unwritable(path, error) from error
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is still held
+            with suppress(OSError):  # it may be read only by now; the run's own end counts
+                path.unlink()  # while it is still held
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[str], bool]]:
+def _opened(path: Path) -> Iterator[tuple[FileIO, bool]]:
     """Open the lock file and lock it; give it, and whether it is locked: some network file systems have no locks."""
     while True:
-        with path.open("a+", encoding="utf-8", errors="replace") as file:
+        try:
+            opened = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        with opened as file:
             _close_in_children(file)
             is_locked = True
             try:
                 lock(file, wait=False)
             except OSError as error:
                 if error.errno in _HELD:
-                    file.seek(0)
-                    raise _is_written(file.read().strip() or "another process", path) from None
+                    raise _is_written(_content(file) or "another process", path) from None
                 is_locked = False
             with suppress(FileNotFoundError):
                 # Whoever held it may have removed it between the two calls: a lock of a file without a name locks nothing.
                 if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     yield file, is_locked
                     return
+
+
+def _content(file: FileIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip()
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the work directory cannot be written: {error.strerror or error}",
+        where=str(path),
+        mend="make room and check permissions there, or choose another --work-dir",
+    )
 
 
 def _is_written(holder: str, path: Path) -> ConfigError:
@@ -148,7 +168,7 @@ def _take_over(left: str, path: Path, *, is_locked: bool) -> None:
     terminal_logger().warning(f"{path.parent}: {left} was killed; its lock is taken over")
 
 
-def _close_in_children(file: IO[str]) -> None:
+def _close_in_children(file: FileIO) -> None:
     """Let no forked process keep a lock: a loader's workers live on for seconds when their parent is killed."""
     known = weakref.ref(file)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from treenail.adapters.comm import TorchCommunicator, all_gather_object, broadcast_object
-from treenail.adapters.runtime.notes import with_notes
+from treenail.adapters.logging import describe_error, notes_of
 from treenail.adapters.seeding import RngState, seed_process
 from treenail.kernel import CommunicationError, Communicator, Engine, Hook, StateError, TreenailError, mix
 
@@ -173,10 +173,19 @@ def failures_told(communicator: Communicator) -> Iterator[None]:
         communicator.abort(str(error))  # who has failed already does not hear it
         raise
     except BaseException as error:
-        if isinstance(communicator, TorchCommunicator) and (cause := communicator.cause_of(error)) is not None:
+        if (cause := cause_of(communicator, error)) is not None:
             raise cause from error
         if communicator.world_size > 1:
             frames = "".join(traceback.format_exception(error))
-            kind = "" if isinstance(error, TreenailError) else f"{type(error).__name__}: "
-            communicator.abort(f"{kind}{with_notes(error)}\n{frames}")
+            communicator.abort(f"{describe_error(error)}{notes_of(error)}\n{frames}")
         raise
+
+
+def cause_of(communicator: Communicator, error: BaseException) -> CommunicationError | None:
+    """Return which rank's failure an error of torch's own collectives comes from; None for any other error.
+
+    Args:
+        communicator: The ranks.
+        error: What was raised on this one.
+    """
+    return communicator.cause_of(error) if isinstance(communicator, TorchCommunicator) else None

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 
 from treenail.adapters.comm import current_communicator
+from treenail.adapters.config import check_slots
 from treenail.adapters.documents import Document
 from treenail.adapters.files import file_exists, mounts_of, redacted, use_mounts
 from treenail.adapters.hooks import BestHook
 from treenail.adapters.runtime.attempt import Attempt
+from treenail.adapters.runtime.events import RunEvents, log_file_of
 from treenail.adapters.runtime.limits import shortened
 from treenail.adapters.runtime.locks import locked
 from treenail.adapters.runtime.ranks import failures_told
@@ -53,7 +55,7 @@ class Summary(NamedTuple):
 
 def train(
     run: Run,
-    work_dir: Path,
+    work_dir: Path | str,
     *,
     resume: str | None = None,
     allow_changes: bool = False,
@@ -75,7 +77,8 @@ def train(
         TreenailError: Whatever is wrong with the config, the checkpoint, the directory or the training.
         CommunicationError: Another rank failed; the message says which, and how.
     """
-    communicator = communicator or current_communicator()
+    communicator, work_dir = communicator or current_communicator(), Path(work_dir)
+    check_slots(run)
     with _settings(run, communicator), _held(work_dir, communicator):
         return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes)
 
@@ -97,6 +100,7 @@ def fast_dev_run(
         TreenailError: Whatever is wrong with the config or the training.
     """
     communicator = communicator or current_communicator()
+    check_slots(run)
     run = shortened(run, batches)
     with _settings(run, communicator), TemporaryDirectory(prefix="treenail-") as directory:
         return _train(run, Path(directory), None, document, communicator, allow_changes=False, is_trial=True)
@@ -134,10 +138,12 @@ def _train(
     allow_changes: bool,
     is_trial: bool = False,
 ) -> Summary:
-    attempt = Attempt(run, work_dir, document, communicator, goes_on=resume is not None, is_trial=is_trial)
-    if resume is not None:
-        attempt.resume(resume, allow_changes=allow_changes)
-    attempt.go()
+    events = RunEvents(None if is_trial else log_file_of(run, work_dir, communicator.rank), communicator)
+    with events.failures_logged():
+        attempt = Attempt(run, work_dir, document, communicator, events, goes_on=resume is not None, is_trial=is_trial)
+        if resume is not None:
+            attempt.resume(resume, allow_changes=allow_changes)
+        attempt.go()
     engine = attempt.engine
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)
     return Summary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from treenail.adapters.averaging import load_averages
@@ -19,7 +20,7 @@ from treenail.adapters.files import (
     redacted,
     use_mounts,
 )
-from treenail.adapters.models import BaseModel, Preprocessed
+from treenail.adapters.models import BaseModel, PlainModel
 from treenail.adapters.runtime.assemble import choose_device, evaluation, load, prepare_process
 from treenail.adapters.runtime.ranks import failures_told
 from treenail.adapters.seeding import deterministic_algorithms
@@ -74,15 +75,43 @@ def export(run: Run, checkpoint: str | Path, exporter: Exporter, destination: Pa
     with use_mounts(mounts_of(run.files)):
         prepare_process(run)
         model, _ = load_trained(run, checkpoint)
-        if isinstance(model, BaseModel):
-            model = Preprocessed(model, model.data_preprocessor)
         data = next(each for each in (*_sets(run.test), *_sets(run.val), run.train))
         batch = next(iter(load(data, run.seed, "test", choose_device("cpu"))), None)
-        if not isinstance(batch, list | tuple) or not batch or not isinstance(batch[0], Tensor):
+        inputs = _inputs(batch, data.dataset.where)
+        if isinstance(model, BaseModel) and isinstance(batch, Mapping | tuple | list):
+            model = PlainModel(model, batch)
+        return exporter.export(model, inputs[:4], destination)
+
+
+def _inputs(batch: object, where: str | None) -> Tensor:
+    """Return the inputs of a batch, which an artefact takes, as one tensor [batch, …].
+
+    Raises:
+        ConfigError: There is no batch, or it has no such inputs.
+    """
+    if batch is None:
+        raise ConfigError("the data gives no batch as an example", where=where, mend="is the dataset empty?")
+    if isinstance(batch, Mapping):
+        found, has = batch.get("inputs"), f"a mapping with {', '.join(map(str, batch)) or 'nothing'}"
+    else:
+        found = batch[0] if isinstance(batch, tuple | list) and batch else None
+        has = f"a {type(batch).__name__}"
+    if isinstance(found, list | tuple) and found and all(isinstance(each, Tensor) for each in found):
+        if len(shapes := {tuple(each.shape) for each in found}) > 1:
+            listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
             raise ConfigError(
-                "the data gives no (inputs, targets) batch", where=data.dataset.where, mend="is the dataset empty?"
+                f"the inputs of a batch are a list of unlike shapes, such as {listed}; an artefact takes one tensor",
+                where=where,
+                mend="let the test data, or a transform of them, have inputs of one size",
             )
-        return exporter.export(model, batch[0][:4], destination)
+        found = torch.stack(list(found))
+    if isinstance(found, Tensor):
+        return found
+    raise ConfigError(
+        f"a batch is {has}: an artefact takes its inputs as one tensor, and there is none",
+        where=where,
+        mend="let the dataset give {'inputs': tensor, …} or (inputs, …)",
+    )
 
 
 def _sets(data: Evaluation | Mapping[str, Evaluation] | None) -> list[Evaluation]:

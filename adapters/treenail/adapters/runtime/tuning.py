@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,7 @@ def tune_batch_size(
     first: int = 2,
     most: int | None = None,
     attempt: Callable[[int], object] | None = None,
+    context: BaseContext | None = None,
 ) -> BatchSizes:
     """Find the largest batch of a run that its device can train with, in one process; see `find_batch_size`.
 
@@ -77,6 +79,7 @@ def tune_batch_size(
             sample.
         most: The largest size of interest; None: the samples of an epoch.
         attempt: What is tried on the CPU instead of `train_two_steps` of the run, where that cannot be pickled.
+        context: What starts the processes on the CPU; see `fits_in_process`.
 
     Raises:
         ConfigError: A size is below 1; the config is wrong, makes batches of a size of its own, or needs a `memory_limit`, or
@@ -99,7 +102,7 @@ def tune_batch_size(
     if samples == 0:
         raise ConfigError("there is no sample to train on", where=run.train.dataset.where, mend="is the dataset empty?")
     attempt = attempt or partial(train_two_steps, run)
-    fits = fits_on_device(attempt) if memory_limit is None else fits_in_process(attempt, memory_limit)
+    fits = fits_on_device(attempt) if memory_limit is None else fits_in_process(attempt, memory_limit, context)
     most = samples if most is None else min(samples, most)
     return find_batch_size(fits, first=min(first, most), most=most)
 

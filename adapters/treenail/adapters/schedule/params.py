@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -27,7 +26,7 @@ def unwrapped(optimizer: object) -> Optimizer:
     return found
 
 
-def read_param(group: Mapping[str, object], name: str) -> float:
+def read_param(group: Mapping[str, Any], name: str) -> float:  # Any: as torch types what a group holds
     """Return the value that a group holds of a parameter that is scheduled.
 
     Args:
@@ -37,8 +36,7 @@ def read_param(group: Mapping[str, object], name: str) -> float:
     Raises:
         KeyError: There is none.
     """
-    held = cast("Sequence[object]", group["betas"])[0] if name == "momentum" and name not in group else group[name]
-    return float(cast("float | Tensor", held))
+    return float(group["betas"][0] if name == "momentum" and name not in group else group[name])
 
 
 def scheduled_params(scheduler: LRScheduler) -> Iterator[str]:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,7 @@ def fits_on_device(attempt: Attempt) -> Callable[[int], bool]:
     return fits
 
 
-def fits_in_process(attempt: Attempt, limit: int) -> Callable[[int], bool]:
+def fits_in_process(attempt: Attempt, limit: int, context: BaseContext | None = None) -> Callable[[int], bool]:
     """Return what tells whether an attempt stays within a limit of the main memory, in a new process for each size.
 
     This process and its model are not touched, whatever becomes of the other one. A size that needs more than the limit is
@@ -107,6 +108,8 @@ def fits_in_process(attempt: Attempt, limit: int) -> Callable[[int], bool]:
     Args:
         attempt: Can be pickled: a function of a module, or a `functools.partial` of one.
         limit: Bytes that the new process may hold at its peak, Python and torch included.
+        context: Of `multiprocessing`, what starts the processes; None: "spawn". What a "forkserver" has imported is imported
+            once for all sizes, and counts; a "fork" has all that this process holds, which counts, too.
 
     Raises:
         ValueError: The limit is not positive.
@@ -114,12 +117,12 @@ def fits_in_process(attempt: Attempt, limit: int) -> Callable[[int], bool]:
     """
     if limit < 1:
         raise ValueError(f"limit is {limit}, must be a number of bytes")
-    context = multiprocessing.get_context("spawn")
+    starts = context or multiprocessing.get_context("spawn")
 
     def fits(size: int) -> bool:
         """Tell whether a process of its own can do it with so many samples."""
-        receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_measure, args=(attempt, size, sending))
+        receiving, sending = starts.Pipe(duplex=False)
+        process = starts.Process(target=_measure, args=(attempt, size, sending))  # type: ignore[attr-defined]  # of each context
         process.start()
         sending.close()
         try:

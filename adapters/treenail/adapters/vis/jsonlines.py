@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -41,24 +42,34 @@ class JsonLines:
                 _drop_tail(histograms, "step", step)
             self._file = path.open("ab", buffering=0)  # a line is written at once, whatever happens then
         except OSError as error:
-            raise FileError(f"cannot write: {error.strerror}", where=str(path)) from error
+            raise _failed(error, path) from error
 
     def scalars(self, record: Record) -> None:
         """Add a line."""
         if self._file is None:
             raise FileError("scalars before start() or after close()", where=str(self.directory))
-        own = {name: getattr(record, name) for name in ("step", "epoch", "commit", "attempt")}
-        line = own | dict(record.values) | own  # first in the line, and nobody's to replace
-        self._file.write(self._encoder.encode(line) + b"\n")
+        values, step, epoch, commit, attempt = record
+        own = {"step": step, "epoch": epoch, "commit": commit, "attempt": attempt}
+        line = {**own, **values, **own}  # first in the line, and nobody's to replace
+        self._append(self._file, line)
 
     def histogram(self, name: str, histogram: Histogram, *, step: int) -> None:
         """Add a line to ``histograms.jsonl``; the first one makes the file."""
         if self._file is None:
             raise FileError("a histogram before start() or after close()", where=str(self.directory))
         if self._histograms is None:
-            self._histograms = (self.directory / "histograms.jsonl").open("ab", buffering=0)
-        line = {"step": step, "name": name, **histogram._asdict()}
-        self._histograms.write(self._encoder.encode(line) + b"\n")
+            path = self.directory / "histograms.jsonl"
+            try:
+                self._histograms = path.open("ab", buffering=0)
+            except OSError as error:
+                raise _failed(error, path) from error
+        self._append(self._histograms, {"step": step, "name": name, **histogram._asdict()})
+
+    def _append(self, file: BinaryIO, line: object) -> None:
+        try:
+            file.write(self._encoder.encode(line) + b"\n")
+        except OSError as error:
+            raise _failed(error, file.name) from error
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:
         """Write ``images/NAME/STEP.png``.
@@ -102,6 +113,11 @@ class JsonLines:
         if any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"{name!r} is no name for a file")
         return self.directory.joinpath(kind, *parts)
+
+
+def _failed(error: OSError, path: object) -> FileError:
+    mend = "free some space there, or write the curves elsewhere" if error.errno == errno.ENOSPC else None
+    return FileError(f"cannot write: {error.strerror}", where=str(path), mend=mend)
 
 
 def _drop_tail(path: Path, key: str, last: int) -> None:

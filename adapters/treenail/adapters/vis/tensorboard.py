@@ -28,17 +28,19 @@ class TensorBoard:
         require("tensorboard", extra="tensorboard", purpose="TensorBoard")
         self.directory = Path(directory)
         self._writer: SummaryWriter | None = None
+        self._begin = 0
+        self._there: frozenset[str] = frozenset()  # the curves that have a point where this attempt begins
 
     def start(self, *, run: str, attempt: int, step: int, commit: int) -> None:
         """Open a new event file; TensorBoard drops what earlier ones hold from the step after `step` on.
 
-        TensorBoard knows steps only: a validation that is repeated at `step` itself gives its point twice.
+        A validation that is repeated at `step` itself gives the points that are there already: they are not added again.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         begun = self.directory.is_dir() and any(self.directory.iterdir())
-        purge = step + 1 if begun else None
-        self._writer = SummaryWriter(str(self.directory), purge_step=purge)
+        self._begin, self._there = step, _names_at(self.directory, step) if begun else frozenset()
+        self._writer = SummaryWriter(str(self.directory), purge_step=step + 1 if begun else None)
 
     def _started(self) -> SummaryWriter:
         if self._writer is None:
@@ -49,6 +51,8 @@ class TensorBoard:
         """Add a point to each curve."""
         writer = self._started()
         for name, value in record.values.items():
+            if record.step == self._begin and name in self._there:
+                continue
             writer.add_scalar(name, value, record.step)
 
     def image(self, name: str, image: Tensor, *, step: int) -> None:
@@ -87,3 +91,13 @@ class TensorBoard:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _names_at(directory: Path, step: int) -> frozenset[str]:
+    """Return the curves that have a point at a step; what earlier attempts wrote beyond their checkpoints counts for nothing."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(directory), size_guidance={SCALARS: 0})  # 0: all of them
+    events.Reload()
+    names = events.Tags()[SCALARS]
+    return frozenset(name for name in names if any(point.step == step for point in events.Scalars(name)))

@@ -6,7 +6,7 @@ from treenail.adapters.weights.names import STRIP_MODULE, rename, suggest_mappin
 from treenail.adapters.weights.pickles import Opaque, Unpickled, read_pickled
 from treenail.adapters.weights.sources import KIND_NAMES, Source, open_source, parts_with_tensors, weights_of
 from treenail.adapters.weights.states import check_order, take_averages, take_optimizer, take_schedules
-from treenail.adapters.weights.training import TrainingState, training_state
+from treenail.adapters.weights.training import Steps, TrainingState, training_state
 
 __all__ = [
     "KIND_NAMES",
@@ -16,6 +16,7 @@ __all__ = [
     "Opaque",
     "Part",
     "Source",
+    "Steps",
     "TrainingState",
     "Unpickled",
     "check_order",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -210,7 +209,11 @@ def _without_factory(*_: object) -> OrderedDict[object, object]:
 
 def _numpy_globals() -> list[tuple[Callable[..., object], str]]:
     """Return what numpy's arrays and numbers are pickled with, under the names of its versions 1 and 2."""
-    from numpy._core import multiarray  # numpy pickles by these names; torch's documentation allows them likewise
+    try:
+        import numpy as np
+        from numpy._core import multiarray  # numpy pickles by these names; torch's documentation allows them likewise
+    except ModuleNotFoundError:  # an extra; without it they become stand-ins as other unknown classes do
+        return []
 
     functions = ((getattr(multiarray, name), name) for name in ("_reconstruct", "scalar"))
     found: list[tuple[Callable[..., object], str]] = [

@@ -146,7 +146,9 @@ def _take_schedule(bound: BoundSchedule, theirs: State, state: TrainingState, ep
         not isinstance(stands, int) or not (stands == expected or (skips and stands < expected))
     ):
         unit = "epochs" if bound.by_epoch else "steps"
-        _refuse(f"it stands at {stands}, and would at {expected} after {expected} {unit}")
+        counted = isinstance(stands, int) and state.window > 1 and stands // state.window == expected
+        why = f", of {state.window} batches each, which it counted one by one" if counted and not bound.by_epoch else ""
+        _refuse(f"it stands at {stands}, and would at {expected} after {expected} {unit}{why}")
     if isinstance(scheduler, Schedule):
         _check_mmengine(scheduler, theirs)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from torch import Tensor
@@ -23,6 +24,10 @@ _OF_LIGHTNING = frozenset(
 """Entries of Lightning's checkpoints that are taken, or need not be."""
 
 
+_AVERAGED = "average_model_state"
+"""What a callback of Lightning that averages the weights of epochs calls the averages."""
+
+
 class TrainingState(NamedTuple):
     """A training of another system, as its checkpoint has it.
 
@@ -36,6 +41,7 @@ class TrainingState(NamedTuple):
         step: Training steps made: batches, those that were accumulated for one update together.
         epoch: Epochs completed; None where it counted steps only.
         epoch_length: Steps of an epoch, where the checkpoint tells.
+        window: Batches of a step.
         left: What else the checkpoint holds, and why it is not taken.
     """
 
@@ -48,11 +54,28 @@ class TrainingState(NamedTuple):
     step: int
     epoch: int | None
     epoch_length: int | None
+    window: int
     left: tuple[str, ...]
 
 
+class Steps(NamedTuple):
+    """What the steps of a run are, with which batches of another training are compared.
+
+    Args:
+        accumulated: Micro-batches of a step.
+        of_epoch: How many an epoch has; None where that is not known.
+    """
+
+    accumulated: int = 1
+    of_epoch: int | None = None
+
+
 def training_state(
-    source: Source, *, prefix: str = "", revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE
+    source: Source,
+    *,
+    prefix: str = "",
+    revise_keys: Sequence[tuple[str, str]] = STRIP_MODULE,
+    steps: Steps = Steps(),  # noqa: B008  # it is immutable
 ) -> TrainingState:
     """Return what a checkpoint of mmengine or Lightning says of its training.
 
@@ -60,9 +83,11 @@ def training_state(
         source: What was read.
         prefix: As for `rename`, of the model's weights: what their LightningModule called the model.
         revise_keys: As for `rename`.
+        steps: Those of the run. A step has the batches that were accumulated for one update, also where a checkpoint does not
+            say how many these are.
 
     Raises:
-        CheckpointError: It is of neither, or does not hold what such a checkpoint holds.
+        CheckpointError: It is of neither, or does not hold what such a checkpoint holds; or its updates are no steps.
         ConfigError: A pattern is no regular expression.
     """
     if source.kind not in ("mmengine", "lightning"):
@@ -73,7 +98,7 @@ def training_state(
             if source.kind == "treenail"
             else "begin with its weights: load_from={path: …}",
         )
-    found = _mmengine(source) if source.kind == "mmengine" else _lightning(source)
+    found = _mmengine(source, steps) if source.kind == "mmengine" else _lightning(source, steps)
 
     def renamed(weights: Mapping[str, object]) -> Mapping[str, object]:
         return rename(weights, prefix=prefix, revise_keys=revise_keys, where=source.where).weights
@@ -87,7 +112,7 @@ def training_state(
     )
 
 
-def _mmengine(source: Source) -> TrainingState:
+def _mmengine(source: Source, steps: Steps) -> TrainingState:
     tree, where = source.tree, source.where
     weights, meta = _mapping(tree, "state_dict", where), _mapping(tree, "meta", where)
     averages: Mapping[str, object] | None = None
@@ -110,7 +135,31 @@ def _mmengine(source: Source) -> TrainingState:
     hub = tree.get("message_hub")
     info = hub.get("runtime_info") if isinstance(hub, dict) else None
     lengths = (info.get("max_iters"), info.get("max_epochs")) if isinstance(info, dict) else (None, None)
-    epoch = _whole(meta.get("epoch"), "meta.epoch", where) or None
+    epochs = _whole(meta.get("epoch"), "meta.epoch", where)
+    # Of training by step it says that one epoch is trained.
+    epoch = epochs if epochs or lengths[1] not in (None, 1) else None
+    batches = _whole(meta.get("iter"), "meta.iter", where)
+    length = None if epoch is None else _ratio(*lengths)
+    # It counts batches. How many an update was made of, a config tells that it came from; without one the run does.
+    config = str(meta.get("cfg"))
+    told = set(re.findall(r"accumulative_counts['\"]?\s*[=:]\s*(\d+)", config))
+    fits = length is None or (steps.of_epoch is not None and length == steps.accumulated * steps.of_epoch)
+    window = steps.accumulated if fits else 1
+    if "optim_wrapper" in config and len(told) < 2:
+        window = max(1, int(told.pop()) if told else 1)
+    if length is not None and length % window:
+        raise CheckpointError(
+            f"an epoch had {length} batches, and an update was made of every {window}, also of the last of one epoch and the "
+            "first of the next; epochs of a run end with an update",
+            where=where,
+            mend="begin with its weights: load_from={path: …}",
+        )
+    step, pending = divmod(batches, window)
+    if pending and batches == lengths[0]:
+        step, pending = step + 1, 0  # the last update was made of what there was
+    left = _left(tree, taken, {"message_hub": "its log and best score"})
+    if averages is not None and window > 1:
+        left = (*left, f"averages: they were updated with each batch, and are with each update of {window} from now on")
     return TrainingState(
         weights=weights,
         averages=averages,
@@ -118,14 +167,15 @@ def _mmengine(source: Source) -> TrainingState:
         optimizers=optimizers,
         schedules=[_state(each) for each in schedules] if isinstance(schedules, list) else [],
         loss_scaler=_state(scalers[0]) if scalers else None,
-        step=_whole(meta.get("iter"), "meta.iter", where),
+        step=step,
         epoch=epoch,
-        epoch_length=_ratio(*lengths) if epoch else None,  # of training by step it says one epoch
-        left=_left(tree, taken, {"message_hub": "its log and best score"}),
+        epoch_length=None if length is None else length // window,
+        window=window,
+        left=(*left, *_lost(pending)),
     )
 
 
-def _lightning(source: Source) -> TrainingState:
+def _lightning(source: Source, steps: Steps) -> TrainingState:
     tree, where = source.tree, source.where
     weights = _mapping(tree, "state_dict", where)
     averages: Mapping[str, object] | None = None
@@ -143,16 +193,21 @@ def _lightning(source: Source) -> TrainingState:
     )
     over = bool(batches.get("is_last_batch")) and current.get("processed") == current.get("ready")
     epoch = begun if over else max(0, begun - 1)
-    step = _whole(total.get("processed"), "batch_progress.total", where)
+    processed = _whole(total.get("processed"), "batch_progress.total", where)
     inside = 0 if over else _whole(current.get("processed"), "batch_progress.current", where)
-    left = _left(tree, _OF_LIGHTNING, {"callbacks": "what its callbacks counted"})
-    updates_made = tree.get("global_step")
-    if isinstance(states, list) and len(states) == 1 and isinstance(updates_made, int) and 0 < updates_made < step:
+    updates = _whole(tree.get("global_step"), "global_step", where)
+    window, step = 1, processed
+    if isinstance(states, list) and len(states) == 1 and updates < processed:
         # It accumulated gradients (accumulate_grad_batches), and counts the batches of one of our steps one by one.
-        window = -(-step // updates_made)
-        if rest := inside % window:
-            left = (*left, f"gradients of {rest} batches: they were accumulated, and no update had been made of them")
-        step, inside = updates_made, inside // window
+        sizes = (steps.accumulated, *range(2, processed + 2))
+        window, step = _window(sizes, processed - inside, epoch, inside, updates, where), updates
+    inside, pending = divmod(inside, window)
+    counted = {"callbacks": "what its callbacks counted"}
+    callbacks = tree.get("callbacks")
+    for name, of in callbacks.items() if isinstance(callbacks, dict) else ():
+        if isinstance(of, dict) and of.get(_AVERAGED):
+            counted = {"callbacks": f"averages of {name}, for load_from: {{part: callbacks.{name}.{_AVERAGED}}}"}
+    left = (*_left(tree, _OF_LIGHTNING, counted), *_lost(pending))
     scaler = next((tree[name] for name in ("MixedPrecision", "native_amp_scaling_state") if name in tree), None)
     return TrainingState(
         weights=weights,
@@ -164,8 +219,38 @@ def _lightning(source: Source) -> TrainingState:
         step=step,
         epoch=epoch,
         epoch_length=_ratio(step - inside, epoch),
+        window=window,
         left=left,
     )
+
+
+def _window(sizes: Iterable[int], before: int, epochs: int, inside: int, updates: int, where: str) -> int:
+    """Return of how many batches the updates were made; the last one of an epoch has what is left of it.
+
+    Args:
+        sizes: What it may be; the first that fits is taken.
+        before: Batches of all epochs completed.
+        epochs: How many these are.
+        inside: Batches of the epoch at hand.
+        updates: How many were made.
+        where: Place of the checkpoint, for messages.
+    """
+    for size in sizes:
+        if size > 1 and epochs * -(-before // (epochs * size) if epochs else 0) + inside // size == updates:
+            return size
+    raise CheckpointError(
+        f"it made {updates} updates of {before + inside} batches, which were not of as many each",
+        where=where,
+        mend="begin with its weights: load_from={path: …}",
+    )
+
+
+def _lost(pending: int) -> tuple[str, ...]:
+    """Return what is to say of batches whose gradients were in no update yet; no checkpoint holds these."""
+    if not pending:
+        return ()
+    which = "the last batch" if pending == 1 else f"the last {pending} batches"
+    return (f"gradients of {which}: no update had been made of them, so that the run trains with them again",)
 
 
 def _left(tree: Mapping[str, object], taken: Collection[str], known: Mapping[str, str]) -> tuple[str, ...]:

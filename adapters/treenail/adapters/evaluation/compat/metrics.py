@@ -138,6 +138,11 @@ class DumpResults(BaseMetric):
             raise ValueError(f"out_file_path is {os.fspath(out_file_path)!r}, must end in .pkl or .pickle")
         self.out_file_path = out_file_path
 
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """It measures nothing."""
+        return ()
+
     def process(self, data_batch: object, predictions: Sequence[object]) -> None:
         """Keep the predictions, one of each sample, with their tensors on the CPU.
 

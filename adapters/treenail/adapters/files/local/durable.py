@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from treenail.adapters.files.local.opening import LinklessOpener
+from treenail.adapters.files.local.write_back import begin_write_back
 from treenail.kernel import FileError, FileMissingError
 
 if sys.platform != "win32":
@@ -34,6 +35,8 @@ _NO_LINKS: Final = (
     "this filesystem may have no hard links: let one process alone write such files, or take another disk"
 )
 _PERMISSIONS: Final = 0o777
+_EARLY_BYTES: Final = 1 << 23
+"""What is written is sent to the disk in pieces of so much, while the rest is written: the flush at the end waits for little."""
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _MENDS: Final = {
     errno.ENOSPC: "free some space on this disk, or write elsewhere",
@@ -163,6 +166,7 @@ class Unfinished:
     ) -> None:
         self.folder, self.name, self.operation, self._abandoned = folder, name, operation, abandoned
         self._temporary: str | None = f".{os.urandom(8).hex()}{UNFINISHED}"
+        self._size = self._sent = 0
         self.descriptor = folder.make_file(self._temporary)
         claim(self.descriptor)
         if (mode := _mode_of(folder, name)) is not None:
@@ -194,6 +198,10 @@ class Unfinished:
                     written = os.write(self.descriptor, rest)
         except OSError as error:
             raise self.failure(error) from error
+        self._size += size
+        if self._size - self._sent >= _EARLY_BYTES:
+            begin_write_back(self.descriptor, self._sent, self._size - self._sent)
+            self._sent = self._size
 
     def permit(self, mode: int) -> None:
         """Give the file the permissions of a mode, before it has content; those of what it replaces, it has already."""

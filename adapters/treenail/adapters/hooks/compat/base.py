@@ -27,7 +27,9 @@ class Hook(KernelHook):  # type: ignore[misc]  # its points are wrapped, so that
 
     A hook written for mmengine needs another import only. Its `priority` may be a name, and what it overrides of
     ``_before_epoch``, ``_after_epoch``, ``_before_iter`` and ``_after_iter`` is called in training, validation and test.
-    ``outputs`` of a training step are a dict of tensors: the loss, and what else the step tells.
+    ``outputs`` of a training step are a dict of tensors: the loss, and what else the step tells. ``metrics`` have no ``val/`` or
+    ``test/`` before their names; what a hook adds to them, hooks after it see. A point's parameters may stand in any order, or be
+    ``**kwargs``, if they have mmengine's names.
 
     References:
         https://mmengine.readthedocs.io/en/latest/api/generated/mmengine.hooks.Hook.html
@@ -65,13 +67,14 @@ class Hook(KernelHook):  # type: ignore[misc]  # its points are wrapped, so that
         if "priority" in vars(cls):
             cls.priority = get_priority(cls.priority)
         for name in _OF_ALL_MODES:
-            for mode in _MODES if name in vars(cls) else ():
+            method = vars(cls).get(name)
+            for mode in _MODES:
                 point = name[1:].replace("_", f"_{mode}_")
-                if point not in vars(cls):
-                    setattr(cls, point, _of_mode(name, mode))
+                if isinstance(method, FunctionType) and point not in vars(cls):
+                    setattr(cls, point, _of_mode(name, mode, method))
         for name, member in list(vars(cls).items()):
             if isinstance(member, FunctionType) and name.startswith(("before_", "after_", "on_")):
-                setattr(cls, name, _with_runner(member))
+                setattr(cls, name, _with_runner(member, name))
 
     def __setattr__(self, name: str, value: Any) -> None:  # Any: whatever a hook keeps
         """Make a number of a priority's name."""
@@ -110,19 +113,49 @@ def _is_nth(number: int, n: int) -> bool:
     return n > 0 and number >= 0 and number % n == 0
 
 
-def _of_mode(name: str, mode: str) -> Callable[..., None]:
+def _names_at(point: str) -> tuple[str, ...]:
+    """Return how mmengine's loops name what they pass at a point after the runner; nothing of a point of one's own."""
+    if point in ("after_val_epoch", "after_test_epoch"):
+        return ("metrics",)
+    if point in ("before_save_checkpoint", "after_load_checkpoint"):
+        return ("checkpoint",)
+    if point.removeprefix("before_").removeprefix("after_") not in {f"{mode}_iter" for mode in _MODES}:
+        return ()
+    return ("batch_idx", "data_batch", "outputs") if point.startswith("after") else ("batch_idx", "data_batch")
+
+
+def _by_name(method: FunctionType, names: tuple[str, ...], *others: str) -> bool:
+    """Return whether a method takes what is passed by its names alone: in another order, or as ``**kwargs``."""
+    code = method.__code__
+    if code.co_varnames[2 : code.co_argcount][: len(names)] == names:
+        return False
+    try:
+        inspect.signature(method).bind(None, None, **dict.fromkeys([*names, *others]))
+    except TypeError:
+        return False
+    return True
+
+
+def _of_mode(name: str, mode: str, method: FunctionType) -> Callable[..., None]:
     """Return a point that calls what a hook has for all modes."""
+    names = _names_at(name[1:].replace("_", f"_{mode}_")) if name.endswith("iter") else ()
+    by_name = _by_name(method, names, "mode")
 
     def call(self: Hook, runner: Runner, *rest: object) -> None:
-        getattr(self, name)(runner, *(rest if name.endswith("iter") else ()), mode=mode)
+        if by_name:
+            getattr(self, name)(runner, **dict(zip(names, rest, strict=True)), mode=mode)
+        else:
+            getattr(self, name)(runner, *rest[: len(names)], mode=mode)
 
     return call
 
 
-def _with_runner(method: FunctionType) -> FunctionType | Callable[..., object]:
+def _with_runner(method: FunctionType, point: str) -> FunctionType | Callable[..., object]:
     """Return a point that takes an engine, too; what the kernel refuses is left as it is."""
     if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         return method
+    names = _names_at(point)
+    by_name = _by_name(method, names)
 
     @functools.wraps(method)
     def call(self: Hook, first: object, *rest: object, **keywords: object) -> object:
@@ -131,6 +164,19 @@ def _with_runner(method: FunctionType) -> FunctionType | Callable[..., object]:
         runner = runner_of(first, self)
         if rest and isinstance(rest[-1], StepOutput):
             rest = (*rest[:-1], runner.outputs_of(rest[-1]))
-        return method(self, runner, *rest)
+        if names != ("metrics",):
+            return (
+                method(self, runner, **dict(zip(names, rest, strict=True))) if by_name else method(self, runner, *rest)
+            )
+        whole: Any = rest[0]  # Any: the kernel's signature says it
+        prefix = f"{point.split('_')[1]}/"
+        metrics = {name.removeprefix(prefix): value for name, value in whole.items()}
+        result = method(self, runner, metrics=metrics) if by_name else method(self, runner, metrics)
+        known = {name.removeprefix(prefix): name for name in whole}
+        whole.update({known.get(name, prefix + name): value for name, value in metrics.items()})
+        return result
 
+    if by_name:  # the kernel checks that a point takes what the engine passes by position
+        parameters = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_ONLY) for each in ("self", "runner", *names)]
+        vars(call)["__signature__"] = inspect.Signature(parameters)
     return call

@@ -19,6 +19,10 @@ _MEANT_ELSEWHERE = {
 }
 
 
+def _keys(given: str | tuple[str, ...] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    return usual if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+
 class CheckpointHook(OwnCheckpointHook):
     """Requests checkpoints as mmengine's hook of this name saves them; written in our format, at commits.
 
@@ -35,7 +39,7 @@ class CheckpointHook(OwnCheckpointHook):
         save_last: Save when training ends.
         save_best: Metrics of which the best checkpoint is kept; ``auto``: the first one.
         rule: Whether a greater or a lesser value is better; one for all, or one for each. None: as the names say.
-        greater_keys: What a metric's name is, or contains, if greater is better.
+        greater_keys: What a metric's name is, or contains, if greater is better; one or several.
         less_keys: The same, if less is better.
         file_client_args: Must be None.
         filename_tmpl: Must be None.
@@ -55,8 +59,8 @@ class CheckpointHook(OwnCheckpointHook):
         save_last: bool = True,
         save_best: str | tuple[str, ...] | None = None,
         rule: Literal["greater", "less"] | tuple[Literal["greater", "less"] | None, ...] | None = None,
-        greater_keys: tuple[str, ...] | None = None,
-        less_keys: tuple[str, ...] | None = None,
+        greater_keys: str | tuple[str, ...] | None = None,
+        less_keys: str | tuple[str, ...] | None = None,
         file_client_args: dict[str, str] | None = None,
         filename_tmpl: str | None = None,
         backend_args: dict[str, str] | None = None,
@@ -82,15 +86,22 @@ class CheckpointHook(OwnCheckpointHook):
         if keys and "state_dict" not in keys:
             raise ValueError(f"published_keys is {published_keys!r}: what is published are the weights, 'state_dict'")
         best: tuple[Literal["best"], ...] = ("best",) if save_best is not None else ()
+        metrics = 1 if isinstance(save_best, str | None) else len(save_best)
+        if not isinstance(rule, str | None):
+            rule = tuple(rule) * metrics if len(rule) == 1 else tuple(rule)
+            if len(rule) != metrics:
+                raise ValueError(
+                    f"rule has {len(rule)} entries for {metrics} metrics of save_best: give one, or one for each"
+                )
         super().__init__(
             interval if interval > 0 else None,
             "epoch" if by_epoch else "step",
             begin=save_begin,
             save_last=save_last,
             save_best=save_best if isinstance(save_best, str | None) else tuple(save_best),
-            rule=rule if isinstance(rule, str | None) else tuple(rule),
-            greater_keys=GREATER_KEYS if greater_keys is None else tuple(greater_keys),
-            less_keys=LESS_KEYS if less_keys is None else tuple(less_keys),
+            rule=rule,
+            greater_keys=_keys(greater_keys, GREATER_KEYS),
+            less_keys=_keys(less_keys, LESS_KEYS),
             published=("last", *best) if keys else (),
         )
         self.max_keep_ckpts = max_keep_ckpts

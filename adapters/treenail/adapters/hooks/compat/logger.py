@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
+from copy import copy
 from numbers import Real
 from pathlib import Path
-from time import strftime
 from types import SimpleNamespace
 from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
@@ -21,10 +21,15 @@ from treenail.adapters.hooks.compat.timer import IterTimerHook
 from treenail.adapters.hooks.logger import LoggerHook as RecordHook
 from treenail.adapters.hooks.timer import TimerHook
 from treenail.adapters.logging.compat import LogProcessor, MMLogger
-from treenail.kernel import Communicator, Engine, Hook, HookError, Record
+from treenail.kernel import Communicator, Engine, Hook, HookError, Record, TreenailError
 
-_UNNAMED: Final = ("lr", "time", "data_time")
+_UNNAMED: Final = ("time", "data_time", "memory")
 """Of the training, without ``train/`` in records of ours."""
+_RATE: Final = re.compile(r"(.+\.)?(base_)?lr")
+"""What `RuntimeInfoHook` calls learning rates, which are ``lr`` and ``lr/GROUP`` in records of ours."""
+_COUNTS: Final = ("epoch", "iter")
+"""What each record has besides its values."""
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _NOT_LOGS: Final = ("checkpoints",)
 """Directories below a work directory that are copied nowhere."""
 _EARLIER: Final = re.compile(r"\.\d+$")
@@ -71,7 +76,8 @@ class LoggerHook(RecordHook):
         file_client_args: Must be None: the config's ``files`` says how stores are reached.
         log_metric_by_epoch: Of no meaning: a record of a validation has both epoch and step, and whoever reads it chooses.
         backend_args: Must be None, too.
-        log_processor: What lines say.
+        log_processor: What lines say, or what makes them: a `LogProcessor`, or an object of a class derived from it.
+        log_level: The least level that the run's logger says and writes; its lines are of INFO.
         log_file: As of our hook, and so are those below.
         communicator: The ranks.
         max_bytes: How large a file of a log may become before it gives way to a new one.
@@ -96,7 +102,8 @@ class LoggerHook(RecordHook):
         log_metric_by_epoch: bool = True,
         backend_args: Mapping[str, str] | None = None,
         *,
-        log_processor: LineFormat | None = None,
+        log_processor: LineFormat | LogProcessor | None = None,
+        log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO",
         log_file: Path | None = None,
         communicator: Communicator | None = None,
         max_bytes: Annotated[int, Meta(ge=1)] | None = None,
@@ -123,20 +130,24 @@ class LoggerHook(RecordHook):
         self.out_suffix = (out_suffix,) if isinstance(out_suffix, str) else tuple(out_suffix)
         self.keep_local = keep_local
         self.log_metric_by_epoch = log_metric_by_epoch
-        self._format = asdict(log_processor or LineFormat())
-        self._by_epoch: bool | None = self._format.pop("by_epoch")
-        self._make_processors(by_epoch=self._by_epoch is not False)
-        self._custom = [str(each.get("log_name", each["data_src"])) for each in self.processor.custom_cfg]
+        if log_level not in _LEVELS:
+            raise ValueError(f"log_level is {log_level!r}, must be one of {', '.join(_LEVELS)}")
+        self.log_level = log_level
+        self._by_epoch = True if log_processor is None else log_processor.by_epoch
+        if not isinstance(log_processor, LogProcessor):
+            settings = asdict(log_processor or LineFormat())
+            self._by_epoch = settings.pop("by_epoch")
+            try:
+                log_processor = LogProcessor(by_epoch=self._by_epoch is not False, **settings)
+            except TreenailError as error:
+                raise ValueError(f"log_processor.{error}") from None
+        self.processor = log_processor
         self._batch = 0
         self._known: dict[str, int] = {}  # how many values each scalar had when an evaluation began
+        self._recorded: dict[str, int] = {}  # the same when the last record was made
+        self._custom = {str(each.get("log_name", each["data_src"])) for each in log_processor.custom_cfg}
         self._lines: dict[frozenset[str], str] = {}  # by the names of a record, until it is committed
-        self._name: str | None = None  # of the experiment, when it is to be said
         self._logger: MMLogger | None = None
-
-    def _make_processors(self, *, by_epoch: bool) -> None:
-        self.processor = LogProcessor(by_epoch=by_epoch, **self._format)
-        # A metric is shown as it is: no mean of it and those of earlier evaluations, though its name may be loss.
-        self._of_metrics = LogProcessor(by_epoch=by_epoch, **{**self._format, "mean_pattern": "(?!)"})
 
     def before_run(self, engine: Engine) -> None:
         """Open the files, and see to it that somebody feeds the hub."""
@@ -152,11 +163,12 @@ class LoggerHook(RecordHook):
         for name, hook in lacking:
             engine.attach(hook, name)
             hook.before_run(engine)
-        if self._log_file is not None and self._speaks:
-            stamp = strftime("%Y%m%d_%H%M%S")
+        runner.log_processor = self.processor
+        if self._speaks and (self._log_file is not None or self.log_level != "INFO"):
             self._logger = runner.logger = MMLogger.get_instance(
-                f"{stamp}-{uuid4().hex[:8]}",  # runs may begin within a second
-                log_file=self._log_file.parent / f"{stamp}.log",
+                f"{runner.timestamp}-{uuid4().hex[:8]}",  # runs may begin within a second
+                log_file=self._log_file.parent / f"{runner.timestamp}.log" if self._log_file is not None else None,
+                log_level=self.log_level,
                 file_mode="a",
                 max_bytes=self._max_bytes,
                 keep=self._keep,
@@ -167,27 +179,29 @@ class LoggerHook(RecordHook):
 
         Raises:
             HookError: Lines shall count epochs, and the training does not.
+            ConflictError: A statistic is not known, or takes other arguments.
         """
         super().before_train(engine)
+        self.processor.check_statistics()
         self._lines.clear()
-        counts_epochs = hasattr(runner_of(engine, self), "max_epochs")
+        self._recorded = self._updates(engine)
+        counts_epochs = isinstance(getattr(engine.parts.get("loop"), "max_epochs", None), int)
         if self._by_epoch and not counts_epochs:
             raise HookError(
                 "lines shall count iterations in epochs, and the training has none",
                 where="log_processor.by_epoch",
                 mend="set it to false, or leave it out",
             )
-        by_epoch = counts_epochs if self._by_epoch is None else self._by_epoch
-        if by_epoch != self.processor.by_epoch:
-            self._make_processors(by_epoch=by_epoch)
+        if self._by_epoch is None:
+            self.processor.by_epoch = counts_epochs
 
     def after_train_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Take what the step tells; publish it, and make a line of it, if it is time."""
         self._batch = batch_index
-        length = _epoch_length(engine)
-        if (engine.step + 1) % self.interval_exp_name == 0 or batch_index + 1 == length:
+        if (engine.step + 1) % self.interval_exp_name == 0 or batch_index + 1 == _epoch_length(engine):
             runner = runner_of(engine, self)
-            self._name = runner.experiment_name if hasattr(runner, "experiment_name") else None
+            if self._speaks and hasattr(runner, "experiment_name"):
+                runner.logger.info(f"Exp name: {runner.experiment_name}")
         super().after_train_iter(engine, batch_index, batch, outputs)
 
     def after_train_epoch(self, engine: Engine) -> None:
@@ -202,13 +216,19 @@ class LoggerHook(RecordHook):
 
     def _completed(self, engine: Engine, values: dict[str, float]) -> dict[str, float]:
         tag, line = self.processor.get_log_after_iter(runner_of(engine, self), self._batch, "train")
-        prefix = "train/" if self.processor.log_with_hierarchy else ""
-        custom = {name: tag.get(prefix + name) for name in self._custom}
-        record = values | {
-            name if name in _UNNAMED else f"train/{name}": float(value)
-            for name, value in custom.items()
-            if isinstance(value, Real)
-        }
+        hub = runner_of(engine, self).message_hub.log_scalars
+        record = dict(values)
+        for shown, value in tag.items():
+            name = shown.removeprefix("train/")
+            if not isinstance(value, Real) or name in _COUNTS or (_RATE.fullmatch(name) and "lr" in _kinds(values)):
+                continue
+            # Means of what steps tell are over all ranks already; of the rest, what was told since the last record counts.
+            own = name if name in _UNNAMED or _RATE.fullmatch(name) else f"train/{name}"
+            history = hub.get(f"train/{name}")
+            new = history is None or history.updates != self._recorded.get(f"train/{name}")
+            if name in self._custom or (new and own not in values):
+                record[own] = float(value)
+        self._recorded = self._updates(engine)
         self._lines[frozenset(record)] = line
         return record
 
@@ -221,8 +241,12 @@ class LoggerHook(RecordHook):
         self._remember(engine)
 
     def _remember(self, engine: Engine) -> None:
+        self._known = self._updates(engine)
+
+    def _updates(self, engine: Engine) -> dict[str, int]:
+        """Return how many values each scalar of the hub had so far."""
         scalars = runner_of(engine, self).message_hub.log_scalars
-        self._known = {name: history.updates for name, history in scalars.items()}
+        return {name: history.updates for name, history in scalars.items()}
 
     def after_val_iter(self, engine: Engine, batch_index: int, batch: object, outputs: object) -> None:
         """Say how far a validation is."""
@@ -248,14 +272,14 @@ class LoggerHook(RecordHook):
         self._say_metrics(engine, "test", metrics)
 
     def _say_metrics(self, engine: Engine, mode: Literal["val", "test"], metrics: Mapping[str, float]) -> None:
-        line = self._of_metrics.get_log_after_epoch(runner_of(engine, self), self._batch, mode)[1]
+        # A metric is shown as it is: no mean of it and those of earlier evaluations, though its name may be loss.
+        of_metrics = copy(self.processor)
+        of_metrics.mean_pattern = re.compile("(?!)")
+        line = of_metrics.get_log_after_epoch(runner_of(engine, self), self._batch, mode)[1]
         self._lines[frozenset(metrics)] = line
 
     def _show(self, kind: str, record: Record) -> None:
         logger = self._logger or MMLogger.get_current_instance()
-        if self._name is not None:
-            logger.info(f"Exp name: {self._name}")
-            self._name = None
         values = "  ".join(f"{name}: {value:.4g}" for name, value in record.values.items())  # of somebody else
         logger.info(self._lines.pop(frozenset(record.values), f"{kind}  {values}"))
 
@@ -308,6 +332,10 @@ class _Evaluating:
             name: history for name, history in hub.log_scalars.items() if history.updates != self._known.get(name)
         }
         return SimpleNamespace(log_scalars=scalars, runtime_info=hub.runtime_info)
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
+    return {name.partition("/")[0] for name in names}
 
 
 def _epoch_length(engine: Engine) -> int | None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from inspect import signature
 from pathlib import Path
+from time import strftime
 from typing import NoReturn, Protocol, TypeVar, runtime_checkable
 from uuid import uuid4
 
+import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.adapters.comm import current_communicator
-from treenail.adapters.hooks.compat.views import Outputs, TrainLoop, Visualizer
+from treenail.adapters.hooks.compat.views import EvaluationView, Outputs, TrainLoop, Visualizer
 from treenail.adapters.hooks.schedule import Schedules
-from treenail.adapters.logging.compat import MessageHub, MMLogger
+from treenail.adapters.logging.compat import LogProcessor, MessageHub, MMLogger
 from treenail.adapters.optim import OptimWrapperDict
+from treenail.adapters.trees import ConfigTree
 from treenail.contracts import StepOutput
-from treenail.kernel import Communicator, Engine, Stateful, VisBackend, did_you_mean
+from treenail.kernel import Communicator, Engine, EngineError, Stateful, VisBackend, did_you_mean
 
 T = TypeVar("T")
 
@@ -100,12 +104,15 @@ class Runner:
         self.engine = None
         self._work_dir = work_dir
         self._config = config
+        self._tree: ConfigTree | None = None
         self._seed = seed
         self._communicator = communicator
         self._backends = backends
         self._test_loop = test_loop
         self._hub: MessageHub | None = None
         self._logger: MMLogger | None = None
+        self._log_processor: LogProcessor | None = None
+        self._timestamp: str | None = None
         self._outputs: Outputs | None = None
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -136,8 +143,9 @@ class Runner:
 
     @property
     def max_epochs(self) -> int:
-        """Training epochs of the whole run."""
-        return self._of_loop("max_epochs")
+        """Training epochs of the whole run; 1 where it is counted in iterations alone, as mmengine has it."""
+        counts_iterations = isinstance(getattr(self._part("loop"), "max_steps", None), int)
+        return 1 if counts_iterations else self._of_loop("max_epochs")
 
     @property
     def max_iters(self) -> int:
@@ -184,7 +192,7 @@ class Runner:
     @property
     def train_loop(self) -> TrainLoop:
         """A view of the training loop, whose ``stop_training`` may be set."""
-        return TrainLoop(self._engine(), self._part("loop"))
+        return TrainLoop(self._engine(), self._part("loop"), self)
 
     @property
     def train_dataloader(self) -> Stateful:
@@ -192,14 +200,14 @@ class Runner:
         return self._part("batches")
 
     @property
-    def val_loop(self) -> object:
-        """The loop that validates."""
-        return _told(getattr(self._part("loop"), "validation", None))
+    def val_loop(self) -> EvaluationView:
+        """A view of the loop that validates."""
+        return EvaluationView(_told(getattr(self._part("loop"), "validation", None)))
 
     @property
     def val_dataloader(self) -> Sized:
         """The validation data, by batches."""
-        return _batches(self.val_loop)
+        return self.val_loop.dataloader
 
     @property
     def val_interval(self) -> int:
@@ -212,14 +220,14 @@ class Runner:
         return self._of_loop("val_begin")
 
     @property
-    def test_loop(self) -> object:
-        """The loop that tests."""
-        return _told(self._test_loop)
+    def test_loop(self) -> EvaluationView:
+        """A view of the loop that tests."""
+        return EvaluationView(_told(self._test_loop))
 
     @property
     def test_dataloader(self) -> Sized:
         """The test data, by batches."""
-        return _batches(self.test_loop)
+        return self.test_loop.dataloader
 
     @property
     def hooks(self) -> list[object]:
@@ -248,6 +256,15 @@ class Runner:
         self._logger = logger
 
     @property
+    def log_processor(self) -> LogProcessor:
+        """What makes log lines, where mmengine's `LoggerHook` does."""
+        return _told(self._log_processor)
+
+    @log_processor.setter
+    def log_processor(self, log_processor: LogProcessor) -> None:
+        self._log_processor = log_processor
+
+    @property
     def visualizer(self) -> Visualizer:
         """What takes scalars and images for the run's curves."""
         return Visualizer(self._engine(), self._backends)
@@ -259,8 +276,20 @@ class Runner:
 
     @property
     def log_dir(self) -> str:
-        """Where logs lie: the work directory."""
-        return self.work_dir
+        """Where text logs lie: a directory of the attempt's with mmengine's `LoggerHook`, else the work directory."""
+        file = self._logger.log_file if self._logger is not None else None
+        return self.work_dir if file is None else str(file.parent)
+
+    @property
+    def _log_dir(self) -> str:  # hooks of mmengine's read it
+        return self.log_dir
+
+    @property
+    def timestamp(self) -> str:
+        """When somebody asked for it first, as ``20261121_235900``."""
+        if self._timestamp is None:
+            self._timestamp = strftime("%Y%m%d_%H%M%S")
+        return self._timestamp
 
     @property
     def experiment_name(self) -> str:
@@ -268,14 +297,21 @@ class Runner:
         return _told(self._work_dir).name
 
     @property
-    def cfg(self) -> Mapping[str, object]:
-        """The config as plain data."""
-        return _told(self._config)
+    def cfg(self) -> ConfigTree:
+        """A copy of the config, whose entries are attributes, too."""
+        if self._tree is None:
+            self._tree = ConfigTree(_told(self._config))
+        return self._tree
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return _told(self._seed)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether torch uses deterministic algorithms only."""
+        return torch.are_deterministic_algorithms_enabled()
 
     @property
     def communicator(self) -> Communicator:
@@ -307,12 +343,25 @@ class Runner:
 
         Args:
             fn_name: Its name.
-            **kwargs: What hooks get there, in the order of its parameters.
+            **kwargs: What hooks get there, by the names of its parameters.
 
         Raises:
-            EngineError: There is no such point.
+            EngineError: There is no such point, or it has other parameters; or no loop says which ones it has.
         """
-        self._engine().fire(fn_name, *kwargs.values())
+        engine = self._engine()
+        point = getattr(getattr(engine.parts.get("loop"), "hook_points", None), fn_name, None)
+        values = list(kwargs.values())
+        if point is not None and fn_name in engine.points.own:
+            names = list(signature(point).parameters)[2:]
+            if set(names) != set(kwargs):
+                raise EngineError(f"the hook point '{fn_name}' takes {names}, got {list(kwargs)}")
+            values = [kwargs[name] for name in names]
+        elif len(values) > 1 and fn_name in engine.points.own:
+            raise EngineError(
+                f"nobody says in which order the hook point '{fn_name}' takes {', '.join(kwargs)}",
+                mend="give the loop the attribute hook_points, the class that declares it",
+            )
+        engine.fire(fn_name, *values)
 
     def outputs_of(self, output: StepOutput) -> Outputs:
         """Return what a training step tells as mmengine's ``train_step`` does."""
@@ -337,8 +386,3 @@ def _unknown() -> NoReturn:
 
 def _told(value: T | None) -> T:
     return value if value is not None else _unknown()
-
-
-def _batches(loop: object) -> Sized:
-    batches = getattr(loop, "batches", None)
-    return batches if isinstance(batches, Sized) else _unknown()

@@ -75,7 +75,7 @@ class RuntimeInfoHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Tell the metrics."""
-        runner.message_hub.update_scalars(metrics or {})
+        runner.message_hub.update_scalars({f"val/{name}": value for name, value in (metrics or {}).items()})
 
     def after_val(self, runner: Runner) -> None:
         """The training goes on, if there is one."""
@@ -90,7 +90,7 @@ class RuntimeInfoHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Tell the metrics."""
-        runner.message_hub.update_scalars(metrics or {})
+        runner.message_hub.update_scalars({f"test/{name}": value for name, value in (metrics or {}).items()})
 
     def after_test(self, runner: Runner) -> None:
         """The test is over."""

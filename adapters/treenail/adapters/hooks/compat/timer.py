@@ -21,6 +21,7 @@ class IterTimerHook(Hook):
         self._records = TimerHook()
         self._mark = self._spent = self._evaluation = 0.0
         self._first: int | None = None
+        self._saved = False
 
     def before_train(self, runner: Runner) -> None:
         """Begin to count."""
@@ -31,12 +32,24 @@ class IterTimerHook(Hook):
         """Start the clock."""
         self._records.before_train_epoch(runner.running)
         self._mark = perf_counter()  # what happened between epochs is no time of an iteration
+        self._saved = False
+
+    def before_val(self, runner: Runner) -> None:
+        """Stop the clock of the records until the next iteration."""
+        self._records.before_val(runner.running)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, object]) -> None:
+        """Stop the clock until the next iteration."""
+        self._records.before_save_checkpoint(runner.running, checkpoint)
+        self._saved = True
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Tell how long the batch took to come."""
         self._records.before_train_iter(runner.running, batch_idx, data_batch)
         if self._first is None:
             self._first, self._spent = runner.iter, 0.0
+        if self._saved:
+            self._mark, self._saved = perf_counter(), False
         runner.message_hub.update_scalar("train/data_time", perf_counter() - self._mark)
 
     def after_train_iter(

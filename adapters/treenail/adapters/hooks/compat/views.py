@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from treenail.adapters.logging.compat import LoggedRun
 from treenail.contracts import StepOutput
 from treenail.kernel import Engine, Stateful, VisBackend
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_OF_RUN: Final = ("epoch", "iter", "max_epochs", "max_iters")
+"""What mmengine's training loops tell of the run."""
 
 
 class TrainLoop:
@@ -22,13 +27,15 @@ class TrainLoop:
     Args:
         engine: Runs it.
         loop: The loop, whose other attributes can be read.
+        run: Tells ``epoch``, ``iter``, ``max_epochs`` and ``max_iters``.
     """
 
     _engine: Engine
     _loop: Stateful
+    _run: LoggedRun
 
-    def __init__(self, engine: Engine, loop: Stateful) -> None:
-        vars(self).update(_engine=engine, _loop=loop)
+    def __init__(self, engine: Engine, loop: Stateful, run: LoggedRun) -> None:
+        vars(self).update(_engine=engine, _loop=loop, _run=run)
 
     @property
     def stop_training(self) -> bool:
@@ -48,7 +55,7 @@ class TrainLoop:
         return self._engine.parts.get("batches")
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever the loop has
-        return getattr(vars(self)["_loop"], name)
+        return getattr(vars(self)["_run" if name in _OF_RUN else "_loop"], name)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set `stop_training`.
@@ -63,6 +70,34 @@ class TrainLoop:
                 obj=self,
             )
         super().__setattr__(name, value)
+
+
+class EvaluationView:
+    """A validation or test as hooks of mmengine's know it: what its loop has, and its data.
+
+    Args:
+        loop: The loop, whose other attributes can be read.
+    """
+
+    def __init__(self, loop: object) -> None:
+        self._loop = loop
+
+    @property
+    def dataloader(self) -> Sized:
+        """The data, by batches.
+
+        Raises:
+            AttributeError: There are several sets of data, or they have no length.
+        """
+        batches = getattr(self._loop, "batches", None)
+        if not isinstance(batches, Sized):
+            raise AttributeError  # `__getattr__` says what of
+        return batches
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever the loop has
+        if name == "dataloader":
+            raise AttributeError("this evaluation has no one set of data with a length", name=name, obj=self)
+        return getattr(vars(self)["_loop"], name)
 
 
 class Outputs(Mapping[str, Tensor]):
@@ -93,11 +128,11 @@ class Outputs(Mapping[str, Tensor]):
 
 
 class Visualizer:
-    """The part of mmengine's Visualizer that records: scalars and images of a run.
+    """The part of mmengine's Visualizer that records: scalars, images, configs and graphs of a run.
 
     Args:
         engine: Publishes scalars when it commits the step under way.
-        backends: Where images go; None where the run cannot tell.
+        backends: Where the others go; None where the run cannot tell.
     """
 
     def __init__(self, engine: Engine, backends: Sequence[VisBackend] | None) -> None:
@@ -128,8 +163,36 @@ class Visualizer:
         """
         if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8":
             raise ValueError(f"an image is uint8[height, width, 3], got {image.dtype}{list(image.shape)}")
-        if self._backends is None:
-            raise AttributeError("this run cannot tell where images go", name="add_image", obj=self)
+        backends = self._places("images")
         picture = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
-        for backend in self._backends:
+        for backend in backends:
             backend.image(name, picture, step=step)
+
+    def add_config(self, config: Mapping[str, object]) -> None:
+        """Add a config, as JSON; that of the run is there without it.
+
+        Raises:
+            AttributeError: The run cannot tell where it goes.
+        """
+        text = msgspec.json.format(msgspec.json.encode(dict(config))).decode()
+        for backend in self._places("configs"):
+            backend.config(text)
+
+    def add_graph(self, model: nn.Module, data_batch: Sequence[Tensor] | Tensor) -> None:
+        """Add a model's graph.
+
+        Args:
+            model: Takes one tensor.
+            data_batch: Its inputs [batch, …], or a batch of which they are the first part.
+
+        Raises:
+            AttributeError: The run cannot tell where it goes.
+        """
+        inputs = data_batch if isinstance(data_batch, Tensor) else data_batch[0]
+        for backend in self._places("graphs"):
+            backend.graph(model, inputs)
+
+    def _places(self, what: str) -> Sequence[VisBackend]:
+        if self._backends is None:
+            raise AttributeError(f"this run cannot tell where {what} go", obj=self)
+        return self._backends

@@ -37,7 +37,8 @@ class NaiveVisualizationHook(Hook):
 
     Raises:
         ValueError: The interval is below 1.
-        TrainingError: (in the test) A batch's inputs are no pictures, float[batch, 1 or 3, height, width].
+        TrainingError: (in the test) A batch's inputs are no pictures, float[batch, 1 or 3, height, width] or a list of
+            float[1 or 3, height, width].
         MissingDependencyError: (in the test) Pillow is not installed.
     """
 
@@ -62,17 +63,28 @@ class NaiveVisualizationHook(Hook):
             runner.visualizer.add_image(f"test/{batch_idx:05d}_{index:03d}", _drawn(picture, values), runner.iter)
 
 
-def _pair(batch: object) -> tuple[Tensor, object]:
+def _pair(batch: object) -> tuple[list[Tensor], object]:
     """Return a batch's pictures, and what they are."""
-    parts = list(batch.values()) if isinstance(batch, Mapping) else batch
+    if isinstance(batch, Mapping) and "inputs" in batch:
+        parts: object = [batch["inputs"], batch.get("data_samples")]
+    else:
+        parts = list(batch.values()) if isinstance(batch, Mapping) else batch
     inputs = parts[0] if isinstance(parts, list | tuple) and parts else parts
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+    pictures = (
+        list(inputs) if isinstance(inputs, list | tuple) or (isinstance(inputs, Tensor) and inputs.ndim == 4) else []
+    )
+    if not pictures or not all(_is_picture(each) for each in pictures):
         kind = f"{inputs.dtype}{list(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
         raise TrainingError(
             f"the inputs of a test batch are {kind}, no pictures that could be drawn",
-            mend="inputs are the first part of a batch, float[batch, 1 or 3, height, width]; or leave the hook out",
+            mend="inputs are the first part of a batch, or called so: float[batch, 1 or 3, height, width], or a list of "
+            "float[1 or 3, height, width] of any sizes; or leave the hook out",
         )
-    return inputs, parts[1] if isinstance(parts, list | tuple) and len(parts) > 1 else None
+    return pictures, parts[1] if isinstance(parts, list | tuple) and len(parts) > 1 else None
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] in (1, 3)
 
 
 def _drawn(picture: Tensor, told: Mapping[str, object]) -> NDArray[np.uint8]:

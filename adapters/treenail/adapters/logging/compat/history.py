@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import reduce
+from inspect import signature
 from math import isfinite, isnan, nan
 from numbers import Integral, Real
 from operator import add
@@ -220,15 +221,27 @@ class HistoryBuffer:
             UnknownNameError: There is none of that name; also a KeyError.
             TypeError: It takes other arguments.
         """
-        if method_name in _BUILT_IN:
-            return getattr(self, method_name)(*arg, **kwargs)
-        registered = _REGISTERED.get()
-        if method_name not in registered:
-            raise UnknownNameError(
-                f"no statistic is called '{method_name}'",
-                mend=f"there are {', '.join([*_BUILT_IN, *registered])}; register_statistics adds others",
-            )
-        return registered[method_name](self, *arg, **kwargs)
+        return _statistic(method_name)(self, *arg, **kwargs)
+
+    @classmethod
+    def check_statistics(cls, method_name: str, *arg: Any, **kwargs: Any) -> None:
+        """Check that `statistics` can be asked for something.
+
+        Args:
+            method_name: The statistic's name.
+            *arg: What it would be given.
+            **kwargs: What it would be given by name.
+
+        Raises:
+            UnknownNameError: There is none of that name; also a KeyError.
+            KindError: It takes other arguments; also a TypeError.
+        """
+        asked = signature(_statistic(method_name))
+        try:
+            asked.bind(None, *arg, **kwargs)
+        except TypeError as error:
+            takes = ", ".join(list(asked.parameters)[1:]) or "nothing"
+            raise KindError(f"the statistic '{method_name}': {error}", mend=f"it takes {takes}") from None
 
     def state_dict(self) -> dict[str, object]:
         """Return values and counts as tensors [n], float64 or int64, and max_length."""
@@ -252,6 +265,19 @@ class HistoryBuffer:
 
     def __setstate__(self, state: tuple[int, Numbers, Numbers]) -> None:
         self._hold(Entries(*state))
+
+
+def _statistic(name: str) -> Callable[..., Any]:
+    if name in _BUILT_IN:
+        found: Callable[..., Any] = getattr(HistoryBuffer, name)
+        return found
+    registered = _REGISTERED.get()
+    if name not in registered:
+        raise UnknownNameError(
+            f"no statistic is called '{name}'",
+            mend=f"there are {', '.join([*_BUILT_IN, *registered])}; register_statistics adds others",
+        )
+    return registered[name]
 
 
 def _array(numbers: Numbers) -> Array:

@@ -104,13 +104,15 @@ class MessageHub:
             resumed: Whether checkpoints keep the history.
 
         Raises:
-            ConflictError: resumed was something else before; also an AssertionError.
+            ConflictError: resumed was something else before, or the name is that of information; also an AssertionError.
             KindError: The value is no single number; also a TypeError.
             ValueError: The count is negative or not finite.
         """
         self._check_resumed(key, resumed)
         buffer = self._log_scalars.get(key)
         if buffer is None:
+            if key in self._runtime_info:
+                raise _taken(key, "information")
             buffer = HistoryBuffer()
         buffer.update(_single(key, value), _single(key, count))
         self._log_scalars[key] = buffer
@@ -162,8 +164,10 @@ class MessageHub:
             resumed: Whether checkpoints keep it.
 
         Raises:
-            ConflictError: resumed was something else before; also an AssertionError.
+            ConflictError: resumed was something else before, or the name is a scalar's; also an AssertionError.
         """
+        if key in self._log_scalars:
+            raise _taken(key, "a scalar")
         self._check_resumed(key, resumed)
         self._runtime_info[key] = value
         self._resumed_keys[key] = resumed
@@ -284,6 +288,12 @@ def _copied(key: str, value: T) -> T:
             f"the information '{key}', a {type(value).__qualname__}, cannot be copied: {error}",
             mend="keep what a copy can be made of, and out of checkpoints what is no data (resumed=False)",
         ) from error
+
+
+def _taken(key: str, kind: str) -> ConflictError:
+    return ConflictError(
+        f"'{key}' is {kind} already", mend="choose another name: one stands for a scalar or for information"
+    )
 
 
 def _unknown(hub: str, what: str, key: str, there: Mapping[str, object]) -> UnknownNameError:

@@ -67,7 +67,8 @@ class MMLogger(logging.Logger):
         self._instance_name = name
         self.setLevel(log_level)
         rank, world_size = get_dist_info()
-        terminal = _Terminal()
+        lines = Lines()
+        terminal = Terminal(lines)
         # The level is the logger's alone. mmengine gives it to the handlers, too, so that a later setLevel("DEBUG") is in vain.
         terminal.setLevel(logging.NOTSET if rank == 0 else logging.ERROR)
         self.addHandler(terminal)
@@ -76,7 +77,7 @@ class MMLogger(logging.Logger):
         everywhere = world_size > 1 and (distributed or self.level <= logging.DEBUG)
         if log_file is not None and (rank == 0 or everywhere):
             self._log_file = _place(Path(log_file), rank)
-            self.addHandler(_File(RotatingFile(self._log_file, file_mode, max_bytes, keep)))
+            self.addHandler(LineFile(RotatingFile(self._log_file, file_mode, max_bytes, keep), lines))
 
     @classmethod
     def get_instance(cls, name: str, **kwargs: Any) -> MMLogger:  # Any: each of its own type, as in the constructor
@@ -176,11 +177,16 @@ def _place(given: Path, rank: int) -> Path:
     return given.parent / given.stem / name
 
 
-class _Lines(logging.Formatter):
-    """Formats a record by its own level; nothing is left of the one before it."""
+class Lines(logging.Formatter):
+    """Formats a record by its own level; nothing is left of the one before it.
 
-    def __init__(self) -> None:
+    Args:
+        name_first: Whether the logger's name comes before the time.
+    """
+
+    def __init__(self, *, name_first: bool = False) -> None:
         super().__init__(datefmt="%m/%d %H:%M:%S")
+        self._name_first = name_first
 
     def format(self, record: logging.LogRecord, *, coloured: bool = False) -> str:
         """Return the line of a record.
@@ -193,7 +199,8 @@ class _Lines(logging.Formatter):
         level = record.levelname
         if coloured and level in _COLOURS:
             level = f"\033[{_COLOURS[level]}m{level}\033[0m"
-        parts = [self.formatTime(record, self.datefmt), record.name, level]
+        time = self.formatTime(record, self.datefmt)
+        parts = [record.name, time, level] if self._name_first else [time, record.name, level]
         if record.levelno >= logging.ERROR:
             parts += [record.pathname, record.funcName or "?", str(record.lineno)]
         lines = [" - ".join([*parts, record.message])]
@@ -204,14 +211,19 @@ class _Lines(logging.Formatter):
         return "\n".join(lines)
 
 
-class _Terminal(logging.Handler):
-    """Writes to what standard output is at that moment, since tests and progress bars put something else there."""
+class Terminal(logging.Handler):
+    """Writes to what standard output is at that moment, since tests and progress bars put something else there.
 
-    def __init__(self) -> None:
+    Args:
+        lines: Makes the lines.
+    """
+
+    def __init__(self, lines: Lines) -> None:
         super().__init__()
-        self._lines = _Lines()
+        self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
         stream: TextIO = sys.stdout
         try:
             stream.write(self._lines.format(record, coloured=stream.isatty() and not os.environ.get("NO_COLOR")) + "\n")
@@ -220,19 +232,33 @@ class _Terminal(logging.Handler):
             self.handleError(record)
 
 
-class _File(logging.Handler):
-    def __init__(self, file: RotatingFile) -> None:
+class LineFile(logging.Handler):
+    """Writes lines to a file.
+
+    Args:
+        file: The file, which is closed with this.
+        lines: Makes the lines.
+    """
+
+    def __init__(self, file: RotatingFile, lines: Lines) -> None:
         super().__init__()
         self._file = file
-        self._lines = _Lines()
+        self._lines = lines
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._file.path
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
         try:
             self._file.write(f"{self._lines.format(record)}\n".encode(errors="replace"))
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
         super().close()
 
@@ -259,4 +285,4 @@ class _Once(logging.Filter):
         return True
 
 
-__all__ = ["MMLogger", "print_log"]
+__all__ = ["LineFile", "Lines", "MMLogger", "Terminal", "print_log"]

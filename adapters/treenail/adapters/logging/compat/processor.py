@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 from msgspec import Meta
 
-from treenail.adapters.logging.compat.errors import ConflictError, KindError
+from treenail.adapters.logging.compat.errors import ConflictError, KindError, UnknownNameError
+from treenail.adapters.logging.compat.history import HistoryBuffer
 
 Mode = Literal["train", "val", "test"]
 _TIMES: Final = ("time", "data_time")
@@ -135,6 +136,19 @@ class LogProcessor:
                     mend="give it a log_name of its own",
                 )
             names.add(name)
+
+    def check_statistics(self) -> None:
+        """Check that there are the statistics of `custom_cfg`, once all that a program registers is registered.
+
+        Raises:
+            ConflictError: There is none of a name, or it takes other arguments; also an AssertionError.
+        """
+        for number, each in enumerate(self.custom_cfg):
+            asked = {name: value for name, value in each.items() if name not in ("data_src", "log_name")}
+            try:
+                HistoryBuffer.check_statistics(**asked)
+            except (UnknownNameError, KindError) as error:
+                raise ConflictError(error.message, where=f"custom_cfg[{number}]", mend=error.mend) from None
 
     def get_log_after_iter(self, runner: LoggedRun, batch_idx: int, mode: Mode) -> tuple[dict[str, Any], str]:
         """Return the values and the line of an iteration.

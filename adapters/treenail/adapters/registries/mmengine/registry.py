@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Generic, ParamSpec, overload
+from typing import Any, Generic, ParamSpec, cast, overload
 
 from typing_extensions import TypeVar
 
@@ -16,6 +16,7 @@ from treenail.adapters.registries.core import (
     construct,
     entries,
     hold,
+    is_built,
     known,
     look_up,
     place_of,
@@ -261,7 +262,8 @@ def build_from_cfg(cfg: object, registry: Registry[T], default_args: object = No
 
     Args:
         cfg: Arguments by name; ``type`` names what takes them, ``_scope_`` the scope from which it and all that is built
-            within it are looked up.
+            within it are looked up. Or an object that is built already, and comes back as it is: a parameter without
+            annotation gets such ones from a config.
         registry: Where names are looked up; its relative of the default scope, where there is one.
         default_args: Arguments for what the config leaves out, ``type`` included.
         where: The place in a config, for messages; the config's own where it knows it.
@@ -274,6 +276,8 @@ def build_from_cfg(cfg: object, registry: Registry[T], default_args: object = No
     """
     if not isinstance(registry, Registry):
         raise KindError(f"{registry!r} is no registry")
+    if default_args is None and is_built(cfg):
+        return cast("T", cfg)  # of which class it must be is known to the one who asks for it
     arguments = {**({} if default_args is None else entries(default_args)), **entries(cfg)}
     where = where or place_of(cfg, "type")
     with switched(registry, arguments, where) as node:
