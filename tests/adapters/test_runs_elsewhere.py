@@ -77,7 +77,7 @@ def test_data_and_checkpoints_lie_where_the_config_says_and_a_run_goes_on_from_t
     weights = "latest", "step-00000009"
     assert weights[0] in list_dir_or_file(there)
     assert evaluate(run(there), f"{there}/latest") == whole.metrics
-    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+    with pytest.raises(CheckpointError, match="there is no such file or directory"):
         evaluate(run(there), f"{there}/best")
     with pytest.raises(FileError, match="nothing serves the scheme 's4'"):
         evaluate(run(there), "s4://x/latest")

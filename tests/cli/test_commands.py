@@ -251,11 +251,11 @@ def test_overrides_may_stand_anywhere(treenail: Command) -> None:
         (["train", CONFIG, "--resume"], "work_dirs/digits: there is no checkpoint to resume from"),
         (["train", "file"], "file: a config file ends in .yaml, .yml, .json, .toml"),
         (["train", "missing.yaml"], "missing.yaml: there is no such file"),
-        (["test", CONFIG, "--checkpoint", "missing"], "missing: there is no such checkpoint"),
+        (["test", CONFIG, "--checkpoint", "missing"], "missing: there is no such file or directory; name a checkpoint"),
         (["test", CONFIG, "test=null", "--checkpoint", "file"], "the config has no 'test'"),
         (
             ["test", CONFIG, "--checkpoint", "file"],
-            "there is no checkpoint 'file'",
+            "file: the file is empty; was it copied",
         ),
     ],
 )

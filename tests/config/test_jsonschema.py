@@ -118,6 +118,7 @@ def test_every_example_config_is_right(accepts: Callable[[object], bool], path: 
 
 RIGHT: dict[str, Tree] = {
     "a module of one's own": set_in(config(), "model", {"type": "parts.models:Mlp", "width": 3}),
+    "a default hook's options": set_in(config(), "hooks.logger", {"interval": 3}),
     "a default hook removed": set_in(config(), "hooks.timer", None),
     "a section reset": set_in(config(), "hooks._delete_", True),
     "a component replaced": set_in(config(), "optimizer._delete_", True),
@@ -182,6 +183,8 @@ WRONG: dict[str, Tree] = {
     "a typo at the top": set_in(without(config(), "seed"), "sed", 0),
     "a typo of lr": set_in(config(), "optimizer.lrr", 0.1),
     "a typo deep down": set_in(config(), "model.args.3.kernel_sise", 3),
+    "a typo in a default hook's options": set_in(config(), "hooks.logger", {"intervall": 3}),
+    "a default hook's options for another": set_in(config(), "hooks.mine", {"interval": 3}),
     "a typo in an unused default hook": set_in(config(), "hooks.timer", {"type": "timer", "intervall": 3}),
     "another case": set_in(config(), "optimizer.type", "adamw"),
     "a text for lr": set_in(config(), "optimizer.lr", "fast"),

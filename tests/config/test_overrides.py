@@ -137,6 +137,27 @@ def test_default_hooks_are_there_to_be_changed_and_removed(catalog: Catalog) -> 
     assert logger.kwargs == {"interval": 7}
 
 
+def test_options_of_a_default_hook_need_no_type(catalog: Catalog, tmp_path: Path) -> None:
+    run = load_run(DIGITS, ["hooks.logger.interval=3", "+hooks.progress={}"], catalog)
+    (tmp_path / "run.yaml").write_text(
+        f"_base_: {Path(DIGITS).absolute()}\nhooks: {{timer: {{}}, logger: {{interval: 3}}}}\n"
+    )
+    written = load_run(str(tmp_path / "run.yaml"), [], catalog)
+    for hook, target, kwargs in (
+        (run.hooks["logger"], "LoggerHook", {"interval": 3}),
+        (run.hooks["progress"], "ProgressHook", {}),
+        (written.hooks["logger"], "LoggerHook", {"interval": 3}),
+        (written.hooks["timer"], "TimerHook", {}),
+    ):
+        assert hook is not None
+        assert getattr(hook.target, "__name__", None) == target
+        assert hook.kwargs == kwargs
+    with pytest.raises(InvalidConfigError, match=r"hooks\.logger\.intervall"):
+        load_run(DIGITS, ["hooks.logger.intervall=3"], catalog)
+    with pytest.raises(InvalidConfigError, match="'type' is missing"):
+        load_run(DIGITS, ["+hooks.mine={interval: 3}"], catalog)
+
+
 def test_a_part_of_the_model_is_named_by_its_type(catalog: Catalog) -> None:
     run = load_run(DIGITS, ["model.args.Dropout.p=0.5"], catalog)
     assert run.model.args[8].kwargs == {"p": 0.5}  # type: ignore[attr-defined]  # a Spec, known here

@@ -40,6 +40,10 @@ NULL = "null removes an entry of"
         (["hooks.bset=null"], f"hooks.bset: {NULL} 'hooks', but there is no 'bset'; did you mean 'best'?"),
         (["vis.tensorbord=null"], f"vis.tensorbord: {NULL} 'vis', but there is no 'tensorbord'; did you mean"),
         (["vis.logger=null"], f"vis.logger: {NULL} 'vis', but there is no 'logger'; there are jsonlines, tensorboard"),
+        (
+            ["+deterministic=warn", "+cudnn_benchmark=true"],
+            "cudnn_benchmark: what cuDNN finds fastest may give other bits each time",
+        ),
         (["val=null"], "hooks.best.metric: there is no 'val' to give the metric 'val/accuracy'"),
         (
             ["val=null", "hooks.best=null", scheduled("{scheduler: {type: ReduceLROnPlateau}, metric: val/loss}")],
@@ -163,3 +167,9 @@ def test_what_comes_from_the_run_is_not_written(catalog: Catalog, kind: str) -> 
     (mistake,) = caught.value.mistakes
     assert mistake.path == "schedules[0].scheduler.optimizer"
     assert mistake.message == "'optimizer' comes from the run; leave it out"
+
+
+def test_data_that_can_only_be_iterated_are_refused_with_what_takes_them(catalog: Catalog) -> None:
+    stream = "train.dataset={type: 'torch.utils.data:IterableDataset'}"
+    with pytest.raises(InvalidConfigError, match=r"is a class, not a dataset; .* by StreamedBatches: see how-to/loops"):
+        load(catalog, "imports=[torch]", stream)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.evaluation.batches import scores
-from treenail.adapters.data import Batches
+from treenail.adapters.comm import run_threads
+from treenail.adapters.data import Batches, StreamedBatches
 from treenail.adapters.evaluation import (
     Accuracy,
     ConfusionMatrix,
@@ -18,7 +19,7 @@ from treenail.adapters.evaluation import (
     as_metric,
 )
 from treenail.adapters.loops import EvalLoop
-from treenail.kernel import Engine, Metric, TrainingError, spec
+from treenail.kernel import Communicator, Engine, Metric, TrainingError, spec
 
 
 def test_a_loop_measures_uneven_batches_as_one() -> None:
@@ -93,11 +94,43 @@ class Says:
         (None, "Says gives a NoneType; let it return a mapping of names to numbers"),
         ({"per_class": torch.ones(3)}, "Says gives a Tensor for 'per_class', no number"),
         ({"per_class": np.ones(3)}, "Says gives a ndarray for 'per_class', no number"),
-        ({"a": None}, "Says gives a NoneType for 'a'"),
-        ({"a": "0.5"}, "Says gives a str for 'a'"),
+        ({"a": [0.5]}, "Says gives a list for 'a'"),
     ],
 )
 def test_results_that_are_no_numbers_are_named(answer: object, message: str) -> None:
     loop = EvalLoop("val", nn.Identity(), None, Batches([(scores(2, 3, 1), torch.arange(2))]), [Says(answer)])
     with pytest.raises(TrainingError, match=message):
         Engine().run(loop)
+
+
+def test_texts_and_what_was_not_measured_are_left_out_which_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    says = Says({"text": "0.5", "nothing": None, "number": 2})
+    loop = EvalLoop("val", nn.Identity(), None, Batches([(scores(2, 3, 1), torch.arange(2))]), [says])
+    for _ in range(2):
+        Engine().run(loop)
+        assert loop.metrics == {"val/number": 2.0}
+    assert (
+        capsys.readouterr().err.count("Says (metrics.0) gives no number for text, nothing: only numbers are val") == 1
+    )
+
+
+def test_data_of_unknown_length_are_measured() -> None:
+    data = [(scores(2, 3, 1), torch.arange(2)), (scores(3, 3, 2), torch.arange(3))]
+    known, unknown, none = Batches(data), StreamedBatches(lambda _: data), StreamedBatches(lambda _: [])
+    loops = [EvalLoop("val", nn.Identity(), None, each, [Accuracy()]) for each in (known, unknown, none)]
+    for loop in loops[:2]:
+        Engine().run(loop)
+    assert loops[0].metrics == loops[1].metrics != {}
+    with pytest.raises(TrainingError, match="the val data gave no batch at all"):
+        Engine().run(loops[2])
+
+
+def test_ranks_go_through_data_of_a_known_length_only() -> None:
+    def measure(communicator: Communicator) -> str:
+        stream = StreamedBatches(lambda _: [])
+        with pytest.raises(TrainingError) as caught:
+            Engine().run(EvalLoop("val", nn.Identity(), None, stream, [Accuracy()], communicator=communicator))
+        return str(caught.value)
+
+    for message in run_threads(2, measure):
+        assert "nobody knows how many batches the val data have, and 2 ranks go through theirs in step" in message

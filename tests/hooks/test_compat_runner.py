@@ -12,6 +12,8 @@ from torch import nn
 from tests.hooks.small_runs import small_run
 from tests.hooks.test_compat_runs import BATCHES, build, lines_of, records_of, run
 from treenail.adapters.data import Batches
+from treenail.adapters.evaluation import Accuracy
+from treenail.adapters.evaluation.compat import BaseMetric
 from treenail.adapters.hooks import ScheduleHook, compat
 from treenail.adapters.hooks.compat import (
     CheckpointHook,
@@ -41,6 +43,8 @@ def test_loops_are_seen_as_mmengines() -> None:
             seen.extend([loop.epoch, loop.iter, loop.max_epochs, loop.max_iters, loop.val_interval])
             assert runner.val_loop.dataloader is runner.val_dataloader
             assert runner.val_loop.mode == "val"
+            assert [type(each) for each in runner.val_evaluator.metrics] == [Accuracy]
+            assert runner.val_evaluator.dataset_meta is None
 
     engine = build(validated=True)
     engine.attach(Looks())
@@ -48,13 +52,28 @@ def test_loops_are_seen_as_mmengines() -> None:
     assert seen == [0, 0, 1, BATCHES, 1]
 
 
-def test_several_sets_of_data_are_no_one_loader() -> None:
+class Count(BaseMetric):
+    """Counts samples."""
+
+    def process(self, data_batch: object, data_samples: Any) -> None:
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        return {"count": sum(results)}
+
+
+def test_several_sets_of_data_are_one_after_the_other() -> None:
     network, data = nn.Linear(1, 1), Batches([(torch.ones(2, 1), torch.ones(2, 1))])
-    sets = EvalSets([EvalLoop("val", network, nn.MSELoss(), data, name=name) for name in ("a", "b")])
+    accuracy, count = Accuracy(), Count()
+    count.dataset_meta = {"classes": ("a",)}
+    sets = EvalSets([EvalLoop("val", network, nn.MSELoss(), data, [accuracy, count], name=name) for name in ("a", "b")])
     view = compat.EvaluationView(sets)
     assert view.mode == "val"
-    with pytest.raises(AttributeError, match="no one set of data"):
-        _ = view.dataloader
+    assert len(view.dataloader) == 2
+    assert view.evaluator.metrics == [accuracy, count] * 2
+    assert view.evaluator.dataset_meta == {"classes": ("a",)}
+    with pytest.raises(AttributeError, match="the data of this evaluation have no length"):
+        _ = compat.EvaluationView(object()).dataloader
 
 
 def test_by_step_a_training_has_one_epoch_as_mmengine_has_it() -> None:

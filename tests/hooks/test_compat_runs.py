@@ -465,3 +465,22 @@ def test_a_hook_of_a_run_may_have_a_priority_of_its_own() -> None:
     for name, hook in {"timer": TimerHook(), "schedule": ScheduleHook(), "logger": early}.items():
         engine.attach(hook, name)
     assert list(engine.hooks) == ["timer", "logger", "schedule"]
+
+
+@pytest.mark.parametrize(("epochs", "misspelt"), [(1, "losss"), (3, "los")])
+def test_a_statistic_of_a_scalar_that_nobody_tells_of_is_warned_of_once(
+    epochs: int, misspelt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = build(epochs)
+    sources = (misspelt, "loss", misspelt)
+    custom = tuple(
+        {"data_src": source, "log_name": f"least{number}", "method_name": "min"}
+        for number, source in enumerate(sources)
+    )
+    engine.attach(LoggerHook(10, log_processor=LineFormat(custom_cfg=custom)))
+    run(engine)
+    out = capsys.readouterr().out.splitlines()
+    (warned,) = [number for number, line in enumerate(out) if "WARNING" in line]
+    assert out[warned].endswith(f"custom_cfg: no scalar is called '{misspelt}' so far; did you mean 'loss'?")
+    if epochs > 1:  # it comes after the first one
+        assert any("Epoch(train) [2]" in line for line in out[warned:])

@@ -100,3 +100,15 @@ def test_the_history_of_mmengine_has_neither(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(module, "perf_counter", clock)
     trained(IterTimerHook(), clock)
     assert max(MessageHub.get_current_instance().get_scalar("train/time").data[0]) == pytest.approx(3)
+
+
+def test_where_no_step_was_made_there_is_no_time_of_one() -> None:
+    timer, engine = TimerHook(), Engine()
+    engine.attach(timer)
+    timer.before_train(engine)
+    assert engine.meters.drain() == {}
+    timer.before_train_epoch(engine)
+    timer.before_train_iter(engine, 0, None)
+    timer.after_train_iter(engine, 0, None, None)
+    assert engine.meters.drain().keys() == {"time", "data_time"}
+    assert engine.meters.drain() == {}

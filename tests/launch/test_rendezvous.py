@@ -108,6 +108,8 @@ def test_machines_join_leave_and_wait_for_a_place(threads: ThreadPoolExecutor) -
         waits.result()
     with pytest.raises(CommunicationError, match=f"127.0.0.1:{port}: the run has ended, and takes no machine any more"):
         machine(port).next_rendezvous()
+    for each in (second, third):  # torch's heartbeats would else be stopped by whichever thread the collector runs in
+        each.shutdown()
 
 
 def test_machines_that_do_not_come_and_a_place_that_is_gone_are_errors() -> None:

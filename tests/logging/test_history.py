@@ -130,7 +130,7 @@ def direct_mean(values: list[float], counts: list[float]) -> float:
     try:
         return float(total) / float(count)
     except OverflowError:
-        return math.copysign(math.inf, total)
+        return math.inf if total > 0 else -math.inf  # as a float the sum would overflow here, too
 
 
 def same(left: float, right: float) -> bool:

@@ -111,6 +111,23 @@ def test_a_limit_of_steps_stops_with_a_checkpoint_and_the_run_goes_on_from_it(tm
             assert where is None, where
 
 
+@pytest.mark.parametrize("loop", ["epochs", "steps"])
+def test_a_limit_that_is_the_runs_own_end_takes_nothing_from_it(tmp_path: Path, loop: str) -> None:
+    unlimited = train(run(path=tmp_path / "unlimited seen", loop=loop), tmp_path / "unlimited")
+    limited = train(run(Limits(max_steps=10), tmp_path / "seen", loop), tmp_path / "limited")
+    assert (limited.step, limited.epoch, limited.stop_reason, limited.metrics) == (10, 2, None, unlimited.metrics)
+    assert (tmp_path / "seen").read_text() == (tmp_path / "unlimited seen").read_text()
+    again = train(run(Limits(max_steps=10), tmp_path / "seen", loop), tmp_path / "limited", resume="latest")
+    assert (again.step, again.stop_reason, "test/loss" in again.metrics) == (10, None, True)
+
+
+def test_a_trial_of_the_whole_training_validates_once(tmp_path: Path) -> None:
+    path = tmp_path / "seen"
+    short = msgspec.structs.replace(run(path=path), loop=late(StepLoop)(max_steps=3))
+    assert "test/loss" in fast_dev_run(short, 3).metrics
+    assert path.read_text().count("metrics") == 1
+
+
 def test_a_limit_saves_though_no_hook_does(tmp_path: Path) -> None:
     for limits in (Limits(max_steps=3), Limits(max_seconds=1e-6)):
         short = run(limits)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.loops.small_runs import SAMPLES, Memory, NoisyPoints, attempt, infinite, shuffled, streamed
 
-from treenail.adapters.data import Batches, Loader, StreamedBatches, copied_ahead
-from treenail.adapters.loops import EpochLoop, IterBasedTrainLoop, StepLoop, ValidationIntervals
+from treenail.adapters.data import Batches, Indexed, IndexedBatch, Loader, StreamedBatches, copied_ahead
+from treenail.adapters.loops import EpochLoop, EvalLoop, IterBasedTrainLoop, StepLoop, ValidationIntervals
 from treenail.adapters.sampling import RandomSampler
 from treenail.contracts import StepOutput, TrainWork
-from treenail.kernel import BatchSource, Engine, Loop, StateError, TrainingError
+from treenail.kernel import BatchSource, Engine, EngineError, Loop, StateError, TrainingError
 
 
 @settings(deadline=None)
@@ -250,3 +250,24 @@ def test_a_loader_that_copies_ahead_gives_the_same_batches_and_counts_those_cons
         assert torch.equal(one[0], other[0].cpu())
         ahead.advance()
     assert ahead.consumed == len(plain)
+
+
+@pytest.mark.parametrize(
+    ("loop", "mend"),
+    [(EpochLoop, "wrap work"), (StepLoop, "wrap work"), (IterBasedTrainLoop, "wrap work"), (EvalLoop, "val_step")],
+)
+def test_a_method_that_no_loop_asks_is_refused_where_it_is_defined(loop: type, mend: str) -> None:
+    for name in ("run_iter", "run_epoch"):
+        with pytest.raises(
+            EngineError, match=rf"test_loops:Twice: {name} of a {loop.__name__} is never called; .*{mend}"
+        ):
+            type("Twice", (loop,), {name: lambda self: None, "__module__": "test_loops"})
+    type("Other", (loop,), {"run": lambda self, engine: None})
+
+
+def test_a_loader_has_the_dataset_that_it_was_given_though_batches_tell_their_samples() -> None:
+    points = NoisyPoints()
+    indexed = Indexed(points)
+    loader = Loader(indexed, RandomSampler(SAMPLES, seed=3), batch_size=3, collate=indexed.collate)
+    assert loader.dataset is points
+    assert isinstance(next(iter(loader)), IndexedBatch)

@@ -68,7 +68,7 @@ def test_ranks_end_it_at_the_same_batch() -> None:
 
         batches = Loader(Stops(), SequentialSampler(16), batch_size=2, rank=ranks.rank, world_size=ranks.world_size)
         model = nn.Linear(4, 1)
-        check_validation(lambda: EvalLoop("val", model, nn.MSELoss(), batches, communicator=ranks), engine, refuse)
+        check_validation(lambda _: EvalLoop("val", model, nn.MSELoss(), batches, communicator=ranks), engine, refuse)
         return seen, engine.stop_reason
 
     torch.manual_seed(0)

@@ -101,8 +101,8 @@ def test_a_restart_goes_on_in_the_directory_of_its_own_launch(tmp_path: Path, mo
     assert ours.work_dir != theirs.work_dir
     (theirs.work_dir / "checkpoints").mkdir()
     (theirs.work_dir / "checkpoints" / "latest").write_text("step-00000001")
-    assert choose_place(config, None, resume=False, launch="ours") == (ours.work_dir, False)
-    assert choose_place(config, None, resume=False, launch="theirs") == (theirs.work_dir, True)
+    assert choose_place(config, None, resume=False, launch="ours")[:2] == (ours.work_dir, False)
+    assert choose_place(config, None, resume=False, launch="theirs")[:2] == (theirs.work_dir, True)
     with pytest.raises(ConfigError, match="holds a run already"):
         choose_place(config, theirs.work_dir, resume=False, launch="another")
 

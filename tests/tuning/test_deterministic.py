@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.adapters.test_run_data import run as small
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import train
-from treenail.adapters.seeding.deterministic import deterministic_algorithms
+from treenail.adapters.seeding.deterministic import cudnn_benchmark, deterministic_algorithms
 from treenail.contracts import Data, Run
 from treenail.kernel import ConfigError, Spec, late, spec
 
@@ -60,6 +62,40 @@ def test_everything_is_as_before_afterwards(benchmark: bool) -> None:
             assert settings() == before
     finally:
         torch.backends.cudnn.benchmark = False
+
+
+def test_cudnn_tries_algorithms_while_it_is_told_to_unless_they_must_be_deterministic() -> None:
+    before = torch.backends.cudnn.benchmark
+    with cudnn_benchmark(enabled=True):
+        assert torch.backends.cudnn.benchmark
+    with pytest.raises(ArithmeticError), cudnn_benchmark(enabled=True):
+        raise ArithmeticError
+    assert torch.backends.cudnn.benchmark is before
+    with cudnn_benchmark(enabled=False):
+        assert torch.backends.cudnn.benchmark is before
+    with (
+        deterministic_algorithms("warn"),
+        pytest.raises(ConfigError, match=r"cudnn_benchmark: .* leave out one of them"),
+        cudnn_benchmark(enabled=True),
+    ):
+        pytest.fail("it began")
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_run_lets_cudnn_try_algorithms_if_its_config_says_so(tmp_path: Path, chosen: bool) -> None:
+    seen: list[bool] = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(torch.backends.cudnn.benchmark)
+        return nn.functional.mse_loss(outputs, targets)
+
+    def settings(*, enabled: bool) -> Run:
+        return msgspec.structs.replace(small(), loss=spec(lambda: loss)(), cudnn_benchmark=enabled)
+
+    train(settings(enabled=chosen), tmp_path)
+    assert set(seen) == {chosen}
+    assert not torch.backends.cudnn.benchmark
+    train(settings(enabled=not chosen), tmp_path, resume="latest")
 
 
 def test_an_operator_without_a_deterministic_form_is_refused_or_warned_of() -> None:

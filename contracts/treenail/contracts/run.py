@@ -345,6 +345,8 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             of the machine's cores; a small model is fastest with 1.
         deterministic: Use only algorithms of torch that give the same result each time, on a GPU, too; an operator without one
             is an error, or with warn a warning.
+        cudnn_benchmark: Let cuDNN try which algorithm of a convolution is fastest for each size, which pays where sizes recur
+            and may give other bits each time; not with deterministic.
         detect_anomaly: Let torch find the operator whose gradient became NaN; slow.
         detect_anomalous_params: Warn of parameters that the loss of the first step does not depend on.
         imports: Prefixes below which ``type: package.module:name`` may import components.
@@ -378,6 +380,7 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     files: Files = Files()
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     deterministic: bool | Literal["warn"] = False
+    cudnn_benchmark: bool = False
     detect_anomaly: bool = False
     detect_anomalous_params: bool = False
     imports: tuple[str, ...] = ()

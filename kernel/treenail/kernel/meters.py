@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import nan
+from math import isnan, nan
 from typing import SupportsFloat
 
 from treenail.kernel.errors import StateError
@@ -18,7 +18,7 @@ class Meters:
     nothing, and a GPU whose 0-dim tensors are added is not waited for. The sum is the same, addition by addition.
 
     Attributes:
-        gauges: By name, what to call for a value when the window is read.
+        gauges: By name, what to call for a value when the window is read; NaN where nothing was measured in it.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Meters:
         self._waiting.clear()
 
     def drain(self) -> dict[str, float]:
-        """Return the weighted mean of every window and the value of every gauge, and begin new windows."""
+        """Return the weighted mean of every window and the value of every gauge that has one, and begin new windows."""
         self._settle()
         means = {name: total / weight if weight else nan for name, (total, weight) in self._windows.items()}
         self._windows.clear()
-        return means | {name: gauge() for name, gauge in self.gauges.items()}
+        return means | {name: value for name, gauge in self.gauges.items() if not isnan(value := gauge())}
 
     def state_dict(self) -> dict[str, object]:
         """Return each window as [sum of weighted values, sum of weights]."""

@@ -133,12 +133,9 @@ class Trial:
 
     def _went_on(self) -> int:
         """Return the step from which the last attempt trained."""
-        lines = (self.work_dir / "jsonlines" / "scalars.jsonl").read_text().splitlines()
-        records = [record for line in lines if "train/loss" in (record := json.loads(line))]
-        manifest, _ = CheckpointStore(self.checkpoints).load()
-        return (
-            min((record["step"] for record in records if record["attempt"] == manifest.attempt), default=STEPS + 1) - 1
-        )
+        text = (self.work_dir / "log.jsonl").read_text(errors="replace")  # a kill may leave half a line
+        resumed = [line for line in text.splitlines() if '"event":"resumed"' in line.replace('": "', '":"')]
+        return int(json.loads(resumed[-1])["step"]) if resumed else 0
 
 
 def disturbed(make: Callable[[Path, Random], Trial], directory: Path, random: Random, undisturbed: Outcome) -> Result:

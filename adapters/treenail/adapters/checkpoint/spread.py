@@ -18,7 +18,7 @@ from treenail.adapters.checkpoint.parts import SHARDS, places_of, put, take
 from treenail.adapters.checkpoint.ranks import on_first, together
 from treenail.adapters.checkpoint.receipts import collect_receipts, write_receipt
 from treenail.adapters.checkpoint.sharded import read_shards, shard_name, snapshot_shards, write_shards
-from treenail.adapters.checkpoint.store import CheckpointStore, SaveRequest, attempt_of
+from treenail.adapters.checkpoint.store import CheckpointStore, SaveRequest, attempt_of, commits_of
 from treenail.adapters.checkpoint.targets import Targets
 from treenail.adapters.checkpoint.tensors import Buffers, is_spread
 from treenail.adapters.checkpoint.tree import Snapshot, copied_tensors, freeze
@@ -77,6 +77,7 @@ class RankCheckpointer:
         self._begun = False  # whether any rank has a flight
         self._checks: list[tuple[str, Callable[[Mapping[str, Tensor]], object]]] = []
         self._cached: list[str] = []  # the large files of this rank's last save
+        self._newest: int | None = None  # commits of the state that `latest` leads to, where this process knows it
 
     def check_copy(self, branch: str, check: Callable[[Mapping[str, Tensor]], object]) -> None:
         """Let the next save look at what it copied, in the background, before anything of it is written.
@@ -105,6 +106,7 @@ class RankCheckpointer:
         store, ranks = self.store, self.communicator
         rest, shards = take(checkpoint)
         directory = on_first(ranks, lambda: self._begin(step)) if shards else None
+        self._newest = commits_of(checkpoint)
         buffers = self._buffers if self._asynchronous else Buffers(borrow=True)
         buffers.begin()
         spread = snapshot_shards(shards, ranks, buffers) if shards else None
@@ -147,6 +149,19 @@ class RankCheckpointer:
         directory = self.store.begin(step)
         self.store.claim(directory)
         return directory
+
+    def is_saved(self, commits: int) -> bool:
+        """Return whether ``latest`` leads to the state of a commit; all ranks call it together, and wait until it is durable.
+
+        Args:
+            commits: Those of the engine.
+
+        Raises:
+            CheckpointError: As `settle`.
+        """
+        if self._newest == commits:
+            self.settle()
+        return self._newest == commits
 
     def settle(self) -> None:
         """Wait until the save under way, if there is one, has ended; all ranks call it together.
@@ -217,6 +232,8 @@ class RankCheckpointer:
             failed = broadcast_object(ranks, failed)
         # Not before: who is interrupted here waits for it at the end of the run.
         self._begun, self._flight = False, None
+        if failed is not None:
+            self._newest = None
         return failed
 
     def load(self, name: str, parts: Mapping[str, Stateful]) -> tuple[Manifest, dict[str, object]]:
@@ -263,6 +280,7 @@ class RankCheckpointer:
             damage = first or candidates.problem
             if damage is not None and self.communicator.rank == 0:
                 warn(f"{damage}; going on from '{directory}' in its place (step {manifest.step})")
+            self._newest = commits_of(state) if damage is None else None
             return Resumed(directory, manifest, state)
         raise first or CheckpointError("there is no checkpoint to go on from", where=self.store.files.uri)
 

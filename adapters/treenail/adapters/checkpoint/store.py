@@ -85,6 +85,13 @@ def snapshot(state: Mapping[str, object]) -> Snapshot:
     return freeze(state)
 
 
+def commits_of(checkpoint: Mapping[str, object]) -> int | None:
+    """Return how many commits an engine's state tree is of; None of any other tree."""
+    engine = checkpoint.get("engine")
+    commits = engine.get("commits") if isinstance(engine, dict) else None
+    return commits if isinstance(commits, int) else None
+
+
 class CheckpointStore:
     """The checkpoints of one run in a file backend; a `Checkpointer`.
 

@@ -10,12 +10,13 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
+from pathlib import Path
 
 from treenail.adapters.checkpoint import consolidate_checkpoint
 from treenail.adapters.comm import SingleProcess, TorchCommunicator, use_communicator
 from treenail.adapters.config import Catalog, Loaded, Source, load
 from treenail.adapters.documents import Location, Uri
-from treenail.adapters.files import LocalFiles, mounts_of, use_mounts
+from treenail.adapters.files import LocalFiles, mounts_of, redacted, use_mounts
 from treenail.adapters.launch import LAUNCH_ID, detect, process_group
 from treenail.adapters.runtime import (
     LIMIT,
@@ -24,8 +25,10 @@ from treenail.adapters.runtime import (
     choose_place,
     fast_dev_run,
     has_checkpoint,
+    is_path,
     on_rank_0,
     open_checkpoint,
+    own_name,
 )
 from treenail.adapters.runtime import export as export_run
 from treenail.adapters.runtime import test as test_run
@@ -39,6 +42,10 @@ def train(options: Namespace) -> int:
     if options.checkpoint and not options.resume:
         mend = "take it in the place of --auto-resume" if options.auto_resume else "add --resume"
         raise ConfigError("--checkpoint says where to resume from, but --resume is missing", mend=mend)
+    if options.restart and not (options.resume or options.auto_resume):
+        raise ConfigError(
+            "--restart says what begins anew in a run that goes on, but --resume is missing", mend="add it"
+        )
     if options.fast_dev_run is not None and (options.resume or options.auto_resume):
         given = "--resume" if options.resume else "--auto-resume"
         raise ConfigError("--fast-dev-run begins anew and keeps nothing", mend=f"leave out {given}, or --fast-dev-run")
@@ -82,6 +89,7 @@ def _start(options: Namespace, processes: int) -> int:
         "--debug": options.debug,
     }
     words = ["train", *_again(options, _whole), *(flag for flag, is_set in flags.items() if is_set)]
+    words += [f"--restart={name}" for name in options.restart]
     words += [f"{name}={value}" for name, value in given.items() if value is not None]
     return start_ranks(["module", "treenail.adapters.cli", *words], processes, debug=options.debug)
 
@@ -108,18 +116,27 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
     run, document = loaded.run, loaded.document
     elsewhere = run.files.checkpoints
 
-    def choose() -> Place:
-        launch = os.environ.get(LAUNCH_ID)
+    def choose() -> tuple[Place, str | None]:
         with use_mounts(mounts_of(run.files)):
-            return choose_place(
+            begins = _is_elsewhere(options, elsewhere)
+            if begins and options.work_dir is not None and has_checkpoint(options.work_dir, elsewhere):
+                raise ConfigError(
+                    "this directory holds a run already, and one that goes on from elsewhere is another",
+                    where=str(options.work_dir),
+                    mend="leave out --checkpoint to go on with it, or choose another --work-dir",
+                )
+            place = choose_place(
                 options.config,
                 options.work_dir,
-                resume="auto" if options.auto_resume else options.resume,
-                launch=launch,
+                resume="auto" if options.auto_resume else options.resume and not begins,
+                launch=os.environ.get(LAUNCH_ID),
                 checkpoints=elsewhere,
             )
+        if place.resume and begins:  # its launcher starts it again
+            return place, "latest"
+        return place, options.checkpoint or "latest" if place.resume or begins else None
 
-    work_dir, resume = on_rank_0(ranks, choose)
+    (work_dir, _, again), checkpoint = on_rank_0(ranks, choose)
     first = ranks.rank == 0
     if first:
         print(f"work directory: {work_dir}", file=sys.stderr)
@@ -127,8 +144,9 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         summary = train_run(
             run,
             work_dir,
-            resume=options.checkpoint or "latest" if resume else None,
+            resume=checkpoint,
             allow_changes=options.allow_changes,
+            restart=() if again else options.restart,  # what is begun anew once is trained on
             document=document,
             communicator=ranks,
         )
@@ -144,17 +162,27 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         return 0
     if first:
         launched = ranks.world_size > 1 and run.distributed.processes == 1
-        again = ["treenail", *(["launch", "--nproc", str(ranks.world_size)] if launched else []), "train"]
-        again += [*_again(options), "--work-dir", str(work_dir), "--resume"]
+        command = ["treenail", *(["launch", "--nproc", str(ranks.world_size)] if launched else []), "train"]
+        command += [*_again(options), "--work-dir", str(work_dir), "--resume"]
         with use_mounts(mounts_of(run.files)):
             saved = has_checkpoint(work_dir, elsewhere)
         if saved:
             higher = ", and a higher limits.max_steps" if (run.limits.max_steps or inf) <= summary.step else ""
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with{higher}:", file=sys.stderr)
-            print(f"  {shlex.join(again)}", file=sys.stderr)
+            print(f"  {shlex.join(command)}", file=sys.stderr)
         else:
             print(f"stopped by {summary.stop_reason} before the first step; nothing was to be saved", file=sys.stderr)
     return 0 if reason == LIMIT else 128 + int(signal.Signals[reason])
+
+
+def _is_elsewhere(options: Namespace, checkpoints: str | None) -> bool:
+    """Return whether the checkpoint to resume is not one of the place that the run is told to keep its own in."""
+    given = options.checkpoint
+    if given is None or not is_path(given):
+        return False
+    if options.work_dir is None and checkpoints is None:
+        return True
+    return own_name(given, options.work_dir or Path(), checkpoints) is None
 
 
 def _try(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
@@ -172,12 +200,35 @@ def _try(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
 
 def test(options: Namespace) -> int:
     """Test a checkpoint and print the results; on the ranks that a launcher started."""
-    run = _load(options).run
-    with _ranks(run.distributed) as ranks:
-        metrics = test_run(run, options.checkpoint, ranks)
+    checkpoint = _take_checkpoint(options)
+    loaded = _load(options)
+    with _ranks(loaded.run.distributed) as ranks:
+        metrics = test_run(
+            loaded.run,
+            checkpoint,
+            ranks,
+            data=options.data,
+            work_dir=options.work_dir,
+            output=options.output,
+            document=loaded.document,
+        )
         if ranks.rank == 0:
-            _print_table([(name, f"{value:.4f}") for name, value in metrics.items()])
+            rows = [(name, f"{value:.4f}") for name, value in metrics.items()]
+            rows += [("written", redacted(options.output))] if options.output else []
+            _print_table(rows)
     return 0
+
+
+def _take_checkpoint(options: Namespace) -> str:
+    """Return the checkpoint that a test was given, in its place or by name; what stood there may be an override."""
+    words = [each for each in (options.checkpoint, *options.overrides) if each is not None]
+    options.overrides = [each for each in words if "=" in each or each.startswith("~")]
+    given = [each for each in words if each not in options.overrides]
+    given += [options.named] if options.named is not None else []
+    if len(given) != 1:
+        has = f"there are {len(given)} checkpoints: {', '.join(given)}" if given else "there is no checkpoint to test"
+        raise ConfigError(has, mend="name one, after the config or by --checkpoint: a checkpoint, or a file of weights")
+    return str(given[0])
 
 
 def export(options: Namespace) -> int:

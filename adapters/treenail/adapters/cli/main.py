@@ -119,7 +119,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         arguments: As for `main`.
     """
     whole = parser()
-    options, rest = whole.parse_known_args(arguments)
+    options, rest = whole.parse_known_args(_with_number(sys.argv[1:] if arguments is None else arguments))
     # argparse takes no positional argument after an option, but people write key=value anywhere.
     late = [each for each in rest if _is_override(each)] if "overrides" in options else []
     if len(late) < len(rest):
@@ -127,6 +127,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if late:
         options.overrides = [*options.overrides, *late]
     return options
+
+
+def _with_number(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a ``--fast-dev-run`` that has its number, or else would take the word behind it for one."""
+    following = [*arguments[1:], ""]
+    return [
+        "--fast-dev-run=1" if word == "--fast-dev-run" and not after.lstrip("-").isdecimal() else word
+        for word, after in zip(arguments, following, strict=False)
+    ]
 
 
 def _is_override(argument: str) -> bool:

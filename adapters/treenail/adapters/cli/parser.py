@@ -11,6 +11,9 @@ _OVERRIDES = (
     "key=value pairs change parts of the config: optimizer.lr=3e-4 schedules.0.every=step; "
     "+key=value adds what is not there, ~key removes: +hooks.best={type: best, metric: val/loss} ~hooks.timer"
 )
+_WEIGHTS = (
+    "…/checkpoints/best, …/latest, one's directory, or a file of weights (.safetensors, .pt, .pth, .ckpt); or its URI"
+)
 _OVERLAYS = "a file that is merged over the config: configs/deploy/server.yaml; several are allowed, later ones win"
 _IMPORTS = "a prefix of modules that `type: module:name` may import from, besides the config's own `imports:`"
 
@@ -133,12 +136,22 @@ def _train(commands: _Commands) -> None:
         "own",
     )
     train.add_argument(
-        "--checkpoint", metavar="NAME", help="with --resume: another one than the latest: best, step-00000200"
+        "--checkpoint",
+        metavar="P",
+        help="with --resume: another one than the latest: best, step-00000200; or by its path or URI one of another run, from "
+        "which a new one goes on",
     )
     train.add_argument(
         "--allow-changes",
         action="store_true",
         help="resume although the config changed in a way that changes the result",
+    )
+    train.add_argument(
+        "--restart",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="with --resume: let a part begin anew: schedules, with the config's learning rates; optimizer; repeatable",
     )
     train.add_argument(
         "--fast-dev-run",
@@ -151,11 +164,27 @@ def _train(commands: _Commands) -> None:
 
 
 def _test(commands: _Commands) -> None:
-    test = commands.add("test", "test a checkpoint", "Run the test of a config with the weights of a checkpoint.")
-    _add_sources(test, "the config the checkpoint was trained with")
-    test.add_argument(
-        "--checkpoint", required=True, metavar="P", help="…/checkpoints/best, …/latest, or one's directory"
+    test = commands.add(
+        "test",
+        "test a checkpoint",
+        "Run the test of a config, or its validation, with the weights of a checkpoint or of a file, and print the results.",
     )
+    test.add_argument("config", type=_location, help="the config the checkpoint was trained with")
+    test.add_argument("checkpoint", nargs="?", help=_WEIGHTS)
+    test.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    test.add_argument(
+        "--checkpoint",
+        dest="named",
+        metavar="P",
+        help="the same by name, for one that has '=' in it: epoch=9.ckpt",
+    )
+    test.add_argument("--data", default="test", help="of the config: test (default) or val; test/NAME of several")
+    test.add_argument(
+        "--work-dir", type=_local_directory, metavar="D", help="a new one for pictures, curves, logs; else no hook runs"
+    )
+    test.add_argument("--output", metavar="FILE", help="write the results to a JSON file, or its URI, too")
+    _add_overlays(test)
+    _add_imports(test)
 
 
 def _predict(commands: _Commands) -> None:
@@ -166,12 +195,10 @@ def _predict(commands: _Commands) -> None:
         "The file appears whole, at the end: what is ended before leaves none, or an earlier one, and is to be begun again.",
     )
     predict.add_argument("config", type=_location, help="the config the checkpoint was trained with")
-    predict.add_argument("checkpoint", help="…/checkpoints/best, …/latest, or one's directory")
+    predict.add_argument("checkpoint", help=_WEIGHTS)
     predict.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     predict.add_argument(
-        "--data",
-        default="predict",
-        help="which data of the config: predict (default), test or val; test/NAME of several",
+        "--data", default="predict", help="of the config: predict (default), test or val; test/NAME of several"
     )
     predict.add_argument(
         "--files", nargs="+", default=[], metavar="F", help="predict for these files, with a dataset that takes 'files'"
@@ -319,7 +346,7 @@ def _export(commands: _Commands) -> None:
         "Export the model of a checkpoint. The artefact is compared with the model and only then published.",
     )
     _add_sources(export, "the config the checkpoint was trained with")
-    export.add_argument("--checkpoint", required=True, metavar="P", help="as for test")
+    export.add_argument("--checkpoint", required=True, metavar="P", help=_WEIGHTS)
     export.add_argument(
         "--format", default="onnx", metavar="F", help="an exporter of `treenail adapters` (default: onnx)"
     )

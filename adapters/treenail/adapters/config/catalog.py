@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from treenail.adapters import ADAPTERS
 from treenail.adapters.config.ports import PORTS
@@ -26,6 +26,13 @@ from treenail.kernel import (
 
 if TYPE_CHECKING:
     from treenail.adapters.config.derive import Derivation
+
+_MENDS: Final = {
+    "hook": "derive a hook's class from treenail.kernel.Hook",
+    "dataset": "a dataset has __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches: "
+    "see how-to/loops in the documentation",
+}
+"""What to do about a component that is none of a kind."""
 
 
 class Names:
@@ -128,8 +135,9 @@ class Names:
         else:
             found = self._registered(name, slot)
         if slot is not None and not self.schemas.fits(found, slot):
-            mend = "derive a hook's class from treenail.kernel.Hook" if slot.port == "hook" else None
-            raise RegistryError(f"'{name}' is {self._kind(found)}, not {a(slot.name)}", mend=mend)
+            raise RegistryError(
+                f"'{name}' is {self._kind(found)}, not {a(slot.name)}", mend=_MENDS.get(slot.port or "")
+            )
         return found
 
     def _declares(self, scope: str, name: str) -> bool:

@@ -21,7 +21,7 @@ from treenail.adapters.config.catalog import Names, a
 from treenail.adapters.config.check import SCOPE
 from treenail.adapters.config.form import Form, form_in_slot, shared_by
 from treenail.adapters.config.load import RUN
-from treenail.adapters.config.rules import DEFAULTS
+from treenail.adapters.config.rules import DEFAULTS, UNTYPED
 from treenail.adapters.config.schema import (
     Anything,
     Choice,
@@ -63,6 +63,7 @@ _BASE: Final[Json] = {
     "type": ["string", "array"],
     "items": {"type": "string"},
 }
+_UNTYPED: Final[Json] = {"type": "object", "not": {"required": ["type"]}}
 _MARKS: Final[Mapping[str, Json]] = {
     "_delete_": {"type": "boolean", "description": "true: this replaces what a base wrote here."},
     SCOPE: {"type": "string", "description": "The package whose components the plain names in here mean first."},
@@ -317,7 +318,12 @@ class _Writer:
         required = [field.name for field in schema.fields if field.required]
 
         def write() -> Json:
-            return {"allOf": [self.record(key, shared)], **self._demands(parts, required, shared)}
+            found = {"allOf": [self.record(key, shared)], **self._demands(parts, required, shared)}
+            if key == RUN:
+                hooks = found["properties"]["hooks"]
+                options = {name: {"if": _UNTYPED, "else": hooks["additionalProperties"]} for name in UNTYPED}
+                hooks["properties"] = {**hooks["properties"], **options}
+            return found
 
         return self._define(("record", key, shared, "whole"), f"whole_{schema.name}", write)
 
@@ -332,7 +338,17 @@ class _Writer:
             if isinstance(kind, MapOf):  # the entries that a run has without being asked can be completed
                 value = self.kind(kind.value, shared)
                 properties[section]["properties"] |= dict.fromkeys(entries, value)
+                slot = _component_of(kind.value)
+                if section == "hooks" and slot is not None:
+                    for name in UNTYPED:
+                        options = {"if": _UNTYPED, "then": self._options(slot, name, shared), "else": value}
+                        properties[section]["properties"][name] = options
         return {**_or_reference("object"), "properties": {**properties, **_MARKS}, "additionalProperties": False}
+
+    def _options(self, slot: Nested, name: str, shared: str | None) -> Json:
+        """Return what may be given to a default hook without its type."""
+        schema = self._candidates.fitting(slot).get(name)
+        return {} if schema is None else self.component(form_in_slot(schema, slot, shared), shared)
 
     def _field(self, field: Field, shared: str | None) -> Json:
         found = self.kind(field.kind, shared)
@@ -344,6 +360,12 @@ class _Writer:
             notes["default"] = field.default
         # Beside a $ref, draft 7 ignores everything else.
         return {**notes, "allOf": [found]} if "$ref" in found else {**found, **notes}
+
+
+def _component_of(kind: Kind) -> Nested | None:
+    """Return the component of a kind that may be none."""
+    members = kind.members if isinstance(kind, OneOf) else (kind,)
+    return next((each for each in members if isinstance(each, Nested)), None)
 
 
 def _has_parts(kind: Kind) -> bool:

@@ -14,7 +14,7 @@ from treenail.adapters.config.check import Checker
 from treenail.adapters.config.imports import allowed_imports, import_components, make_importable
 from treenail.adapters.config.maker import Maker, Rules
 from treenail.adapters.config.overrides import apply_overrides
-from treenail.adapters.config.rules import DEFAULTS, rules_of_run
+from treenail.adapters.config.rules import DEFAULTS, name_default_hooks, rules_of_run
 from treenail.adapters.config.schema import RecordOf
 from treenail.adapters.documents import (
     Document,
@@ -220,6 +220,7 @@ def read_source(source: Source) -> tuple[Document, Rules]:
         document = load_document(path, overlays=source.overlays)
     rules = rules_of_run(document.data)
     apply_overrides(document, source.overrides, DEFAULTS)
+    name_default_hooks(document.data)
     imports = isinstance(document.data, dict) and (document.data.get("imports") or source.imports)
     if imports and source.folder is not None:
         make_importable(source.folder)

@@ -49,7 +49,7 @@ RUN_HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "vis_backends": "write 'vis': {NAME: {type: …}}",
         "data_preprocessor": "give it to the 'model', which takes it as an argument",
         "randomness": "write 'seed': …, 'deterministic': …, and diff_rank_seed in 'distributed'",
-        "env_cfg": "write the backend of dist_cfg in 'distributed': {backend: …}; the rest has no place here",
+        "env_cfg": "write dist_cfg's backend in 'distributed': {backend: …}, and 'cudnn_benchmark': true; the rest has no place",
         "dist_params": "write 'distributed': {backend: …}",
         "launcher": "write 'distributed': {launcher: …}; auto, the default, recognises it",
         "model_wrapper_cfg": "write 'distributed': {parallel: {type: …}}",

@@ -17,6 +17,20 @@ DEFAULTS: Final = {
 }
 """What a run has without being asked, so that null can remove it."""
 
+UNTYPED: Final = ("timer", "logger", "progress", "schedule", "checkpoint")
+"""Those of its hooks whose options may stand without a type: the component of that name is meant."""
+
+
+def name_default_hooks(data: object) -> None:
+    """Write the types of default hooks of which only options are given into a config as plain data."""
+    hooks = data.get("hooks") if isinstance(data, dict) else None
+    if not isinstance(hooks, dict):
+        return
+    for name in UNTYPED:
+        options = hooks.get(name)
+        if isinstance(options, dict) and "type" not in options:
+            hooks[name] = Map({"type": name, **options}, getattr(options, "marks", None))
+
 
 def rules_of_run(data: object) -> Rules:
     """Return the rules of a run.
@@ -54,6 +68,11 @@ def _check(
         samples = data.get(section)
         if isinstance(samples, dict) and None not in (samples.get("sampler"), samples.get("batch_sampler")):
             yield (section, "sampler"), "a batch sampler takes no sampler; leave out one of them"
+    if data.get("cudnn_benchmark") is True and data.get("deterministic"):
+        yield (
+            ("cudnn_benchmark",),
+            "what cuDNN finds fastest may give other bits each time, which deterministic rules out; leave out one of them",
+        )
     files = data.get("files")
     if isinstance(files, dict) and files:
         from treenail.adapters.files import mistakes_in_files  # most configs say nothing of files
@@ -64,8 +83,9 @@ def _check(
     for path, metric in _metrics(data):
         if not validated:
             yield path, f"there is no 'val' to give the metric '{metric}'"
-        elif not metric.startswith("val/") and (path[0] == "schedules" or _is_ours(components.get(path[:-1]))):
-            yield path, f"'{metric}' is no metric of a validation: write val/{metric.rpartition('/')[2]}"
+        elif not metric.startswith("val/") and (path[0] == "schedules" or _takes_no(metric, components.get(path[:-1]))):
+            meant = metric.removeprefix("test/").removeprefix("train/")
+            yield path, f"'{metric}' is no metric of a validation: write val/{meant}"
 
 
 def _updates(data: Mapping[str | int, object], model: ComponentSchema | None) -> Iterator[tuple[TreePath, str]]:
@@ -117,8 +137,11 @@ def _removals(section: str, removable: list[str], entries: object) -> Iterator[t
             yield (section, name), f"null removes an entry of '{section}', but there is no '{name}'; {mend}"
 
 
-def _is_ours(component: tuple[Visit, ComponentSchema] | None) -> bool:
-    return component is not None and component[1].target.startswith("treenail.")
+def _takes_no(metric: str, component: tuple[Visit, ComponentSchema] | None) -> bool:
+    """Return whether a hook is one of ours that takes no metric of this name; `BestHook` takes short ones."""
+    target = component[1].target if component is not None else ""
+    is_short = target.endswith(":BestHook") and not metric.startswith(("test/", "train/"))
+    return target.startswith("treenail.") and not is_short
 
 
 def _schedule(

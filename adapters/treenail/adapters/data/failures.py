@@ -71,7 +71,9 @@ class FailedBatch(NamedTuple):
         else:
             shown = f"{', '.join(map(str, indices[:8]))}{' …' if len(indices) > 8 else ''}"
             message = f"the samples {shown} of {name} make no batch: {what}"
-            mend = "let samples be alike (tensors of one shape, in the same fields), or give collate: list"
+            mend = (
+                "let samples be alike (tensors of one shape, in the same fields), or give collate: list, or a function"
+            )
         try:
             pickled = pickle.dumps(error)
             pickle.loads(pickled)  # our own; some exceptions are pickled and cannot be read again

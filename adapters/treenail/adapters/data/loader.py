@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from treenail.adapters.data.failures import DataError, FailedBatch, WatchedWorkers
+from treenail.adapters.data.indexed import Indexed
 from treenail.adapters.data.overlap import copied_ahead
 from treenail.adapters.files import Mounts, current_mounts, use_mounts
 from treenail.adapters.sampling import SampleIndex, Shard
@@ -55,7 +56,7 @@ class Loader:
             memory, by a stream of its own. Elsewhere, and with None, batches stay where they are.
 
     Attributes:
-        dataset: As given.
+        dataset: As given; of one that is `Indexed`, that which has the samples.
         endless: Whether passes over the data follow each other by themselves, whatever `set_epoch` says.
         share: Of the batch that was yielded last, (how many of its samples are this rank's, how many it has); None where
             world_size is 1.
@@ -99,7 +100,7 @@ class Loader:
             raise ValueError(f"passes of {type(sampler).__name__} follow each other: there is no last batch to drop")
         if batch_size is None and drop_last:
             raise ValueError("drop_last is the batch sampler's to know; give it there")
-        self.dataset = dataset
+        self.dataset = dataset.dataset if isinstance(dataset, Indexed) else dataset
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last

@@ -80,10 +80,18 @@ HOOKS: tuple[Adapter, ...] = (
             ("SyncBuffersHook", "gives all ranks the mean of their buffers"),
             ("EmptyCacheHook", "gives a GPU's unused memory back"),
             ("NaiveVisualizationHook", "draws what a model predicts in a test"),
+            ("EarlyStoppingHook", "stops a training that no longer improves"),
         )
     ),
     *(
-        Adapter(port="hook", name=name, target=f"{_A}.hooks:{target}", aliases=(target,), summary=summary)
+        Adapter(
+            port="hook",
+            name=name,
+            target=f"{_A}.hooks:{target}",
+            # What mmengine has a class of that name for means mmengine's.
+            aliases=() if name in ("early_stopping", "profiler") else (target,),
+            summary=summary,
+        )
         for name, target, summary in (
             ("early_stopping", "EarlyStoppingHook", "stops a training that no longer improves"),
             ("throughput", "ThroughputHook", "samples, steps and tokens a second, and model FLOPs utilisation"),
@@ -107,5 +115,11 @@ HOOKS: tuple[Adapter, ...] = (
         name="EMAHook",
         target=f"{_A}.hooks:EMAHook",
         summary="mmengine's: averages the weights after each step",
+    ),
+    Adapter(
+        port="log_processor",
+        name="LogProcessor",
+        target=f"{_A}.logging.compat:LogProcessor",
+        summary="mmengine's: makes log lines of the message hub",
     ),
 )

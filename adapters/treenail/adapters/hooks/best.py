@@ -155,11 +155,13 @@ class BestHook(Hook):
         saved = state_dict.get("metrics")
         if not isinstance(saved, dict):
             raise StateError("there are no best values", where="hooks.best")
-        if len(self._rankings) == 1 and self.metric == "auto" and saved:
-            self._rankings[0].metric = next(iter(saved))
-        if saved and not any(each.metric in saved for each in self._rankings):
+        # A name without values may be one that was misspelt, as the first results showed.
+        seen = [name for name, each in saved.items() if not isinstance(each, Mapping) or each.get("places")]
+        if len(self._rankings) == 1 and self.metric == "auto" and seen:
+            self._rankings[0].metric = seen[0]
+        if seen and not any(each.metric in saved for each in self._rankings):
             ours = ", ".join(each.metric for each in self._rankings)
-            raise StateError(f"the best values are of {', '.join(saved)}, not of {ours}", where="hooks.best")
+            raise StateError(f"the best values are of {', '.join(seen)}, not of {ours}", where="hooks.best")
         for each in self._rankings:
             if each.metric in saved:
                 each.load(saved[each.metric])

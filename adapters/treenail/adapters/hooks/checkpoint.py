@@ -89,6 +89,8 @@ class CheckpointHook(Hook):
                 less_keys=less_keys,
             )
         )
+        self._measured: object = None
+        self._saved = False  # in this attempt
         self._clock = _Clock(interval, communicator) if by == "second" and interval is not None else None
         if by == "epoch" or interval is None:
             self.idle = ("after_train_iter",)
@@ -108,6 +110,7 @@ class CheckpointHook(Hook):
 
     def before_train(self, engine: Engine) -> None:
         """Begin to count seconds."""
+        self._measured, self._saved = _measured(engine), False
         if self._clock is not None:
             self._clock.begin()
 
@@ -134,6 +137,7 @@ class CheckpointHook(Hook):
             TrainingError: A parameter of the part ``model`` is not finite, or a buffer that is saved has a NaN. A
                 `RankCheckpointer` finds it in its copy, in the background, and raises as when it cannot write.
         """
+        self._measured, self._saved = _measured(engine), True
         model, saved = engine.parts.get("model"), checkpoint.get("model")
         if not isinstance(model, nn.Module):
             return
@@ -157,9 +161,17 @@ class CheckpointHook(Hook):
             each.check(each.tensor, step)
 
     def after_train(self, engine: Engine) -> None:
-        """Request the last one."""
-        if self.save_last or engine.stop_reason is not None:
+        """Request the last one, unless this very state is saved."""
+        if (self.save_last or engine.stop_reason is not None) and not self._is_saved(engine):
             engine.request_checkpoint(engine.stop_reason or "end of training")
+
+    def _is_saved(self, engine: Engine) -> bool:
+        """Return whether nothing happened since the last save, or since the checkpoint that was resumed."""
+        if engine.stop_reason is not None and self._saved:
+            return False  # the checkpoint of a stop says why
+        changed = self._measured != _measured(engine) or any(map(_may_end_otherwise, engine.hooks.values()))
+        checkpointer = engine.checkpointer
+        return not changed and isinstance(checkpointer, RankCheckpointer) and checkpointer.is_saved(engine.commits)
 
     def after_run(self, engine: Engine) -> None:
         """Publish the weights that shall be.
@@ -176,6 +188,17 @@ class CheckpointHook(Hook):
         names = {"last": "latest", "best": "best"}
         for each in dict.fromkeys(self.published):
             publish(engine.checkpointer, names[each])
+
+
+def _measured(engine: Engine) -> object:
+    """Return for which averages statistics have been measured, as may happen when the training ends."""
+    return getattr(engine.parts.get("averages"), "measured", None)
+
+
+def _may_end_otherwise(hook: object) -> bool:
+    """Return whether a hook is somebody's that may change the state when the training ends."""
+    of_ours = type(hook).__module__.startswith("treenail.")
+    return not of_ours and getattr(type(hook), "after_train", Hook.after_train) is not Hook.after_train
 
 
 class _Clock:

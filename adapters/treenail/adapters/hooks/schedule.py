@@ -106,7 +106,8 @@ class Schedules:
         """
         states = state_dict.get("schedules")
         if not isinstance(states, list) or len(states) != len(self.schedules):
-            raise StateError(f"the state is not of {len(self.schedules)} schedulers", where="schedules")
+            message = f"the state is not of {len(self.schedules)} schedulers"
+            raise StateError(message, where="schedules", mend="with --restart schedules they begin anew")
         for schedule, state in zip(self.schedules, states, strict=True):
             schedule.scheduler.load_state_dict(state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from time import perf_counter
 
 from treenail.kernel import Engine, Hook
@@ -10,8 +11,8 @@ from treenail.kernel import Engine, Hook
 class TimerHook(Hook):
     """Gauges, in seconds: ``time`` of a whole step and ``data_time``, the part spent waiting for its batch.
 
-    Both are means over the steps since they were read last. What happens between epochs does not count, nor do validation and
-    saving between steps, and the wait for the batch after them.
+    Both are means over the steps since they were read last; without any, there is none. What happens between epochs does not
+    count, nor do validation and saving between steps, and the wait for the batch after them.
     """
 
     priority = 10
@@ -54,12 +55,12 @@ class TimerHook(Hook):
 
     def _time(self) -> float:
         steps = self._steps - self._told
-        mean = (self._mark - self._begin) / steps if steps else 0.0
+        mean = (self._mark - self._begin) / steps if steps else nan
         self._begin, self._told = self._mark, self._steps
         return mean
 
     def _data_time(self) -> float:
         steps = self._steps - self._told_waits
-        mean = self._waited / steps if steps else 0.0
+        mean = self._waited / steps if steps else nan
         self._waited, self._told_waits = 0.0, self._steps
         return mean

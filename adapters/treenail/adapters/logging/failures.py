@@ -69,14 +69,14 @@ def failure_facts(error: BaseException) -> dict[str, object]:
         error: The exception.
 
     Returns:
-        kind, error (as of `describe_error`), raised_at (as of `place_of`), notes, traceback (with those of its causes); those
-        that there are.
+        kind, error (as of `describe_error`), raised_at (as of `place_of`), notes of one line, traceback (with all notes and
+        causes); those that there are.
     """
     facts = {
         "kind": type(error).__name__,
         "error": describe_error(error),
         "raised_at": place_of(error),
-        "notes": list(getattr(error, "__notes__", ())),
+        "notes": [note for note in getattr(error, "__notes__", ()) if "\n" not in note],
         "traceback": "".join(traceback.format_exception(error)),
     }
     return {name: value for name, value in facts.items() if value}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import fsum, nan
 from typing import Literal, NamedTuple
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from treenail.adapters.comm import broadcast_object
 from treenail.adapters.evaluation import DumpPredictions, result_names
 from treenail.adapters.files import redacted
+from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops.gathering import RankBatch, RankBatches
 from treenail.adapters.loops.inference import Precision, autocast, inference, model_of, own_step
 from treenail.adapters.loops.measures import KeptResults, as_measure, numbers, scored, tell_samples
-from treenail.adapters.optim import as_pair, moved
+from treenail.adapters.loops.passes import refuse_unasked
+from treenail.adapters.optim import as_pair, check_loss, moved
 from treenail.contracts import Loss, LossSum, MeasuresSamples, TakesPredictions
 from treenail.kernel import BatchSource, Communicator, Engine, Metric, TrainingError, mix
 
@@ -56,6 +58,7 @@ class EvalLoop:
     Attributes:
         metrics: The results by name; None before the first pass and after an interrupted one.
         batches: As given.
+        measures: The metrics, as they measure.
         mode: As given.
         prefix: Of the results' names: ``val``, or ``val/NAME``.
 
@@ -87,19 +90,23 @@ class EvalLoop:
         self._averaged = averaged
         self._loss = loss
         self.batches = batches
-        self._measures = [as_measure(metric) for metric in metrics]
-        self._takers = [each for each in self._measures if isinstance(each, TakesPredictions)]
-        self._metrics = [each for each in self._measures if isinstance(each, Metric)]
+        self.measures = [as_measure(metric) for metric in metrics]
+        self._takers = [each for each in self.measures if isinstance(each, TakesPredictions)]
+        self._metrics = [each for each in self.measures if isinstance(each, Metric)]
         self._device = device if device is not None and device.type != "cpu" else None
         self._seed = mix(seed, mode) if name is None else mix(seed, mode, name)
         self._ranks = communicator if communicator is not None and communicator.world_size > 1 else None
         self._autocast = autocast(precision, self._device)
+        self._left_out: set[str] = set()
+
+    def __init_subclass__(cls) -> None:
+        refuse_unasked(cls, "give the model a val_step, or a test_step, which predicts for a batch")
 
     @property
     def result_names(self) -> frozenset[str] | None:
         """What its results will be called; None where one of its metrics does not know that before."""
         found = [] if self._loss is None else ["loss"]
-        for measure in self._measures:
+        for measure in self.measures:
             if (names := result_names(measure)) is None:
                 return None
             lead = f"{measure.prefix}/" if isinstance(measure, MeasuresSamples) and measure.prefix else ""
@@ -109,7 +116,7 @@ class EvalLoop:
     @property
     def outputs(self) -> list[str]:
         """The files that its predictions are written to."""
-        return [each.output for each in self._measures if isinstance(each, DumpPredictions)]
+        return [each.output for each in self.measures if isinstance(each, DumpPredictions)]
 
     def run(self, engine: Engine) -> None:
         """Evaluate, unless the engine is asked to stop meanwhile.
@@ -133,8 +140,8 @@ class EvalLoop:
         model = model_of(engine, self._model, self._averaged)
         with inference(model, self._loss, self._seed, self._ranks):
             losses: list[_Measured] = []
-            kept = [KeptResults(each, self._ranks) for each in self._measures if isinstance(each, MeasuresSamples)]
-            for measure in self._measures:
+            kept = [KeptResults(each, self._ranks) for each in self.measures if isinstance(each, MeasuresSamples)]
+            for measure in self.measures:
                 if not isinstance(measure, MeasuresSamples):
                     measure.reset()
             index = self._pass(engine, model, losses, kept, begin)
@@ -204,7 +211,7 @@ class EvalLoop:
         for metric in self._metrics:
             metric.update(scores, right)
 
-    def _results(self, losses: Sequence[_Measured], merged: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def _results(self, losses: Sequence[_Measured], merged: Sequence[object]) -> dict[str, float]:
         results: dict[str, float] = {}
         givers: dict[str, str] = {}
         if self._loss is not None:
@@ -213,9 +220,11 @@ class EvalLoop:
             results[f"{self.prefix}/loss"] = total / weight if weight else nan
             givers[f"{self.prefix}/loss"] = "the loss"
         of_samples = iter(merged)
-        for number, measure in enumerate(self._measures):
+        for number, measure in enumerate(self.measures):
             giver = f"{type(measure).__name__} (metrics.{number})"
-            values = next(of_samples) if isinstance(measure, MeasuresSamples) else numbers(measure.compute(), measure)
+            told = next(of_samples) if isinstance(measure, MeasuresSamples) else measure.compute()
+            values, others = numbers(told, measure)
+            self._leave_out(others, giver)
             for name, value in values.items():
                 whole = f"{self.prefix}/{name}"
                 if whole in results:
@@ -225,6 +234,14 @@ class EvalLoop:
                     )
                 results[whole], givers[whole] = value, giver
         return results
+
+    def _leave_out(self, names: Sequence[str], giver: str) -> None:
+        """Say, once of each, what are no results for being no numbers."""
+        if new := [name for name in names if name not in self._left_out]:
+            self._left_out.update(new)
+            terminal_logger().warning(
+                f"{giver} gives no number for {', '.join(new)}: only numbers are {self.mode} results"
+            )
 
     def state_dict(self) -> dict[str, object]:
         """Return an empty state: an interrupted pass begins anew."""
@@ -245,6 +262,7 @@ class EvalSets:
 
     Attributes:
         metrics: The results of all sets by name; None before the first pass and after an interrupted one.
+        loops: As given.
 
     Raises:
         ValueError: There is no set, the loops are of different modes, or two have the same name or write the same file.
@@ -262,13 +280,13 @@ class EvalSets:
             raise ValueError(f"predictions of several sets go to {redacted(twice[0])}: give each set a file of its own")
         self.metrics: dict[str, float] | None = None
         self.mode: Literal["val", "test"] = loops[0].mode
-        self._loops = tuple(loops)
+        self.loops = tuple(loops)
 
     @property
     def result_names(self) -> frozenset[str] | None:
         """What the results of all sets will be called; None where a metric does not know that before."""
         found: frozenset[str] = frozenset()
-        for loop in self._loops:
+        for loop in self.loops:
             if (names := loop.result_names) is None:
                 return None
             found |= names
@@ -281,7 +299,7 @@ class EvalSets:
             TrainingError: There is no data, or two metrics share a name.
         """
         self.metrics = None
-        self.metrics = _evaluate(engine, self.mode, self._loops)
+        self.metrics = _evaluate(engine, self.mode, self.loops)
 
     def state_dict(self) -> dict[str, object]:
         """Return an empty state: an interrupted pass begins anew, with the first set."""
@@ -317,4 +335,5 @@ def _evaluate(engine: Engine, mode: Literal["val", "test"], loops: Sequence[Eval
 
 
 def _measured(loss: Tensor | LossSum, samples: int) -> _Measured:
+    check_loss(loss)
     return _Measured(*loss) if isinstance(loss, LossSum) else _Measured(loss, samples, samples)

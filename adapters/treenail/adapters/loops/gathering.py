@@ -50,14 +50,15 @@ class RankBatches:
         """Yield this rank's batches, then None for as long as another rank has one.
 
         Raises:
-            TrainingError: There are less batches than the data say, or repeated samples that nothing tells from others.
+            TrainingError: There are less batches than the data say, none at all, or repeated samples that nothing tells from
+                others; or there are many ranks, and no rank knows its number of batches.
             DataError: A batch cannot be loaded.
         """
         batches, ranks = self._batches, self.ranks
         self._refuse_unmarked(getattr(batches, "sampler", None))
         batches.set_epoch(0)
-        own = rounds = len(batches)
-        if ranks is not None:
+        own = rounds = self._length()
+        if ranks is not None and own is not None:
             rounds = int(ranks.all_reduce(torch.tensor(own), "max"))
         seen = 0
         try:
@@ -67,13 +68,30 @@ class RankBatches:
         except DataError as error:
             error.add_note(f"batch {seen} of the {self._what} data")
             raise
+        if own is None:
+            if not seen:
+                raise TrainingError(f"the {self._what} data gave no batch at all", mend="is it empty?")
+            return
         if not rounds or seen != own:
             raise TrainingError(
                 f"the {self._what} data ended after {seen} of {own} batches",
                 mend="is the dataset empty, does it raise StopIteration, or have another length than it says?",
             )
-        for _ in range(seen, rounds):
+        for _ in range(seen, rounds or 0):
             yield None
+
+    def _length(self) -> int | None:
+        """Return how many batches this rank has; None where nobody knows, which one process need not."""
+        try:
+            return len(self._batches)
+        except TypeError:
+            if self.ranks is None:
+                return None
+            raise TrainingError(
+                f"nobody knows how many batches the {self._what} data have, and {self.ranks.world_size} ranks go through "
+                "theirs in step",
+                mend="evaluate in one process, or let the batches have a len",
+            ) from None
 
     def _refuse_unmarked(self, sampler: object) -> None:
         if not isinstance(sampler, Shard) or sampler.padding != "repeat" or sampler.marked:

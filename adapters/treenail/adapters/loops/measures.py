@@ -113,22 +113,14 @@ class KeptResults:
             indices = indices[counting]
         self._batches.append((len(results) - before, None if indices is None else indices.tolist()))
 
-    def merged(self) -> dict[str, float]:
-        """Return what the metric measures of the results of all ranks, on rank 0; nothing elsewhere.
-
-        Raises:
-            TrainingError: A value is no number.
-        """
+    def merged(self) -> object:
+        """Return what the metric measures of the results of all ranks, on rank 0; nothing elsewhere."""
         metric = self._metric
         try:
             results = self._ordered(list(metric.results))
-            if results is None:
-                return {}
-            values = metric.compute_metrics(to_cpu(results))
+            return {} if results is None else metric.compute_metrics(to_cpu(results))
         finally:
             metric.results.clear()
-        prefix = f"{metric.prefix}/" if metric.prefix else ""
-        return {f"{prefix}{name}": value for name, value in numbers(values, metric).items()}
 
     def _ordered(self, own: list[Any]) -> list[Any] | None:
         if self._ranks is None:
@@ -155,27 +147,33 @@ def _split(results: Sequence[Any], sizes: Sequence[int]) -> list[Sequence[Any]]:
     return [results[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
-def numbers(values: object, metric: object) -> dict[str, float]:
-    """Return what a metric measured, as numbers by name.
+def numbers(values: object, metric: object) -> tuple[dict[str, float], list[str]]:
+    """Return what a metric measured: (numbers by name, names of texts and of what it had nothing to say of).
+
+    Args:
+        values: What it gave.
+        metric: The metric; its prefix is put before the names.
 
     Raises:
-        TrainingError: It is no mapping, or a value is no number.
+        TrainingError: It is no mapping, or a value is neither a number nor a text nor None.
     """
     giver = type(metric).__name__
     if not isinstance(values, Mapping):
         raise TrainingError(
             f"{giver} gives a {type(values).__name__}", mend="let it return a mapping of names to numbers"
         )
+    lead = f"{metric.prefix}/" if isinstance(metric, MeasuresSamples) and metric.prefix else ""
     found: dict[str, float] = {}
+    others: list[str] = []
     for name, value in values.items():
+        if value is None or isinstance(value, str):
+            others.append(f"{lead}{name}")
+            continue
         try:
-            number = None if isinstance(value, str) else float(value)  # which would read a text
+            found[f"{lead}{name}"] = float(value)
         except (TypeError, ValueError):  # one of torch's or numpy's may hold several
-            number = None
-        if number is None:
             raise TrainingError(
                 f"{giver} gives a {type(value).__name__} for '{name}', no number",
                 mend="let it return numbers, and write the rest to a file",
-            )
-        found[str(name)] = number
-    return found
+            ) from None
+    return found, others

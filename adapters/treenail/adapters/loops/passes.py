@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from treenail.contracts import TrainWork
-from treenail.kernel import BatchSource, Engine, StateError, TrainingError
+from treenail.kernel import BatchSource, Engine, EngineError, StateError, TrainingError
 
 
 def train_steps(engine: Engine, work: TrainWork, batches: Iterable[object], index: int) -> int:
@@ -33,6 +33,25 @@ def train_steps(engine: Engine, work: TrainWork, batches: Iterable[object], inde
         if engine.stop_reason is not None:
             break
     return index
+
+
+def refuse_unasked(loop: type, mend: str) -> None:
+    """Refuse a class with methods that loops elsewhere are made of (mmengine's), and that none of ours would ask.
+
+    Args:
+        loop: A subclass of one of our loops.
+        mend: What to do instead.
+
+    Raises:
+        EngineError: It has one.
+    """
+    found = [name for name in ("run_epoch", "run_iter") if name in vars(loop)]
+    if found:
+        raise EngineError(
+            f"{' and '.join(found)} of a {loop.__bases__[0].__name__} is never called",
+            where=f"{loop.__module__}:{loop.__qualname__}",
+            mend=mend,
+        )
 
 
 def length_of(batches: BatchSource) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from treenail.adapters.loops.intervals import Count, DynamicIntervals, ValidationIntervals
-from treenail.adapters.loops.passes import Passes, check_end, length_of, train_steps
+from treenail.adapters.loops.passes import Passes, check_end, length_of, refuse_unasked, train_steps
 from treenail.contracts import TrainWork
 from treenail.kernel import Engine, StateError
 
@@ -46,6 +46,9 @@ class StepLoop:
         self.validation = work.validation
         self._passes = Passes(work.batches)
         self._validated = 0  # the last step after which was validated
+
+    def __init_subclass__(cls) -> None:
+        refuse_unasked(cls, "wrap work.step, which makes of a batch a step, or override run")
 
     def run(self, engine: Engine) -> None:
         """Train until `max_steps` are done or the engine is asked to stop.

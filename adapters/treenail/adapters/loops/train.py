@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from treenail.adapters.loops.intervals import Count, DynamicIntervals, ValidationIntervals
-from treenail.adapters.loops.passes import Begun, Passes, check_end, length_of, train_steps
+from treenail.adapters.loops.passes import Begun, Passes, check_end, length_of, refuse_unasked, train_steps
 from treenail.contracts import TrainWork
 from treenail.kernel import Engine, StateError
 
@@ -56,6 +56,9 @@ class EpochLoop:
         self._passes = Passes(work.batches)
         self._epoch = Begun()
         self._trained = False  # whether the current epoch's steps are done and its validation is not
+
+    def __init_subclass__(cls) -> None:
+        refuse_unasked(cls, "wrap work.step, which makes of a batch a step, or override run")
 
     def run(self, engine: Engine) -> None:
         """Train until `max_epochs` are done or the engine is asked to stop.

@@ -12,7 +12,7 @@ from treenail.adapters.optim.grouped import (
     summarize_groups,
 )
 from treenail.adapters.optim.layer_decay import layer_decay
-from treenail.adapters.optim.losses import TokenCrossEntropy
+from treenail.adapters.optim.losses import TokenCrossEntropy, check_loss
 from treenail.adapters.optim.parameters import KeySettings, parameter_groups, with_loss
 from treenail.adapters.optim.precision import Precision
 from treenail.adapters.optim.several import OptimizerDict, OptimWrapperDict
@@ -30,6 +30,7 @@ __all__ = [
     "SupervisedStep",
     "TokenCrossEntropy",
     "as_pair",
+    "check_loss",
     "fastest",
     "freeze_parameters",
     "grouped_optimizer",

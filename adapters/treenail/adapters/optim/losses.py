@@ -1,4 +1,4 @@
-"""Losses that say what they were summed over."""
+"""Losses that say what they were summed over, and what a loss must be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,40 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional
 
+from treenail.adapters.optim.batches import describe
 from treenail.contracts import LossSum
+from treenail.kernel import TrainingError
+
+
+def check_loss(loss: object) -> None:
+    """Check that a loss is one real number, or a sum of such with what it was summed over.
+
+    Args:
+        loss: What it should be: float[], or a `LossSum`. The sign of a weight on a GPU is not looked at, which would wait.
+
+    Raises:
+        TrainingError: It is something else.
+    """
+    total, weight = loss if isinstance(loss, LossSum) else (loss, 1.0)
+    if not isinstance(total, Tensor):
+        raise TrainingError(f"the loss is a {describe(total)}", mend="let it be a 0-dim tensor, or a LossSum")
+    if total.ndim or total.is_complex():
+        raise TrainingError(
+            f"the loss is a tensor of shape {list(total.shape)} and dtype={total.dtype}",
+            mend="a loss must be one real number",
+        )
+    if isinstance(weight, Tensor) and (weight.ndim or weight.is_complex()):
+        found = f"a tensor of shape {list(weight.shape)} and dtype={weight.dtype}"
+    elif not hasattr(weight, "__float__"):
+        found = f"a {describe(weight)}"
+    elif (not isinstance(weight, Tensor) or weight.is_cpu) and float(weight) < 0:
+        found = str(float(weight))
+    else:
+        return
+    raise TrainingError(
+        f"the weight of the loss is {found}",
+        mend="let it be how much the loss was summed over: samples, tokens …, at least 0",
+    )
 
 
 class TokenCrossEntropy:

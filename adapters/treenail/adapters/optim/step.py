@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from treenail.adapters.optim.anomalies import parameters_outside
 from treenail.adapters.optim.batches import as_pair, batch_size, describe, equal_parts, micro_batches, moved
+from treenail.adapters.optim.losses import check_loss
 from treenail.adapters.optim.several import OptimWrapperDict
 from treenail.adapters.optim.wrapper import OptimWrapper
 from treenail.adapters.parallel import bare, needs_closure
@@ -106,6 +107,7 @@ class SupervisedStep:
         """Return (mean loss, what it was averaged over)."""
         loss = self._loss(self._model(inputs), targets)
         if isinstance(loss, LossSum):
+            check_loss(loss)
             return loss.total / _positive(loss.weight), loss.weight
         shape = targets.shape
         return loss, shape[0] if shape else 1
@@ -159,8 +161,7 @@ class SupervisedStep:
         """Return (loss, weight of a `LossSum`) of a part of a batch, and add its gradient."""
         with self._updater.optim_context(self._module, last=last):
             loss = self._loss(self._model(inputs), targets)
-            if not isinstance(loss, Tensor | LossSum):
-                raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
+            check_loss(loss)
             if self._looks:
                 self._looks = False
                 self._warn_of_parameters_outside(loss.total if isinstance(loss, LossSum) else loss)
@@ -198,6 +199,8 @@ class OwnStep:
     """The step of a model that says itself what it trains, with one optimizer or several.
 
     It gets whole batches; where updaters accumulate, it is called for as many equal parts of each, and reports their means.
+    Gradients live from step to step only where an updater accumulates those of losses that it was given: others, such as a
+    generator's loss leaves in the discriminator, are forgotten before each step.
 
     Args:
         model: Has ``train_step(data, optim_wrapper) -> {name: 0-dim tensor}``.
@@ -257,6 +260,8 @@ class OwnStep:
         made, skipped = updaters.steps, updaters.skipped
         for updater in self._named.values():
             updater.outcome = None
+            if not updater.is_accumulating:
+                updater.zero_grad()  # what other optimizers' losses left, which no checkpoint holds
         data = batch if self._device is None else moved(batch, self._device)
         if self._parts == 1:
             logs = self._train(data)
@@ -281,7 +286,17 @@ class OwnStep:
         return StepOutput(loss, batch_size(batch), stepped, logs)
 
     def _train(self, data: object) -> dict[str, Tensor | float]:
-        returned = self._model.train_step(data, self._updaters)
+        try:
+            returned = self._model.train_step(data, self._updaters)
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" not in str(error):
+                raise
+            raise TrainingError(
+                f"train_step of {type(self._model).__name__} calls a module whose parameters are gathered only when the model "
+                "that holds it is called",
+                where="distributed.parallel",
+                mend="let the modules that it calls be units of fully_sharded, by classes: […] or min_parameters",
+            ) from error
         if not isinstance(returned, Mapping):
             raise TrainingError(
                 f"train_step of {type(self._model).__name__} returned a {describe(returned)}",
@@ -321,4 +336,8 @@ _NO_LOGS: Mapping[str, Tensor | float] = MappingProxyType({})
 
 def _positive(weight: Tensor | float) -> Tensor | float:
     """Return a divisor: of nothing at all the sum is 0, too."""
-    return weight.clamp(min=1e-30) if isinstance(weight, Tensor) else weight or 1.0
+    if not isinstance(weight, Tensor):
+        return weight or 1.0
+    divisor = weight.clamp(min=1e-30)
+    # A GPU is not waited for to know the sign: of a negative weight the loss is NaN, which is looked for.
+    return divisor if weight.is_cpu else torch.where(weight < 0, torch.nan, divisor)

@@ -222,9 +222,10 @@ class OptimWrapper:
         """
         if not isinstance(loss, Tensor):
             raise TrainingError(f"the loss is a {describe(loss)}", mend="let it be a 0-dim tensor, or a LossSum")
-        if not loss.requires_grad or loss.ndim:
+        if not loss.requires_grad or loss.ndim or loss.is_complex():
             raise TrainingError(
-                f"the loss is a tensor of shape {list(loss.shape)} with requires_grad={loss.requires_grad}",
+                f"the loss is a {'complex ' if loss.is_complex() else ''}tensor of shape {list(loss.shape)} with "
+                f"requires_grad={loss.requires_grad}",
                 mend="a loss must be one number that depends on the model's parameters",
             )
         if self._dtype is None:
@@ -345,6 +346,11 @@ class OptimWrapper:
     def accumulative_counts(self) -> int:
         """How many micro-batches make an update."""
         return self._counts.every
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether gradients of losses that it was given wait for an update."""
+        return self._waiting
 
     @property
     def inner_count(self) -> int:

@@ -1,6 +1,7 @@
 """A whole run from its config: training, test, export."""
 
 from treenail.adapters.runtime.assemble import Assembly, assemble
+from treenail.adapters.runtime.changes import RESTARTABLE
 from treenail.adapters.runtime.converting import SKIPPABLE, Conversion
 from treenail.adapters.runtime.converting import convert as convert_checkpoint
 from treenail.adapters.runtime.limits import LIMIT
@@ -18,11 +19,14 @@ from treenail.adapters.runtime.workdir import (
     choose_place,
     choose_work_dir,
     has_checkpoint,
+    is_path,
+    own_name,
 )
 
 __all__ = [
     "CHECKPOINTS",
     "LIMIT",
+    "RESTARTABLE",
     "SKIPPABLE",
     "Assembly",
     "Conversion",
@@ -42,9 +46,11 @@ __all__ = [
     "failures_told",
     "fast_dev_run",
     "has_checkpoint",
+    "is_path",
     "locked",
     "on_rank_0",
     "open_checkpoint",
+    "own_name",
     "predict",
     "test",
     "train",

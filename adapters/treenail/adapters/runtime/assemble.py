@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +20,7 @@ from treenail.adapters.loops import EvalLoop, EvalSets
 from treenail.adapters.models import BaseDataPreprocessor, BaseModel, BaseModule, trained_through
 from treenail.adapters.optim import OptimWrapper, OptimWrapperDict, OwnStep, SupervisedStep
 from treenail.adapters.parallel import bare, compiled, data_parallel, data_share, recompute, separate_data_parallel
+from treenail.adapters.runtime.outputs import evaluated_into
 from treenail.adapters.runtime.ranks import RankRng
 from treenail.adapters.runtime.updates import build_groups, build_optimizer, build_updater
 from treenail.adapters.sampling import RandomSampler, SequentialSampler, Shard
@@ -56,7 +56,8 @@ class Assembly(NamedTuple):
         vis: Where curves go, by name.
         config: The config as plain data, without secrets.
         validation: What the training loop validates with.
-        sanity: Builds a validation of a few batches only, if the config asks for one and has a validation.
+        sanity: Builds a validation of a few batches only, if the config asks for one and has a validation; its files go below
+            a directory that it is given.
     """
 
     model: nn.Module
@@ -67,7 +68,7 @@ class Assembly(NamedTuple):
     vis: dict[str, VisBackend]
     config: object
     validation: EvaluationLoop | None = None
-    sanity: Callable[[], EvaluationLoop] | None = None
+    sanity: Callable[[Path], EvaluationLoop] | None = None
 
 
 def assemble(
@@ -139,11 +140,16 @@ def assemble(
     test = evaluation(run, run.test, "test", model, loss, device, ranks, averaged) if run.test is not None else None
     if run.distributed.diff_rank_seed and ranks.rank > 0:  # all that is equal on all ranks has been built
         seed_process(mix(run.seed, "rank", ranks.rank))
-    sanity = None
+    sanity: Callable[[Path], EvaluationLoop] | None = None
     if run.val and run.limits.sanity_batches:
         limits = msgspec.structs.replace(run.limits, val_batches=run.limits.sanity_batches)
         few = msgspec.structs.replace(run, limits=limits)
-        sanity = partial(evaluation, few, run.val, "val", model, loss, device, ranks, averaged)
+        sets = run.val
+
+        def sanity(directory: Path) -> EvaluationLoop:
+            few_sets = evaluated_into(sets, directory)
+            return evaluation(few, few_sets, "val", model, loss, device, ranks, averaged)
+
     return Assembly(model, device, parts, loop, test, vis, recorded(run, document), work.validation, sanity)
 
 
@@ -362,7 +368,8 @@ def load(
         raise ConfigError(
             f"a {type(dataset).__name__} has no length, so that no sampler can number its samples",
             where=data.dataset.where,
-            mend="give it __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches",
+            mend="give it __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches: "
+            "see how-to/loops in the documentation",
         )
     else:
         sampler = RandomSampler(dataset, seed) if mode == "train" else SequentialSampler(dataset)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
+from torch.optim import Optimizer
 
 from treenail.adapters.checkpoint import CheckpointStore, RankCheckpointer, Resumed
 from treenail.adapters.documents import Document, dump_document, replace_text
+from treenail.adapters.files import redacted
 from treenail.adapters.hooks import CheckpointHook
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop, StepLoop
 from treenail.adapters.runtime.assemble import assemble
-from treenail.adapters.runtime.changes import fit_hook_states, refuse_changes
+from treenail.adapters.runtime.changes import begin_anew, check_restart, fit_hook_states, kept_settings, refuse_changes
 from treenail.adapters.runtime.default_hooks import default_hooks
 from treenail.adapters.runtime.events import RunEvents
 from treenail.adapters.runtime.limits import (
     DiscardedCheckpoints,
     SavedBetweenSteps,
-    Trial,
     check_validation,
     hook_points,
     time_limit,
@@ -31,9 +32,19 @@ from treenail.adapters.runtime.locks import locked_checkpoints
 from treenail.adapters.runtime.monitors import Monitors
 from treenail.adapters.runtime.notes import note_batch_size, note_circumstances, note_torch_checks
 from treenail.adapters.runtime.ranks import StopVote, on_rank_0
+from treenail.adapters.runtime.reach import out_of_reach
 from treenail.adapters.runtime.rollback import RollbackLoop
 from treenail.adapters.runtime.signals import stop_on_signals
-from treenail.adapters.runtime.workdir import CONFIG, checkpoint_files, claimed, make_work_dir, probe_checkpoints
+from treenail.adapters.runtime.trained import open_checkpoint
+from treenail.adapters.runtime.trials import Trial
+from treenail.adapters.runtime.workdir import (
+    CONFIG,
+    checkpoint_files,
+    claimed,
+    make_work_dir,
+    own_name,
+    probe_checkpoints,
+)
 from treenail.adapters.vis import JsonLines
 from treenail.contracts import Run
 from treenail.kernel import (
@@ -114,36 +125,59 @@ class Attempt:
         )
         hooks = default_hooks(run, self.assembly, work_dir, communicator)
         self._monitors = Monitors(run, self.assembly, hooks)
+        if communicator.rank == 0 and not is_trial:
+            for sentence in out_of_reach(self.assembly, hooks):
+                terminal_logger().warning(sentence)
         if self._monitors.wanted:
-            self.engine.attach(self._monitors, "monitors")
+            self.engine.attach(self._monitors, "checks of metrics")
         for name, hook in hooks.items():
             self.engine.attach(hook, name)
         if self._vote is not None:
             self.engine.attach(self._vote, "stop vote")
         self._ends = _Ends(run, self._checkpointer, events)
-        self.engine.attach(self._ends, "ends")
+        self.engine.attach(self._ends, "ends of the run")
         self._has_checkpoint_hook = any(isinstance(hook, CheckpointHook) for hook in self.engine.hooks.values())
         self.engine.subscribe(
             lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
         )
         self._resumed: Resumed | None = None
+        self._is_own = True  # what it goes on from
 
-    def resume(self, checkpoint: str, *, allow_changes: bool) -> None:
+    def resume(self, checkpoint: str, *, allow_changes: bool, restart: Collection[str] = ()) -> None:
         """Read the checkpoint to go on from.
 
         Args:
-            checkpoint: A pointer, or a directory's name.
+            checkpoint: A pointer, or a directory's name. By a path or URI, one that lies elsewhere; what is trained on from
+                there is another run, which leaves that place as it is.
             allow_changes: Although the config is not the checkpoint's in a way that changes the result.
+            restart: Parts that begin anew, of `RESTARTABLE`.
 
         Raises:
             CheckpointError: It cannot be used.
             ConfigError: The config has changed.
         """
+        check_restart(restart)
         self._ends.allow_changes = allow_changes
-        self._resumed = resumed = self._checkpointer.resume(checkpoint, self.assembly.parts, terminal_logger().warning)
-        self.store.run = resumed.manifest.run
+        name, reader = own_name(checkpoint, self._work_dir, self._run.files.checkpoints), self._checkpointer
+        self._is_own = name is not None
+        if name is None:
+            store, name = open_checkpoint(checkpoint)
+            reader = RankCheckpointer(store, self._communicator)
+        warn = terminal_logger().warning
+        resumed = reader.resume(name, self.assembly.parts, warn)
+        if self._is_own:
+            self.store.run = resumed.manifest.run
+        else:
+            parent = redacted(checkpoint).rpartition("/")[0]
+            resumed = resumed._replace(directory=f"{parent}/{resumed.directory}")
+        before, now, where = resumed.manifest.config, self.assembly.config, resumed.directory
         if not allow_changes:
-            refuse_changes(resumed.manifest.config, self.assembly.config, resumed.directory)
+            refuse_changes(before, now, where, restart=restart, unwatched=self._monitors.unwatched)
+        kept = kept_settings(before, now, where, restart)
+        if kept and self._communicator.rank == 0:
+            warn(kept)
+        begin_anew(self.assembly.parts, resumed.state, restart)
+        self._resumed = resumed
         self._events.resumed(resumed)
 
     def go(self) -> None:
@@ -164,8 +198,16 @@ class Attempt:
                     raise
                 self.engine.run(*self._loops(), resume=state)
                 self._communicator.barrier()  # or no rank has ended well
+                self._say_if_done()
         except StateError as error:
             raise self._refused(error) from error
+
+    def _say_if_done(self) -> None:
+        engine, before = self.engine, self._resumed.manifest if self._resumed else None
+        if before is None or engine.stop_reason is not None or self._communicator.rank > 0:
+            return
+        if (engine.step, engine.epoch) == (before.step, before.epoch):
+            terminal_logger().info("nothing was left to train", step=engine.step, epoch=engine.epoch)
 
     def _keep_config(self) -> None:
         document = self._document
@@ -195,7 +237,7 @@ class Attempt:
         ask = None if vote is None else vote.request_checkpoint
         ours = self._run.files.checkpoints is not None and self._communicator.rank == 0
         saves = vote is None and not self._has_checkpoint_hook
-        goes_on = self._resumed is not None
+        goes_on = self._resumed is not None and self._is_own
         with (
             locked_checkpoints(files) if ours else nullcontext(),
             claimed(files, self.store.run, self._work_dir, resume=goes_on) if ours else nullcontext(),
@@ -208,7 +250,9 @@ class Attempt:
 
     def _refused(self, error: StateError) -> CheckpointError:
         message = f"{error.where}: {error.message}" if error.where else error.message
-        where = f"{self.store.files.uri}/{self._resumed.directory}" if self._resumed else None
+        where = self._resumed.directory if self._resumed else None
+        if where is not None and self._is_own:
+            where = f"{self.store.files.uri}/{where}"
         return CheckpointError(message, where=where, mend=error.mend)
 
 
@@ -243,9 +287,14 @@ class _Ends(Hook):
         fit_hook_states(engine, checkpoint, allow_changes=self.allow_changes, warn=warn)
 
     def before_train(self, engine: Engine) -> None:
-        """Let go of the state that was resumed: the parts have taken it, and it is as large as they are."""
-        if self.resumed is not None:
+        """Let go of the state that was resumed: the parts have taken it, and it is as large as they are.
+
+        Raises:
+            StateError: It was that of another class of optimizer, which takes it but could make no step.
+        """
+        if self.resumed:
             self.resumed.clear()
+            _check_groups(engine.parts["optimizer"])
 
     def after_run(self, engine: Engine) -> None:
         """Let no hook tell of an end, or end the job, that is none: every rank is here, and the last checkpoint durable.
@@ -265,6 +314,20 @@ class _Ends(Hook):
             note_batch_size(error, self._checkpointer.communicator.world_size, counts)
             note_torch_checks(error, self._run)
             note_circumstances(error, engine)
+
+
+def _check_groups(optimizer: object) -> None:
+    """Raise where the groups of an optimizer, or of one of several, lack what its class needs."""
+    for each in optimizer.values() if isinstance(optimizer, Mapping) else [optimizer]:
+        if not isinstance(each, Optimizer):
+            continue
+        missing = [name for group in each.param_groups for name in each.defaults if name not in group]
+        if missing:
+            raise StateError(
+                f"the state is of another class than {type(each).__name__}: its groups have no '{missing[0]}'",
+                where="optimizer",
+                mend="let it begin anew with --restart optimizer",
+            )
 
 
 def _say_nothing(_sentence: str) -> None:

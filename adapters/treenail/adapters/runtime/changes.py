@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from treenail.kernel import ConfigError, Engine, StateError, Stateful
+from treenail.kernel import CheckpointError, ConfigError, Engine, StateError, Stateful
 
 _HARMLESS = (
     *("loop.max_epochs", "loop.max_steps", "loop.max_iters"),
     *("limits.max_seconds", "limits.max_steps", "limits.sanity_batches", "limits.test_batches"),
     *("hooks", "priorities", "vis", "checkpoints", "imports", "test", "predict", "load_from"),
-    *("distributed", "files", "device", "threads", "recompute", "detect_anomaly", "detect_anomalous_params"),
+    *("distributed", "files", "device", "threads", "cudnn_benchmark"),
+    *("recompute", "detect_anomaly", "detect_anomalous_params"),
     "updates.accumulative_counts",
 )
 _HARMLESS_FIELDS = ("num_workers",)
+_OF_VALIDATION = (*(f"loop.{name}" for name in ("val_begin", "val_interval", "dynamic_intervals")), "val.metrics")
+
+RESTARTABLE = ("optimizer", "schedules")
+"""Parts that can begin anew in a run that goes on."""
+
+_IN_STATES = ("optimizer", "parameters", "scale_lr", "schedules")
+"""What has become part of a checkpoint's states."""
 
 
-def refuse_changes(before: object, now: object, checkpoint: str) -> None:
+def refuse_changes(
+    before: object, now: object, checkpoint: str, *, restart: Collection[str] = (), unwatched: bool = False
+) -> None:
     """Refuse a config that would make the rest of a run another one.
 
     Longer training, curves, test and prediction, the number of loader processes, the deployment on processes and stores,
@@ -27,25 +37,130 @@ def refuse_changes(before: object, now: object, checkpoint: str) -> None:
         before: The config of the checkpoint's manifest.
         now: The config of this attempt, as plain data.
         checkpoint: Name of the checkpoint.
+        restart: Parts that begin anew, of `RESTARTABLE`: what the config says of them counts.
+        unwatched: Nothing in the training looks at what is validated, nor when, so that these may change.
 
     Raises:
         ConfigError: Something else differs; the message names the first differences.
     """
     # A config without limits has none to compare one by one.
     before, now = ({"limits": {}, **tree} if isinstance(tree, dict) else tree for tree in (before, now))
+    harmless = (*_HARMLESS, *(_OF_VALIDATION if unwatched else ()), *(_IN_STATES if restart else ()))
     changes = [
         f"{path}: {old} → {new}"
         for path, old, new in differences(before, now)
-        if not any(path == prefix or path.startswith(f"{prefix}.") for prefix in _HARMLESS)
-        and path.rpartition(".")[2] not in _HARMLESS_FIELDS
+        if not _is_below(path, harmless) and path.rpartition(".")[2] not in _HARMLESS_FIELDS
     ]
     if changes:
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise ConfigError(
-            f"the config is not the one that this run was begun with: {'; '.join(changes[:3])}{more}",
+            f"the config is not the one that this run was begun with: {_first(changes)}",
             where=checkpoint,
             mend="undo that, begin a new run, or resume with --allow-changes",
         )
+
+
+def kept_settings(before: object, now: object, checkpoint: str, restart: Collection[str] = ()) -> str | None:
+    """Return a warning of what the config says in vain, since the states of the checkpoint hold; None where there is nothing.
+
+    Args:
+        before: The config of the checkpoint's manifest.
+        now: The config of this attempt, as plain data.
+        checkpoint: Name of the checkpoint.
+        restart: Parts that begin anew.
+
+    Raises:
+        CheckpointError: The states are of another class of optimizer, or of other schedulers.
+    """
+    changes: list[str] = []
+    for path, old, new in differences(before, now):
+        section = next((each for each in _IN_STATES if _is_below(path, (each,))), None)
+        if section is None:
+            continue
+        change = f"{path}: {old} → {new}"
+        is_other = path == section or (path.endswith(".type") and _plain(old) != _plain(new))
+        if section in RESTARTABLE and section not in restart and is_other:
+            both = " --restart schedules" if section == "optimizer" and "schedules" not in restart else ""
+            raise CheckpointError(
+                f"the state of the {section} is not one for this config ({change})",
+                where=checkpoint,
+                mend=f"let it begin anew with --restart {section}{both}",
+            )
+        if not restart:
+            changes.append(change)
+    if not changes:
+        return None
+    return (
+        f"the checkpoint's values hold, and not what the config says now ({_first(changes)}): --restart schedules takes the "
+        "config's numbers and keeps the optimizer's moments, --restart optimizer takes none of its state"
+    )
+
+
+def check_restart(restart: Collection[str]) -> None:
+    """Check the names of parts that shall begin anew.
+
+    Raises:
+        ConfigError: There is no such part.
+    """
+    for name in restart:
+        if name not in RESTARTABLE:
+            raise ConfigError(
+                f"no part '{name}' can begin anew", where="restart", mend=f"there are {', '.join(RESTARTABLE)}"
+            )
+
+
+def begin_anew(parts: dict[str, Stateful], state: dict[str, object], restart: Collection[str]) -> None:
+    """Let parts begin anew in a state tree that a run goes on from.
+
+    A restarted optimizer has the numbers of the config and no moments. Restarted schedules begin at their first step, with the
+    numbers of the config for all groups of parameters; the moments stay.
+
+    Args:
+        parts: Those of the run, as they were built.
+        state: Is changed.
+        restart: Which, of `RESTARTABLE`.
+
+    Raises:
+        ConfigError: Schedules would go on from numbers that are gone.
+    """
+    schedules, optimizer = parts["schedules"].state_dict(), parts["optimizer"].state_dict()
+    if "optimizer" in restart and "schedules" not in restart and any(map(bool, schedules.values())):
+        raise ConfigError(
+            "schedules go on from the numbers that they gave the optimizer, which begins anew",
+            where="restart",
+            mend="restart schedules, too",
+        )
+    if "schedules" in restart:
+        state["schedules"] = schedules
+    if "optimizer" in restart:
+        state["optimizer"] = optimizer
+    elif "schedules" in restart:
+        state["optimizer"] = _with_numbers(state.get("optimizer"), optimizer)
+
+
+def _with_numbers(saved: object, built: object) -> object:
+    """Return the state of an optimizer, or of several by name, with the numbers of a built one's groups."""
+    if not isinstance(saved, dict) or not isinstance(built, dict):
+        return saved
+    if "param_groups" not in built:
+        return {name: _with_numbers(each, built.get(name)) for name, each in saved.items()}
+    groups, ours = saved.get("param_groups"), built["param_groups"]
+    if not isinstance(groups, list) or len(groups) != len(ours):
+        return saved  # the optimizer refuses it
+    merged = [{**old, **new, "params": old["params"]} for old, new in zip(groups, ours, strict=True)]
+    return {**saved, "param_groups": merged}
+
+
+def _is_below(path: str, prefixes: Collection[str]) -> bool:
+    return any(path == each or path.startswith((f"{each}.", f"{each}[")) for each in prefixes)
+
+
+def _plain(name: str) -> str:
+    """Return the name of a class without where it lies."""
+    return name.rpartition(":")[2].rpartition(".")[2].casefold()
+
+
+def _first(changes: list[str]) -> str:
+    return "; ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def fit_hook_states(

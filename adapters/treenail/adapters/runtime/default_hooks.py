@@ -31,6 +31,7 @@ from treenail.adapters.hooks import (
 from treenail.adapters.hooks.compat import EarlyStoppingHook as MmengineEarlyStoppingHook
 from treenail.adapters.hooks.compat import LoggerHook as MmengineLoggerHook
 from treenail.adapters.hooks.compat import bind_runner, get_priority
+from treenail.adapters.loops import StepLoop
 from treenail.adapters.runtime.assemble import Assembly, load
 from treenail.adapters.runtime.limits import StepLimit
 from treenail.contracts import Data, Run
@@ -56,7 +57,7 @@ def default_hooks(
         "logger": Spec(LoggerHook),
         "progress": Spec(ProgressHook),
         "schedule": Spec(ScheduleHook),
-        "checkpoint": Spec(CheckpointHook),
+        "checkpoint": _checkpoint(assembly),
         "averaging": Spec(AveragingHook) if run.averaging is not None else None,
         "stragglers": Spec(StragglerHook, (settings.stragglers,)) if many and settings.stragglers is not None else None,
         **run.hooks,
@@ -85,6 +86,12 @@ def default_hooks(
         test_loop=assembly.test,
     )
     return hooks
+
+
+def _checkpoint(assembly: Assembly) -> Spec[Hook]:
+    """Return what saves by default: after each epoch, or as often as a run by steps validates."""
+    loop = assembly.loop
+    return Spec(CheckpointHook, (loop.val_interval, "step") if isinstance(loop, StepLoop) else ())
 
 
 def _given(run: Run, assembly: Assembly, work_dir: Path, communicator: Communicator) -> dict[object, dict[str, object]]:

@@ -1,18 +1,18 @@
-"""What ends a run before its own end, and runs that are only tried."""
+"""What ends a run before its own end, and what is looked at before it begins."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-import msgspec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from treenail.adapters.data import DataError, Loader
 from treenail.adapters.runtime.assemble import Assembly
 from treenail.adapters.runtime.monitors import MissingMetricError
 from treenail.adapters.seeding import shielded_rng
-from treenail.contracts import EvaluationLoop, Limits, Run
+from treenail.contracts import EvaluationLoop
 from treenail.kernel import ConfigError, Engine, Hook, Loop
 
 LIMIT = "limit"
@@ -58,7 +58,7 @@ def workers_ended(assembly: Assembly) -> Iterator[None]:
 
 
 class StepLimit(Hook):
-    """Stops a run after so many steps; all ranks know that without a vote.
+    """Stops a run after so many steps, unless it ends with them by itself; all ranks know that without a vote.
 
     Args:
         max_steps: Steps of the whole run.
@@ -81,76 +81,33 @@ class StepLimit(Hook):
         self._look(engine, engine.step + 1)
 
     def _look(self, engine: Engine, step: int) -> None:
-        if step >= self._max_steps and engine.stop_reason is None:
+        if step >= self._max_steps and step != engine.total_steps and engine.stop_reason is None:
             engine.stop_reason = self._reason
             if self._save:
                 engine.request_checkpoint(self._reason)
 
 
 def check_validation(
-    build: Callable[[], EvaluationLoop] | None, engine: Engine, check: Callable[[Mapping[str, float]], None]
+    build: Callable[[Path], EvaluationLoop] | None, engine: Engine, check: Callable[[Mapping[str, float]], None]
 ) -> None:
     """Validate a few batches before a training, in an engine without hooks; the generators are left as they were.
 
     Args:
-        build: Returns the validation; None: there is none.
+        build: Returns the validation, which writes its files below a directory; None: there is none.
         engine: The run's, whose stop ends the validation, too; averages of the weights may be among its parts.
         check: Takes the results.
     """
     if build is None:
         return
     try:
-        with shielded_rng(devices=True):
-            validation = build()
+        with shielded_rng(devices=True), TemporaryDirectory(prefix="treenail-") as directory:
+            validation = build(Path(directory))
             validation.run(Engine(engine.parts, agree=lambda _: engine.stop_reason if engine.check_stop() else None))
             if validation.metrics is not None:
                 check(validation.metrics)
     except Exception as error:
         error.add_note("in the sanity validation, before the first step")
         raise
-
-
-def shortened(run: Run, batches: int) -> Run:
-    """Return a run of a few batches of training, validation and test that leaves no files.
-
-    Raises:
-        ConfigError: It is not at least one batch.
-    """
-    if batches < 1:
-        raise ConfigError(f"a trial of {batches} batches is none", mend="try at least 1")
-    limits = Limits(max_steps=batches, train_batches=batches, val_batches=batches, test_batches=batches)
-    files = msgspec.structs.replace(run.files, checkpoints=None)
-    return msgspec.structs.replace(run, limits=limits, vis={}, files=files)
-
-
-class Trial:
-    """Trains until the limit of steps, then validates: the training `Loop` of a run that is only tried.
-
-    Args:
-        train: Trains.
-        validation: Validates, if there is one; the training ended before its own.
-    """
-
-    def __init__(self, train: Loop, validation: EvaluationLoop | None) -> None:
-        self._train = train
-        self._validation = validation
-
-    def run(self, engine: Engine) -> None:
-        """Do both, unless the run is asked to stop for another reason."""
-        self._train.run(engine)
-        if (engine.stop_reason or "").startswith(LIMIT):
-            engine.stop_reason = None  # so that a test follows, too
-        if self._validation is not None and engine.stop_reason is None:
-            self._validation.run(engine)
-            engine.commit()
-
-    def state_dict(self) -> dict[str, object]:
-        """Return the training's state."""
-        return self._train.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Take a state of the training."""
-        self._train.load_state_dict(state_dict)
 
 
 class SavedBetweenSteps:

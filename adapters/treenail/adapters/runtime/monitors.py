@@ -41,6 +41,7 @@ class Monitors(Hook):
 
     Attributes:
         wanted: What is looked at.
+        unwatched: Whether nothing looks at any result.
 
     Raises:
         ConfigError: There is no validation, or its metrics will not give what is looked at.
@@ -57,6 +58,8 @@ class Monitors(Hook):
             for hook in hooks.values()
             if isinstance(hook, Hook)
         )
+        best = any(isinstance(each, BestHook) or getattr(each, "best_hook", None) for each in hooks.values())
+        self.unwatched = not (self.wanted or changed or best)
         if changed:
             self.wanted = []
         known = getattr(assembly.validation, "result_names", None)

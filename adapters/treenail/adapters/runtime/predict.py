@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from treenail.adapters.comm import broadcast_object, current_communicator
 from treenail.adapters.data import Indexed
 from treenail.adapters.evaluation import DumpPredictions
-from treenail.adapters.files import current_mounts, is_directory, mounts_of, redacted, use_mounts
+from treenail.adapters.files import mounts_of, use_mounts
 from treenail.adapters.loops import PredictLoop
 from treenail.adapters.runtime.assemble import collation, load, prepare_process
+from treenail.adapters.runtime.choosing import choose_data, probe_output
 from treenail.adapters.runtime.ranks import failures_told, on_rank_0
 from treenail.adapters.runtime.trained import load_trained
-from treenail.adapters.seeding import deterministic_algorithms
+from treenail.adapters.seeding import cudnn_benchmark, deterministic_algorithms
 from treenail.contracts import Dataset, Evaluation, PredictHook, Prediction, Run
-from treenail.kernel import Communicator, ConfigError, Engine, Hook, Spec, SpecError, TrainingError, did_you_mean
+from treenail.kernel import Communicator, ConfigError, Engine, Hook, Spec, SpecError, TrainingError
 
 
 class Predicted(NamedTuple):
@@ -46,7 +46,7 @@ def predict(
 
     Args:
         run: The config.
-        checkpoint: A checkpoint's directory, or a pointer: ``…/checkpoints/best``.
+        checkpoint: A checkpoint, or a file of weights, see `load_trained`.
         output: Path or URI of the file; its suffix says the format, see `DumpPredictions`.
         data: ``predict``, ``test`` or ``val``: which data of the config; ``test/NAME`` where there are several.
         files: Predict for these files, with a dataset that takes `files`.
@@ -66,10 +66,15 @@ def predict(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     dataset = chosen.dataset if not files else _of_files(chosen.dataset, files)
-    with failures_told(ranks), use_mounts(mounts_of(run.files)), deterministic_algorithms(run.deterministic):
-        on_rank_0(ranks, lambda: _probe(output))
+    with (
+        failures_told(ranks),
+        use_mounts(mounts_of(run.files)),
+        deterministic_algorithms(run.deterministic),
+        cudnn_benchmark(enabled=run.cudnn_benchmark),
+    ):
+        on_rank_0(ranks, lambda: probe_output(output))
         device = prepare_process(run)
-        model, _ = load_trained(run, checkpoint)
+        model, _ = load_trained(run, checkpoint, with_loss=False)
         batches = load(chosen, run.seed, data, device, ranks, Indexed(dataset.build(), collation(chosen)))
         if len(batches) == 0 and ranks.world_size == 1:
             raise ConfigError(f"there is nothing to predict for ({data})", where=dataset.where, mend="is it empty?")
@@ -87,35 +92,15 @@ def predict(
         return Predicted(output, broadcast_object(ranks, taker.count))
 
 
-def _probe(output: str) -> None:
-    """Write and delete a small file beside the output, so that the predictions of hours can be written."""
-    place = current_mounts().resolve(output)
-    if is_directory(place.backend, place.file()):
-        raise ConfigError("the output is a directory", where=redacted(output), mend="name a file")
-    probe = f"{place.path}.{uuid4().hex}"
-    place.backend.write(probe, b"")
-    place.backend.delete(probe)
-
-
 def _chosen(run: Run, data: str) -> Evaluation | Prediction:
-    """Return the data that a name stands for."""
-    kind, _, name = data.partition("/")
-    if kind not in ("predict", "test", "val"):
-        raise ConfigError(f"there are no data '{data}'", mend="choose predict, test or val, or NAME of test/NAME")
-    found: Evaluation | Prediction | Mapping[str, Evaluation] | None = getattr(run, kind)
-    if found is None:
-        others = [each for each in ("test", "val") if each != kind and getattr(run, each) is not None]
-        instead = f", or choose the data of {' or '.join(others)}" if others else ""
-        raise ConfigError(f"the config has no '{kind}'", mend=f"add {kind}: {{dataset: …, batch_size: …}}{instead}")
+    """Return the one set of data that a name stands for."""
+    kind, found = choose_data(run, data, ("predict", "test", "val"))
     if not isinstance(found, Mapping):
-        if name:
-            raise ConfigError(f"there is no '{data}', '{kind}' is one set of data", mend=f"choose {kind}")
         return found
-    if name not in found:
-        known = [f"{kind}/{each}" for each in found]
-        hint = did_you_mean(data, known) if name else None
-        raise ConfigError(f"'{data}' is no set of data", mend=hint or f"choose {' or '.join(known)}")
-    return found[name]
+    if "/" not in data.rstrip("/"):
+        known = " or ".join(f"{kind}/{each}" for each in found)
+        raise ConfigError(f"'{data}' is no set of data", mend=f"choose {known}")
+    return next(iter(found.values()))
 
 
 def _of_files(dataset: Spec[Dataset], files: Sequence[str]) -> Spec[Dataset]:

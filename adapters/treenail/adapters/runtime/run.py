@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +18,11 @@ from treenail.adapters.files import file_exists, mounts_of, redacted, use_mounts
 from treenail.adapters.hooks import BestHook
 from treenail.adapters.runtime.attempt import Attempt
 from treenail.adapters.runtime.events import RunEvents, log_file_of
-from treenail.adapters.runtime.limits import shortened
 from treenail.adapters.runtime.locks import locked
 from treenail.adapters.runtime.ranks import failures_told
+from treenail.adapters.runtime.trials import shortened
 from treenail.adapters.runtime.workdir import CHECKPOINTS, make_work_dir
-from treenail.adapters.seeding import deterministic_algorithms
+from treenail.adapters.seeding import cudnn_benchmark, deterministic_algorithms
 from treenail.contracts import Run
 from treenail.kernel import Communicator
 
@@ -59,6 +59,7 @@ def train(
     *,
     resume: str | None = None,
     allow_changes: bool = False,
+    restart: Collection[str] = (),
     document: Document | None = None,
     communicator: Communicator | None = None,
 ) -> Summary:
@@ -67,8 +68,11 @@ def train(
     Args:
         run: The config.
         work_dir: Where checkpoints, curves and logs go.
-        resume: Go on from this checkpoint there: a pointer (``"latest"``) or a directory's name.
+        resume: Go on from this checkpoint there: a pointer (``"latest"``) or a directory's name. By a path or URI, from one
+            that lies elsewhere: as another run, with a work directory of its own.
         allow_changes: Resume although the config is not the checkpoint's in a way that changes the result.
+        restart: Parts that begin anew all the same: ``schedules``, with the numbers of the config for the optimizer's groups;
+            ``optimizer``, without its moments.
         document: The config that the run comes from. It is kept in the work directory, whole and with references to the
             environment as they were written.
         communicator: The ranks; the `current_communicator` when None. Checkpoints, curves and logs are rank 0's.
@@ -80,7 +84,7 @@ def train(
     communicator, work_dir = communicator or current_communicator(), Path(work_dir)
     check_slots(run)
     with _settings(run, communicator), _held(work_dir, communicator):
-        return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes)
+        return _train(run, work_dir, resume, document, communicator, allow_changes=allow_changes, restart=restart)
 
 
 def fast_dev_run(
@@ -101,8 +105,8 @@ def fast_dev_run(
     """
     communicator = communicator or current_communicator()
     check_slots(run)
-    run = shortened(run, batches)
-    with _settings(run, communicator), TemporaryDirectory(prefix="treenail-") as directory:
+    with TemporaryDirectory(prefix="treenail-") as directory, _settings(run, communicator):
+        run = shortened(run, batches, Path(directory) / "outputs")
         return _train(run, Path(directory), None, document, communicator, allow_changes=False, is_trial=True)
 
 
@@ -123,6 +127,7 @@ def _settings(run: Run, communicator: Communicator) -> Iterator[None]:
         failures_told(communicator),
         use_mounts(mounts_of(run.files)),
         deterministic_algorithms(run.deterministic),
+        cudnn_benchmark(enabled=run.cudnn_benchmark),
         torch.autograd.set_detect_anomaly(True) if run.detect_anomaly else nullcontext(),
     ):
         yield
@@ -136,13 +141,14 @@ def _train(
     communicator: Communicator,
     *,
     allow_changes: bool,
+    restart: Collection[str] = (),
     is_trial: bool = False,
 ) -> Summary:
     events = RunEvents(None if is_trial else log_file_of(run, work_dir, communicator.rank), communicator)
     with events.failures_logged():
         attempt = Attempt(run, work_dir, document, communicator, events, goes_on=resume is not None, is_trial=is_trial)
         if resume is not None:
-            attempt.resume(resume, allow_changes=allow_changes)
+            attempt.resume(resume, allow_changes=allow_changes, restart=restart)
         attempt.go()
     engine = attempt.engine
     best = next((hook for hook in engine.hooks.values() if isinstance(hook, BestHook)), None)

@@ -26,10 +26,17 @@ _LAUNCH = "launch-id"
 
 
 class Place(NamedTuple):
-    """Where a run keeps its files, and whether it goes on there."""
+    """Where a run keeps its files.
+
+    Args:
+        work_dir: Its directory.
+        resume: Whether it goes on there.
+        again: Whether an earlier attempt of the same launch began there.
+    """
 
     work_dir: Path
     resume: bool
+    again: bool = False
 
 
 def checkpoint_files(work_dir: Path, elsewhere: str | None = None) -> FileBackend:
@@ -49,6 +56,29 @@ def checkpoint_files(work_dir: Path, elsewhere: str | None = None) -> FileBacken
     if not files.capabilities.writable:
         raise _unwritable_checkpoints(files, "this store is read only")
     return files
+
+
+def own_name(checkpoint: str, work_dir: Path, elsewhere: str | None = None) -> str | None:
+    """Return the name of a checkpoint in the place of a run's own; None where it is a path or URI that leads elsewhere.
+
+    Args:
+        checkpoint: A pointer or a directory's name; or the path or URI of one.
+        work_dir: The run's directory.
+        elsewhere: As `checkpoint_files` takes it.
+
+    Raises:
+        FileError: Nothing serves the URI.
+    """
+    if not is_path(checkpoint):
+        return checkpoint
+    place = current_mounts().resolve(checkpoint)
+    parent, _, name = place.path.rpartition("/")
+    return name if backend_at(place._replace(path=parent)).uri == checkpoint_files(work_dir, elsewhere).uri else None
+
+
+def is_path(checkpoint: str) -> bool:
+    """Return whether a checkpoint is named by a path or URI."""
+    return "/" in checkpoint or os.sep in checkpoint
 
 
 def probe_checkpoints(files: FileBackend) -> None:
@@ -158,7 +188,7 @@ def choose_place(
         CheckpointError: As `choose_work_dir`.
     """
     if launch is not None and (before := _launched(config, given, launch)):
-        return Place(before, has_checkpoint(before, checkpoints))
+        return Place(before, has_checkpoint(before, checkpoints), again=True)
     if resume == "auto":
         resume = _is_resumable(config, given, checkpoints)
     work_dir = choose_work_dir(config, given, resume=resume, checkpoints=checkpoints)

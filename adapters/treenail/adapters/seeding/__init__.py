@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator
 
-from treenail.adapters.seeding.deterministic import deterministic_algorithms
+from treenail.adapters.seeding.deterministic import cudnn_benchmark, deterministic_algorithms
 from treenail.kernel import StateError, mix
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "RngState",
     "SampleRng",
     "WorkerInit",
+    "cudnn_benchmark",
     "deterministic_algorithms",
     "sample_rng",
     "seed_process",

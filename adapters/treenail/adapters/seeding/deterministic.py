@@ -54,6 +54,35 @@ def deterministic_algorithms(mode: bool | Literal["warn"] = True) -> Iterator[No
             os.environ.pop(_VARIABLE, None)
 
 
+@contextmanager
+def cudnn_benchmark(*, enabled: bool) -> Iterator[None]:
+    """While inside, cuDNN tries which algorithm of a convolution is fastest for each size that it meets.
+
+    Source: https://docs.pytorch.org/docs/stable/backends.html#torch.backends.cudnn.benchmark
+
+    Args:
+        enabled: False changes nothing.
+
+    Raises:
+        ConfigError: Only deterministic algorithms are used; which one is the fastest may be another one each time.
+    """
+    if not enabled:
+        yield
+        return
+    if torch.are_deterministic_algorithms_enabled():
+        raise ConfigError(
+            "what cuDNN finds fastest may give other bits each time, which deterministic rules out",
+            where="cudnn_benchmark",
+            mend="leave out one of them",
+        )
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _fix_workspace(given: str | None) -> None:
     if given is None and not _cuda_began():
         os.environ[_VARIABLE] = _ALLOWED[0]

@@ -21,7 +21,7 @@ from treenail.adapters.hooks.compat.timer import IterTimerHook
 from treenail.adapters.hooks.logger import LoggerHook as RecordHook
 from treenail.adapters.hooks.timer import TimerHook
 from treenail.adapters.logging.compat import LogProcessor, MMLogger
-from treenail.kernel import Communicator, Engine, Hook, HookError, Record, TreenailError
+from treenail.kernel import Communicator, Engine, Hook, HookError, Record, TreenailError, did_you_mean
 
 _UNNAMED: Final = ("time", "data_time", "memory")
 """Of the training, without ``train/`` in records of ours."""
@@ -143,6 +143,7 @@ class LoggerHook(RecordHook):
                 raise ValueError(f"log_processor.{error}") from None
         self.processor = log_processor
         self._batch = 0
+        self._misses = bool(log_processor.custom_cfg)  # whether a scalar that a statistic is of may be misspelt
         self._known: dict[str, int] = {}  # how many values each scalar had when an evaluation began
         self._recorded: dict[str, int] = {}  # the same when the last record was made
         self._custom = {str(each.get("log_name", each["data_src"])) for each in log_processor.custom_cfg}
@@ -204,8 +205,29 @@ class LoggerHook(RecordHook):
                 runner.logger.info(f"Exp name: {runner.experiment_name}")
         super().after_train_iter(engine, batch_index, batch, outputs)
 
+    def before_train_epoch(self, engine: Engine) -> None:
+        """Look for misspelt names once an epoch is over, with its validation."""
+        if self._batch:
+            self._warn_of_missing(engine)
+
     def after_train_epoch(self, engine: Engine) -> None:
         """Leave the last iterations alone: whether they are logged was decided at the last one."""
+
+    def after_train(self, engine: Engine) -> None:
+        """Look for misspelt names if that was not done before."""
+        self._warn_of_missing(engine)
+
+    def _warn_of_missing(self, engine: Engine) -> None:
+        """Say once which scalars nobody has told of so far though a statistic is of them."""
+        if not self._misses or not self._speaks:
+            return
+        self._misses = False
+        runner = runner_of(engine, self)
+        told = {name.partition("/")[2] for name in runner.message_hub.log_scalars}
+        for source in dict.fromkeys(str(each["data_src"]) for each in self.processor.custom_cfg):
+            if source not in told:
+                mend = did_you_mean(source, told) or f"there are {', '.join(sorted(told)) or 'none'}"
+                runner.logger.warning(f"custom_cfg: no scalar is called '{source}' so far; {mend}")
 
     def _is_due(self, engine: Engine, batch_index: int) -> bool:
         done = batch_index + 1 if self.processor.by_epoch else engine.step + 1

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from treenail.adapters.comm import current_communicator
-from treenail.adapters.hooks.compat.views import EvaluationView, Outputs, TrainLoop, Visualizer
+from treenail.adapters.hooks.compat.views import EvaluationView, Metrics, Outputs, TrainLoop, Visualizer
 from treenail.adapters.hooks.schedule import Schedules
 from treenail.adapters.logging.compat import LogProcessor, MessageHub, MMLogger
 from treenail.adapters.optim import OptimWrapperDict
@@ -210,6 +210,11 @@ class Runner:
         return self.val_loop.dataloader
 
     @property
+    def val_evaluator(self) -> Metrics:
+        """What validation measures."""
+        return self.val_loop.evaluator
+
+    @property
     def val_interval(self) -> int:
         """Epochs, or iterations, between two validations."""
         return self._of_loop("val_interval")
@@ -228,6 +233,11 @@ class Runner:
     def test_dataloader(self) -> Sized:
         """The test data, by batches."""
         return self.test_loop.dataloader
+
+    @property
+    def test_evaluator(self) -> Metrics:
+        """What the test measures."""
+        return self.test_loop.evaluator
 
     @property
     def hooks(self) -> list[object]:

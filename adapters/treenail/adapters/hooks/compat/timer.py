@@ -101,5 +101,9 @@ class IterTimerHook(Hook):
             runner.message_hub.pop_info("eta")
             return
         done = batch_idx + 1
-        seconds = (now - self._evaluation) / done * (len(batches) - done)
+        try:
+            seconds = (now - self._evaluation) / done * (len(batches) - done)
+        except TypeError:  # nobody knows how many there are
+            runner.message_hub.pop_info("eta")
+            return
         runner.message_hub.update_info("eta", seconds, resumed=False)

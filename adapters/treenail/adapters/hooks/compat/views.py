@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import torch
@@ -72,8 +72,39 @@ class TrainLoop:
         super().__setattr__(name, value)
 
 
+class Metrics(NamedTuple):
+    """The metrics of an evaluation, as mmengine's Evaluator shows them.
+
+    Args:
+        metrics: The metrics.
+    """
+
+    metrics: Sequence[object]
+
+    @property
+    def dataset_meta(self) -> Any:  # Any: each dataset has its own
+        """What the dataset tells of itself, where a metric was told it."""
+        told = (getattr(each, "dataset_meta", None) for each in self.metrics)
+        return next((each for each in told if each is not None), None)
+
+
+class OneAfterTheOther:
+    """Several sets of data as a sequence of batches.
+
+    Args:
+        loaders: One for each set.
+    """
+
+    def __init__(self, loaders: Sequence[Sized]) -> None:
+        self.loaders = loaders
+
+    def __len__(self) -> int:
+        """Return how many batches they have together."""
+        return sum(map(len, self.loaders))
+
+
 class EvaluationView:
-    """A validation or test as hooks of mmengine's know it: what its loop has, and its data.
+    """A validation or test as hooks of mmengine's know it: what its loop has, its data and its metrics.
 
     Args:
         loop: The loop, whose other attributes can be read.
@@ -84,19 +115,30 @@ class EvaluationView:
 
     @property
     def dataloader(self) -> Sized:
-        """The data, by batches.
+        """The data, by batches; of several sets, one after the other.
 
         Raises:
-            AttributeError: There are several sets of data, or they have no length.
+            AttributeError: They have no length.
         """
-        batches = getattr(self._loop, "batches", None)
-        if not isinstance(batches, Sized):
+        found = [getattr(each, "batches", None) for each in self._loops]
+        batches = [each for each in found if isinstance(each, Sized)]
+        if not batches or len(batches) < len(found):
             raise AttributeError  # `__getattr__` says what of
-        return batches
+        return batches[0] if len(batches) == 1 else OneAfterTheOther(batches)
+
+    @property
+    def evaluator(self) -> Metrics:
+        """The metrics; of several sets, all of theirs."""
+        return Metrics([each for loop in self._loops for each in getattr(loop, "measures", ())])
+
+    @property
+    def _loops(self) -> Sequence[object]:
+        found: Sequence[object] = getattr(self._loop, "loops", (self._loop,))
+        return found
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever the loop has
         if name == "dataloader":
-            raise AttributeError("this evaluation has no one set of data with a length", name=name, obj=self)
+            raise AttributeError("the data of this evaluation have no length", name=name, obj=self)
         return getattr(vars(self)["_loop"], name)
 
 

@@ -69,7 +69,7 @@ class RootRegistries:
         self.TASK_UTILS = self._root("task util")
         self.VISUALIZERS = self._root("visualizer")
         self.VISBACKENDS = self._root("vis_backend", "vis")
-        self.LOG_PROCESSORS = self._root("log_processor")
+        self.LOG_PROCESSORS = self._root("log_processor", "log_processor")
 
     @property
     def OPTIM_WRAPPERS(self) -> Registry[Any]:  # noqa: N802  # as the other roots are called
