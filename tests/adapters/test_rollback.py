@@ -27,7 +27,7 @@ from treenail.adapters.loops import EpochLoop
 from treenail.adapters.optim import SupervisedStep
 from treenail.adapters.runtime import train
 from treenail.adapters.sampling import SequentialSampler
-from treenail.contracts import Data, Run, Schedule, StepOutput, TrainWork
+from treenail.contracts import Data, Limits, Run, Schedule, StepOutput, TrainWork
 from treenail.kernel import ConfigError, Engine, Hook, Spec, TrainingError, late, spec
 
 INFINITE = float("inf")
@@ -205,6 +205,17 @@ def test_a_run_that_goes_back_may_be_stopped_and_resumed(tmp_path: Path, stop_af
     ours, theirs = state(tmp_path / "resumed"), state(tmp_path / "whole")
     for name in ("model", "optimizer", "averages", "rng", "schedules", "batches"):
         assert same(ours[name], theirs[name]), name
+
+
+def test_what_began_anew_does_so_again_where_a_run_goes_back_to_what_it_resumed(tmp_path: Path) -> None:
+    first = msgspec.structs.replace(run(17), limits=Limits(max_steps=3))
+    assert train(first, tmp_path).step == 3
+    lower = msgspec.structs.replace(run(17), optimizer=late(torch.optim.SGD)(lr=0.01, momentum=0.9))
+    lower = msgspec.structs.replace(lower, limits=Limits(max_steps=6))
+    assert train(lower, tmp_path, resume="latest", restart=("optimizer", "schedules")).attempt == 3
+    groups = state(tmp_path)["optimizer"]["param_groups"]
+    assert groups[0]["initial_lr"] == 0.01  # type: ignore[index]  # of an optimizer
+    assert groups[0]["lr"] == pytest.approx(0.01 * 0.9**2)  # type: ignore[index]  # steps 4 and 6: 5 is left out
 
 
 def test_a_stop_that_comes_with_the_failure_is_not_forgotten(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def ended() -> int:
     return process.pid
 
 
+def test_a_file_that_a_run_misses_is_told_and_the_lock_released(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-file"), locked(tmp_path):
+        (tmp_path / "no-such-file").read_bytes()
+    assert not (tmp_path / LOCK).exists()
+
+
 def test_a_work_directory_is_held_once_and_released(tmp_path: Path) -> None:
     refusals: list[str] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +157,8 @@ class Ending(Points):
 @pytest.mark.parametrize(
     ("end", "how"),
     [
-        (lambda: os._exit(3), "ended itself with code 3; with num_workers: 0"),
+        (lambda: os._exit(3), "worker 1 of 2 .* ended itself with code 3; with num_workers: 0"),
+        (lambda: sys.exit(0), "worker 1 of 2 .* ended itself with code 0"),
         (
             lambda: os.kill(os.getpid(), signal.SIGBUS),
             r"killed by SIGBUS; shared memory ran out \(\d+ of \d+ MiB are free\)",

@@ -58,6 +58,7 @@ def test_a_metric_that_a_hook_adds_is_seen_by_those_after_it() -> None:
     class Adds(Hook):
         def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
             metrics["both"] = metrics["accuracy"] - metrics["loss"]
+            metrics[5] = 1.0  # its name need not be a text
 
     engine = build(validated=True)
     remembers = Remembers()
@@ -66,6 +67,7 @@ def test_a_metric_that_a_hook_adds_is_seen_by_those_after_it() -> None:
     run(engine)
     known = remembers.metrics
     assert known["val/both"] == known["val/accuracy"] - known["val/loss"]
+    assert known["val/5"] == 1.0
 
 
 def test_parameters_may_stand_in_any_order_or_be_keywords_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from treenail.adapters.loops import EpochLoop, EvalLoop, IterBasedTrainLoop, Ste
 from treenail.adapters.sampling import RandomSampler
 from treenail.contracts import StepOutput, TrainWork
 from treenail.kernel import BatchSource, Engine, EngineError, Loop, StateError, TrainingError
+
+T = TypeVar("T")
 
 
 @settings(deadline=None)
@@ -263,6 +266,16 @@ def test_a_method_that_no_loop_asks_is_refused_where_it_is_defined(loop: type, m
         ):
             type("Twice", (loop,), {name: lambda self: None, "__module__": "test_loops"})
     type("Other", (loop,), {"run": lambda self, engine: None})
+
+
+def test_other_bases_of_a_loop_prepare_its_subclasses_too() -> None:
+    class Epochs(EpochLoop, Generic[T]): ...
+
+    class Steps(StepLoop, Generic[T]): ...
+
+    class Evaluation(EvalLoop, Generic[T]): ...
+
+    assert all(hasattr(each, "__parameters__") for each in (Epochs, Steps, Evaluation))
 
 
 def test_a_loader_has_the_dataset_that_it_was_given_though_batches_tell_their_samples() -> None:

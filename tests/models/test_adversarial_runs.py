@@ -9,11 +9,12 @@ import msgspec
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from tests.models.adversarial import STEPS, Adversaries, run
 from tests.resume.outcomes import difference, outcome
+from treenail.adapters.optim import OptimWrapper, OwnStep
 from treenail.adapters.parallel import fully_sharded
 from treenail.adapters.runtime import train
 from treenail.contracts import Distributed
@@ -47,6 +48,47 @@ class TakesTurns(Adversaries):
             loss = softplus(-self.discriminator(seen)).mean()
         optim_wrapper[name].update_params(loss)
         return {"loss": loss}
+
+
+class AddsUp(nn.Module):
+    """Differentiates by itself, and updates with the gradients of three steps."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 1)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        loss = self.net(data[0]).square().mean()
+        loss.backward()
+        self.count += 1
+        if self.count % 3 == 0:
+            optim_wrapper.step()
+            optim_wrapper.zero_grad()
+        return {"loss": loss}
+
+
+def test_gradients_that_a_model_adds_up_by_itself_live_until_its_update(tmp_path: Path) -> None:
+    batches = [(torch.full((2, 4), float(n)),) for n in range(1, 7)]
+    ours, plain = AddsUp(), AddsUp()
+    step = OwnStep(ours, OptimWrapper(torch.optim.SGD(ours.parameters(), lr=0.1)))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for batch in batches:
+        step(batch)
+        plain.train_step(batch, optimizer)
+    assert torch.equal(ours.net.weight, plain.net.weight)
+
+    def settings(end: int | None = None) -> Any:
+        own = {"model": spec(AddsUp)(), "optimizer": late(torch.optim.SGD)(lr=0.1), "updates": None}
+        return msgspec.structs.replace(run(chance=True, stop=end), **own)
+
+    train(settings(), tmp_path / "whole")
+    train(settings(5), tmp_path / "parts")
+    train(settings(), tmp_path / "parts", resume="latest")
+    assert difference(outcome(tmp_path / "parts"), outcome(tmp_path / "whole")) is None
 
 
 @pytest.mark.parametrize("stop", [4, 6])

@@ -18,6 +18,7 @@ from treenail.adapters.cli import main
 from treenail.adapters.evaluation import RegressionErrors
 from treenail.adapters.files import LocalFiles
 from treenail.adapters.hooks import BestHook, CheckpointHook
+from treenail.adapters.launch import LAUNCH_ID
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import train
 from treenail.contracts import Evaluation, Run
@@ -109,6 +110,38 @@ def test_a_fork_of_a_run_that_is_done_has_a_checkpoint_to_go_on_from(
     said(capsys, config, "--work-dir", "old")
     said(capsys, config, "--work-dir", "new", "--resume", "--checkpoint", "old/checkpoints/latest")
     assert saved("new")[1]["engine"]["step"] == 8  # type: ignore[index]  # a mapping
+
+
+def test_a_fork_whose_launch_starts_again_begins_anew_only_what_was_not_trained_on(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(capsys, config, "--work-dir", "old")
+    monkeypatch.setenv(LAUNCH_ID, "ours")
+    fork = (config, "--work-dir", "new", "--resume", "--checkpoint", "old/checkpoints/latest", "loop.max_epochs=4")
+    anew = (*fork, "--restart=optimizer", "--restart=schedules")
+    said(capsys, *anew, "model.in_features=5", "--allow-changes", code=2)  # ends before it saved anything
+    assert "checkpoint=old/checkpoints/step-00000008" in said(capsys, *anew, "limits.max_steps=9")
+    assert saved("new")[1]["optimizer"]["param_groups"][0]["lr"] == 0.01  # type: ignore[index]  # a mapping
+    assert "checkpoint=step-00000009" in said(capsys, *anew)
+    assert saved("new")[1]["optimizer"]["param_groups"][0]["lr"] == 0.0025  # type: ignore[index]  # a mapping
+
+
+def test_a_launch_that_starts_again_does_not_go_back_to_an_earlier_checkpoint_twice(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(capsys, config, "--work-dir", "here")
+    monkeypatch.setenv(LAUNCH_ID, "ours")
+    back = (config, "--work-dir", "here", "--resume", "--checkpoint", "step-00000004", "loop.max_epochs=3")
+    assert "checkpoint=step-00000004" in said(capsys, *back, "limits.max_steps=6")
+    assert "checkpoint=step-00000006" in said(capsys, *back)
+
+
+def test_what_begins_anew_is_saved_although_nothing_is_left_to_train(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, config, "--work-dir", "here")
+    said(capsys, config, "--work-dir", "here", "--resume", "--restart=optimizer", "--restart=schedules")
+    assert saved("here")[1]["optimizer"]["param_groups"][0]["lr"] == 0.01  # type: ignore[index]  # a mapping
 
 
 def test_what_the_config_says_in_vain_is_told(config: str, capsys: pytest.CaptureFixture[str]) -> None:

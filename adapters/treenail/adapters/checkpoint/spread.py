@@ -163,6 +163,10 @@ class RankCheckpointer:
             self.settle()
         return self._newest == commits
 
+    def mark_changed(self) -> None:
+        """Note that what a run goes on with is not what it resumed, although nothing was committed since."""
+        self._newest = None
+
     def settle(self) -> None:
         """Wait until the save under way, if there is one, has ended; all ranks call it together.
 

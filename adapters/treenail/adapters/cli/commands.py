@@ -118,25 +118,20 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
 
     def choose() -> tuple[Place, str | None]:
         with use_mounts(mounts_of(run.files)):
-            begins = _is_elsewhere(options, elsewhere)
-            if begins and options.work_dir is not None and has_checkpoint(options.work_dir, elsewhere):
-                raise ConfigError(
-                    "this directory holds a run already, and one that goes on from elsewhere is another",
-                    where=str(options.work_dir),
-                    mend="leave out --checkpoint to go on with it, or choose another --work-dir",
-                )
+            fork = _is_elsewhere(options, elsewhere)
             place = choose_place(
                 options.config,
                 options.work_dir,
-                resume="auto" if options.auto_resume else options.resume and not begins,
+                resume="auto" if options.auto_resume else options.resume,
                 launch=os.environ.get(LAUNCH_ID),
                 checkpoints=elsewhere,
+                fork=fork,
             )
-        if place.resume and begins:  # its launcher starts it again
+        if place.saved:  # its launcher has started it again, and what was asked for then is done
             return place, "latest"
-        return place, options.checkpoint or "latest" if place.resume or begins else None
+        return place, options.checkpoint or "latest" if place.resume or fork else None
 
-    (work_dir, _, again), checkpoint = on_rank_0(ranks, choose)
+    (work_dir, _, saved), checkpoint = on_rank_0(ranks, choose)
     first = ranks.rank == 0
     if first:
         print(f"work directory: {work_dir}", file=sys.stderr)
@@ -146,7 +141,7 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
             work_dir,
             resume=checkpoint,
             allow_changes=options.allow_changes,
-            restart=() if again else options.restart,  # what is begun anew once is trained on
+            restart=() if saved else options.restart,  # what is begun anew once is trained on
             document=document,
             communicator=ranks,
         )
@@ -165,8 +160,8 @@ def _train(options: Namespace, loaded: Loaded, ranks: Communicator) -> int:
         command = ["treenail", *(["launch", "--nproc", str(ranks.world_size)] if launched else []), "train"]
         command += [*_again(options), "--work-dir", str(work_dir), "--resume"]
         with use_mounts(mounts_of(run.files)):
-            saved = has_checkpoint(work_dir, elsewhere)
-        if saved:
+            is_saved = has_checkpoint(work_dir, elsewhere)
+        if is_saved:
             higher = ", and a higher limits.max_steps" if (run.limits.max_steps or inf) <= summary.step else ""
             print(f"stopped by {summary.stop_reason}; a checkpoint is saved. Go on with{higher}:", file=sys.stderr)
             print(f"  {shlex.join(command)}", file=sys.stderr)

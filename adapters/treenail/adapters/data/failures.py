@@ -171,9 +171,9 @@ class WatchedWorkers:
         if not isinstance(error, _GONE):
             return None
         wait([each.sentinel for each in self._workers], 1.0)  # one may be about to
-        codes = {each: each.exitcode for each in self._workers if each.pid not in self._killed}
-        for number, (worker, code) in enumerate(codes.items()):
-            if code:
+        for number, worker in enumerate(self._workers):
+            code = worker.exitcode
+            if code is not None and worker.pid not in self._killed:  # with 0, too: none was told to end
                 self.failed = True
                 how, mend = _death(code)
                 return DataError(
@@ -185,7 +185,7 @@ class WatchedWorkers:
 
 def _death(code: int) -> tuple[str, str]:
     """Return how a process ended, and what that calls for."""
-    if code > 0:
+    if code >= 0:
         return f"ended itself with code {code}", "with num_workers: 0 the dataset, or a library under it, shows where"
     try:
         name = signal.Signals(-code).name

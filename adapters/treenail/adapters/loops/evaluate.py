@@ -100,6 +100,7 @@ class EvalLoop:
         self._left_out: set[str] = set()
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         refuse_unasked(cls, "give the model a val_step, or a test_step, which predicts for a batch")
 
     @property

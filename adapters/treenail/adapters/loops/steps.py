@@ -48,6 +48,7 @@ class StepLoop:
         self._validated = 0  # the last step after which was validated
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         refuse_unasked(cls, "wrap work.step, which makes of a batch a step, or override run")
 
     def run(self, engine: Engine) -> None:

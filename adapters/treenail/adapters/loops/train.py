@@ -58,6 +58,7 @@ class EpochLoop:
         self._trained = False  # whether the current epoch's steps are done and its validation is not
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         refuse_unasked(cls, "wrap work.step, which makes of a batch a step, or override run")
 
     def run(self, engine: Engine) -> None:

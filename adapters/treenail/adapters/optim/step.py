@@ -199,8 +199,9 @@ class OwnStep:
     """The step of a model that says itself what it trains, with one optimizer or several.
 
     It gets whole batches; where updaters accumulate, it is called for as many equal parts of each, and reports their means.
-    Gradients live from step to step only where an updater accumulates those of losses that it was given: others, such as a
-    generator's loss leaves in the discriminator, are forgotten before each step.
+    Gradients live from step to step where an updater accumulates those of losses that it was given, or where no updater made
+    an update: the model then accumulates by itself. Others, such as a generator's loss leaves in the discriminator, are
+    forgotten before each step.
 
     Args:
         model: Has ``train_step(data, optim_wrapper) -> {name: 0-dim tensor}``.
@@ -281,6 +282,9 @@ class OwnStep:
         for name, updater in self._named.items():
             if isinstance(updater.outcome, Stepped) and updater.outcome.grad_norm is not None:
                 logs[f"grad_norm_{name}" if name else "grad_norm"] = updater.outcome.grad_norm
+        if updaters.steps == made and updaters.skipped == skipped:
+            for updater in self._named.values():
+                updater.keep_gradients()
         # One that updates by itself, past its optim_wrapper, makes steps that nobody counts.
         stepped = updaters.steps > made or updaters.skipped == skipped
         return StepOutput(loss, batch_size(batch), stepped, logs)

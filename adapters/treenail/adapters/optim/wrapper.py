@@ -171,8 +171,8 @@ class OptimWrapper:
                 mend="say which backward pass is the last one: optim_context(model, last=True), or initialize_count_status",
             )
         # Without weights a subclass has divided by the length of the whole accumulation.
-        known = self._window.count > 0
-        scale = self._window.scale(self._ranks) if known else self._counts.length() / self._counts.pending()
+        counts = self._counts
+        scale = self._window.scale(self._ranks) if self._window.count else counts.length() / counts.pending()
         outcome = self.step(scale=scale)
         self.zero_grad()
         self._begin_anew()
@@ -278,8 +278,7 @@ class OptimWrapper:
         before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
-        after = scaler.get_scale()
-        if after < before:
+        if (after := scaler.get_scale()) < before:
             if after < _LEAST_SCALE:
                 raise TrainingError(
                     f"gradients are not finite in float16 at whatever loss scale, which is now {after:g}",
@@ -319,7 +318,7 @@ class OptimWrapper:
         return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     def _check_gradients(self) -> None:
-        if not any(parameter.grad is not None for parameter in self._parameters()):
+        if not self._gradients():
             raise TrainingError(
                 "no parameter of the optimizer has a gradient", mend="does the loss depend on them? call backward first"
             )
@@ -349,8 +348,12 @@ class OptimWrapper:
 
     @property
     def is_accumulating(self) -> bool:
-        """Whether gradients of losses that it was given wait for an update."""
+        """Whether gradients of losses that it was given, or that it was told to keep, wait for an update."""
         return self._waiting
+
+    def keep_gradients(self) -> None:
+        """Take the gradients that there are for those of an unfinished accumulation: they are saved, too."""
+        self._waiting = self._waiting or bool(self._gradients())
 
     @property
     def inner_count(self) -> int:

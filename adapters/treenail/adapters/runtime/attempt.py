@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +18,14 @@ from treenail.adapters.hooks import CheckpointHook
 from treenail.adapters.logging import terminal_logger
 from treenail.adapters.loops import EpochLoop, StepLoop
 from treenail.adapters.runtime.assemble import assemble
-from treenail.adapters.runtime.changes import begin_anew, check_restart, fit_hook_states, kept_settings, refuse_changes
+from treenail.adapters.runtime.changes import (
+    begin_anew,
+    built_states,
+    check_restart,
+    fit_hook_states,
+    kept_settings,
+    refuse_changes,
+)
 from treenail.adapters.runtime.default_hooks import default_hooks
 from treenail.adapters.runtime.events import RunEvents
 from treenail.adapters.runtime.limits import (
@@ -141,6 +149,7 @@ class Attempt:
             lambda record: metrics.update({k: v for k, v in record.values.items() if k.startswith(("val/", "test/"))})
         )
         self._resumed: Resumed | None = None
+        self._anew: Callable[[dict[str, object]], None] | None = None  # lets parts begin anew in what it goes on from
         self._is_own = True  # what it goes on from
 
     def resume(self, checkpoint: str, *, allow_changes: bool, restart: Collection[str] = ()) -> None:
@@ -176,7 +185,11 @@ class Attempt:
         kept = kept_settings(before, now, where, restart)
         if kept and self._communicator.rank == 0:
             warn(kept)
-        begin_anew(self.assembly.parts, resumed.state, restart)
+        if restart:
+            self._anew = partial(begin_anew, built_states(self.assembly.parts), restart=restart)
+            self._anew(resumed.state)
+        if restart or allow_changes:
+            self._checkpointer.mark_changed()
         self._resumed = resumed
         self._events.resumed(resumed)
 
@@ -228,6 +241,8 @@ class Attempt:
         manifest, last = self._checkpointer.load("latest", self.assembly.parts)
         if manifest.run != on_rank_0(self._communicator, lambda: self.store.run):
             raise CheckpointError("the last checkpoint there is another run's", where=self.store.files.uri)
+        if self._anew is not None and self._resumed is not None and manifest.sha256 == self._resumed.manifest.sha256:
+            self._anew(last)
         return last
 
     @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 
 from treenail.kernel import CheckpointError, ConfigError, Engine, StateError, Stateful
 
@@ -108,21 +109,26 @@ def check_restart(restart: Collection[str]) -> None:
             )
 
 
-def begin_anew(parts: dict[str, Stateful], state: dict[str, object], restart: Collection[str]) -> None:
+def built_states(parts: Mapping[str, Stateful]) -> dict[str, dict[str, object]]:
+    """Return the states of the parts that can begin anew, as they were built: what is done to the parts leaves them alone."""
+    return {name: deepcopy(parts[name].state_dict()) for name in RESTARTABLE}
+
+
+def begin_anew(built: Mapping[str, dict[str, object]], state: dict[str, object], restart: Collection[str]) -> None:
     """Let parts begin anew in a state tree that a run goes on from.
 
     A restarted optimizer has the numbers of the config and no moments. Restarted schedules begin at their first step, with the
     numbers of the config for all groups of parameters; the moments stay.
 
     Args:
-        parts: Those of the run, as they were built.
+        built: What `built_states` returned.
         state: Is changed.
         restart: Which, of `RESTARTABLE`.
 
     Raises:
         ConfigError: Schedules would go on from numbers that are gone.
     """
-    schedules, optimizer = parts["schedules"].state_dict(), parts["optimizer"].state_dict()
+    schedules, optimizer = deepcopy(built["schedules"]), deepcopy(built["optimizer"])
     if "optimizer" in restart and "schedules" not in restart and any(map(bool, schedules.values())):
         raise ConfigError(
             "schedules go on from the numbers that they gave the optimizer, which begins anew",

@@ -124,11 +124,19 @@ def _opened(path: Path) -> Iterator[tuple[FileIO, bool]]:
                 if error.errno in _HELD:
                     raise _is_written(_content(file) or "another process", path) from None
                 is_locked = False
-            with suppress(FileNotFoundError):
-                # Whoever held it may have removed it between the two calls: a lock of a file without a name locks nothing.
-                if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield file, is_locked
-                    return
+            if _is_named(file, path):
+                yield file, is_locked
+                return
+
+
+def _is_named(file: FileIO, path: Path) -> bool:
+    """Return whether a lock file is still there: whoever held it may have removed it, and one without a name locks nothing."""
+    if os.name == "nt":
+        return True
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _content(file: FileIO) -> str:

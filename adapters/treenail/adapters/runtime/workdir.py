@@ -31,12 +31,12 @@ class Place(NamedTuple):
     Args:
         work_dir: Its directory.
         resume: Whether it goes on there.
-        again: Whether an earlier attempt of the same launch began there.
+        saved: Whether an earlier attempt of the same launch has saved a checkpoint there.
     """
 
     work_dir: Path
     resume: bool
-    again: bool = False
+    saved: bool = False
 
 
 def checkpoint_files(work_dir: Path, elsewhere: str | None = None) -> FileBackend:
@@ -173,6 +173,7 @@ def choose_place(
     resume: bool | Literal["auto"],
     launch: str | None,
     checkpoints: str | None = None,
+    fork: bool = False,
 ) -> Place:
     """Choose the directory of a run; one that `treenail launch` started again goes on where its last attempt was.
 
@@ -182,29 +183,49 @@ def choose_place(
         resume: Whether the user asked to go on; ``"auto"``: where there is something to go on from.
         launch: What no other launch has, and all attempts of this one have.
         checkpoints: Where the config keeps checkpoints, if it says so.
+        fork: Whether the user asked to go on from a checkpoint elsewhere, which another run begins with.
 
     Raises:
         ConfigError: As `choose_work_dir`.
         CheckpointError: As `choose_work_dir`.
     """
-    if launch is not None and (before := _launched(config, given, launch)):
-        return Place(before, has_checkpoint(before, checkpoints), again=True)
+    if launch is not None and (found := _launched(config, given, launch)):
+        before, last = found
+        saved = _last_saved(before, checkpoints) not in ("", last)
+        return Place(before, has_checkpoint(before, checkpoints), saved)
+    if fork and given is not None and has_checkpoint(given, checkpoints):
+        raise ConfigError(
+            "this directory holds a run already, and one that goes on from elsewhere is another",
+            where=str(given),
+            mend="leave out --checkpoint to go on with it, or choose another --work-dir",
+        )
     if resume == "auto":
         resume = _is_resumable(config, given, checkpoints)
+    resume = resume and not fork
     work_dir = choose_work_dir(config, given, resume=resume, checkpoints=checkpoints)
     if launch is not None:
-        replace_text(work_dir / _LAUNCH, launch)
+        replace_text(work_dir / _LAUNCH, f"{launch}\n{_last_saved(work_dir, checkpoints)}")
     return Place(work_dir, resume)
 
 
-def _launched(config: Location, given: Path | None, launch: str) -> Path | None:
-    """Return the directory that an earlier attempt of a launch chose."""
+def _launched(config: Location, given: Path | None, launch: str) -> tuple[Path, str] | None:
+    """Return the directory that an earlier attempt of a launch chose, and the last checkpoint that it found there."""
     directories = _runs(config) if given is None else [given]
     for directory in reversed(directories):
         path = directory / _LAUNCH
-        if path.is_file() and path.read_text(encoding="utf-8") == launch:
-            return directory
+        if path.is_file():
+            found, _, last = path.read_text(encoding="utf-8").partition("\n")
+            if found == launch:
+                return directory, last
     return None
+
+
+def _last_saved(work_dir: Path, checkpoints: str | None) -> str:
+    """Return what the pointer to the last checkpoint says; nothing where there is none."""
+    try:
+        return checkpoint_files(work_dir, checkpoints).read("latest").decode(errors="replace")
+    except FileMissingError:
+        return ""
 
 
 def _is_resumable(config: Location, given: Path | None, checkpoints: str | None) -> bool:

@@ -173,7 +173,7 @@ def _with_runner(method: FunctionType, point: str) -> FunctionType | Callable[..
         metrics = {name.removeprefix(prefix): value for name, value in whole.items()}
         result = method(self, runner, metrics=metrics) if by_name else method(self, runner, metrics)
         known = {name.removeprefix(prefix): name for name in whole}
-        whole.update({known.get(name, prefix + name): value for name, value in metrics.items()})
+        whole.update({known.get(name, f"{prefix}{name}"): value for name, value in metrics.items()})
         return result
 
     if by_name:  # the kernel checks that a point takes what the engine passes by position
