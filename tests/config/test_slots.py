@@ -20,7 +20,7 @@ from treenail.adapters.hooks import LoggerHook
 from treenail.adapters.loops import EpochLoop
 from treenail.adapters.runtime import fast_dev_run, train
 from treenail.adapters.vis import JsonLines
-from treenail.contracts import Data, Evaluation, Files, Limits, Prediction, Run, Schedule
+from treenail.contracts import Data, Evaluation, Files, Limits, LoadFrom, Prediction, Run, Schedule
 from treenail.kernel import ConfigError, late, partial, spec
 
 
@@ -147,3 +147,9 @@ threads: 1
     assert [line[1] for line in told if line and line[0] == "curves"] == [str(work_dir / "jsonlines")]
     assert main(["train", str(path), "vis={jsonlines: null}", "--work-dir", str(tmp_path / "none")]) == 0
     assert "curves" not in capsys.readouterr().out
+
+
+def test_pairs_of_texts_are_no_mistake() -> None:
+    check_slots(LoadFrom(path="weights.pt", revise_keys=((r"^net\.", ""), ("a", "b"))))
+    with pytest.raises(ConfigError, match=r"revise_keys\[0\]: expected list of 2"):
+        check_slots(LoadFrom(path="weights.pt", revise_keys=(("a",),)))  # type: ignore[arg-type]  # what is refused

@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from treenail.adapters import ADAPTERS
 from treenail.adapters.config.ports import PORTS
@@ -26,13 +26,6 @@ from treenail.kernel import (
 
 if TYPE_CHECKING:
     from treenail.adapters.config.derive import Derivation
-
-_MENDS: Final = {
-    "hook": "derive a hook's class from treenail.kernel.Hook",
-    "dataset": "a dataset has __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches: "
-    "see how-to/loops in the documentation",
-}
-"""What to do about a component that is none of a kind."""
 
 
 class Names:
@@ -135,9 +128,8 @@ class Names:
         else:
             found = self._registered(name, slot)
         if slot is not None and not self.schemas.fits(found, slot):
-            raise RegistryError(
-                f"'{name}' is {self._kind(found)}, not {a(slot.name)}", mend=_MENDS.get(slot.port or "")
-            )
+            kind = self._kind(found)
+            raise RegistryError(f"'{name}' is {kind}, not {a(slot.name)}", mend=_mend(kind, slot.port))
         return found
 
     def _declares(self, scope: str, name: str) -> bool:
@@ -301,6 +293,18 @@ def _declarations(_: tuple[str, ...]) -> Sequence[tuple[str, Adapter | Namespace
     if any(scope == "treenail" for scope, _ in installed):
         return installed
     return (*(("treenail", each) for each in ADAPTERS), *installed)
+
+
+def _mend(kind: str, port: str | None) -> str | None:
+    """Say what to do about a component of one kind in the place of another."""
+    if port == "hook":
+        return "derive a hook's class from treenail.kernel.Hook"
+    if port == "dataset" and kind == "a class":
+        return (
+            "a dataset has __len__ and __getitem__; what can only be iterated is trained on from Python, by StreamedBatches: "
+            "see how-to/loops in the documentation"
+        )
+    return None
 
 
 def a(noun: str) -> str:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from treenail.adapters.config.catalog import a
 from treenail.adapters.config.leaves import kind_name
-from treenail.adapters.config.schema import NONE, Kind, ListOf, MapOf, Nested, OneOf, RecordOf
+from treenail.adapters.config.schema import NONE, Kind, ListOf, MapOf, Nested, OneOf, RecordOf, TupleOf
 from treenail.adapters.documents import TreePath, dotted
 from treenail.kernel import Component, ConfigError, Late, Spec
 
@@ -75,9 +75,11 @@ def _misplaced(value: object, kind: Kind, path: TreePath, derivation: Derivation
                 for field in derivation.schemas.records[key].fields:
                     inner = getattr(value, kinds[field.name])
                     yield from _misplaced(inner, field.kind, (*path, field.name), derivation)
-        case ListOf(item=item):
-            right = isinstance(value, list | tuple)
-            for index, each in enumerate(value) if isinstance(value, list | tuple) else ():
+        case ListOf() | TupleOf():
+            sequence = value if isinstance(value, list | tuple) else ()
+            each_kind = kind.items if isinstance(kind, TupleOf) else (kind.item,) * len(sequence)
+            right = isinstance(value, list | tuple) and len(sequence) == len(each_kind)
+            for index, (each, item) in enumerate(zip(sequence, each_kind, strict=False)):
                 yield from _misplaced(each, item, (*path, index), derivation)
         case MapOf(value=item):
             right = isinstance(value, Mapping)

@@ -7,6 +7,7 @@ from copy import deepcopy
 
 from treenail.kernel import CheckpointError, ConfigError, Engine, StateError, Stateful
 
+_DIVIDES = ":zero_redundancy"
 _HARMLESS = (
     *("loop.max_epochs", "loop.max_steps", "loop.max_iters"),
     *("limits.max_seconds", "limits.max_steps", "limits.sanity_batches", "limits.test_batches"),
@@ -73,7 +74,7 @@ def kept_settings(before: object, now: object, checkpoint: str, restart: Collect
         CheckpointError: The states are of another class of optimizer, or of other schedulers.
     """
     changes: list[str] = []
-    for path, old, new in differences(before, now):
+    for path, old, new in differences(_undivided(before), _undivided(now)):
         section = next((each for each in _IN_STATES if _is_below(path, (each,))), None)
         if section is None:
             continue
@@ -94,6 +95,19 @@ def kept_settings(before: object, now: object, checkpoint: str, restart: Collect
         f"the checkpoint's values hold, and not what the config says now ({_first(changes)}): --restart schedules takes the "
         "config's numbers and keeps the optimizer's moments, --restart optimizer takes none of its state"
     )
+
+
+def _undivided(config: object) -> object:
+    """Return a config whose optimizers are those that ZeRO divides over ranks: it saves what they would by themselves."""
+    if not isinstance(config, dict) or not isinstance(optimizer := config.get("optimizer"), dict):
+        return config
+    if str(optimizer.get("type", "")).endswith(_DIVIDES) and "optimizer" in optimizer:
+        return {**config, "optimizer": optimizer["optimizer"]}
+    if "type" in optimizer:
+        return config
+    several = {name: _undivided({"optimizer": each}) for name, each in optimizer.items()}
+    plain = {name: each["optimizer"] if isinstance(each, dict) else each for name, each in several.items()}
+    return {**config, "optimizer": plain}
 
 
 def check_restart(restart: Collection[str]) -> None:
