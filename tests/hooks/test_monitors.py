@@ -22,6 +22,7 @@ from treenail.adapters.evaluation import (
     result_names,
 )
 from treenail.adapters.hooks import CheckpointHook, EarlyStoppingHook
+from treenail.adapters.hooks.compat import EarlyStoppingHook as MmengineEarlyStoppingHook
 from treenail.adapters.runtime import train
 from treenail.adapters.schedule.compat import ReduceOnPlateauLR
 from treenail.contracts import Evaluation, Limits, Run, Schedule
@@ -49,6 +50,10 @@ KNOWN, UNKNOWN = spec(RegressionErrors)(), spec(Errors)()
         (
             spec(EarlyStoppingHook)("val/rsme", "min"),
             "hooks.looks.metric: it asks for the metric 'val/rsme', .*; did you mean 'val/rmse'?",
+        ),
+        (
+            spec(MmengineEarlyStoppingHook)("rsme", "less"),
+            "hooks.looks.monitor: it asks for the metric 'val/rsme', .*; did you mean 'val/rmse'?",
         ),
         (
             spec(CheckpointHook)(save_best=("rmse", "losss")),

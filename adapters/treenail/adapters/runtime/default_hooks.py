@@ -33,6 +33,7 @@ from treenail.adapters.hooks.compat import LoggerHook as MmengineLoggerHook
 from treenail.adapters.hooks.compat import bind_runner, get_priority
 from treenail.adapters.loops import StepLoop
 from treenail.adapters.runtime.assemble import Assembly, load
+from treenail.adapters.runtime.events import log_file_of
 from treenail.adapters.runtime.limits import StepLimit
 from treenail.contracts import Data, Run
 from treenail.kernel import Communicator, ConfigError, Hook, Spec, did_you_mean
@@ -96,15 +97,15 @@ def _checkpoint(assembly: Assembly) -> Spec[Hook]:
 
 def _given(run: Run, assembly: Assembly, work_dir: Path, communicator: Communicator) -> dict[object, dict[str, object]]:
     """Return by class what a run gives to our own hooks; one of somebody's may mean something else by these names."""
-    rank, settings, many = communicator.rank, run.distributed, communicator.world_size > 1
-    log = "log.jsonl" if rank == 0 else f"log.rank{rank}.jsonl" if settings.rank_logs else None
+    rank, many = communicator.rank, communicator.world_size > 1
+    log = log_file_of(run, work_dir, rank)
     about = {
         "world_size": communicator.world_size,
         "seed": run.seed,
         "config_sha256": sha256(msgspec.json.encode(assembly.config)).hexdigest(),
     }
     logs: dict[str, object] = {
-        **({"log_file": work_dir / log} if log else {}),
+        **({"log_file": log} if log else {}),
         **({"communicator": communicator} if many else {}),
         **({"environment": about} if rank == 0 else {}),
     }

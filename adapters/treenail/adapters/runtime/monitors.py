@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from treenail.adapters.hooks import BestHook, CheckpointHook, EarlyStoppingHook, Schedules
+from treenail.adapters.hooks.compat import EarlyStoppingHook as MmengineEarlyStoppingHook
 from treenail.adapters.loops import EpochLoop, StepLoop
 from treenail.adapters.runtime.assemble import Assembly
 from treenail.contracts import Run
@@ -105,7 +106,8 @@ def _wanted(hooks: Mapping[str, Hook]) -> Iterator[Wanted]:
             metrics = best.state_dict()["metrics"]  # all but 'auto'
             yield from (_with_short_name(each, where) for each in (metrics if isinstance(metrics, dict) else ()))
         elif isinstance(hook, EarlyStoppingHook):
-            yield Wanted((hook.metric,), f"{where}.metric")
+            field = "monitor" if isinstance(hook, MmengineEarlyStoppingHook) else "metric"
+            yield Wanted((hook.metric,), f"{where}.{field}")
 
 
 def _wanted_by_schedules(assembly: Assembly) -> Iterator[Wanted]:
